@@ -1,0 +1,214 @@
+//! Time and chance. The only module that reads the wall clock, and the only one that makes random draws.
+//!
+//! A [`Clock`] counts from tokio's instant, so a paused test moves it. A [`Draw`] is a stream of numbers that
+//! depends on nothing but its parts: the same seed, task and purpose give the same numbers on every machine,
+//! and one more draw for another purpose moves nothing.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+/// A point in time, in milliseconds since 1970-01-01 UTC. May be virtual: a sandbox has its own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The latest there is: what never comes.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// From milliseconds since the epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// How long after `earlier` this is; zero if it is before it.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// As text in RFC 3339 with milliseconds, in UTC; years outside of 1..9999 print as milliseconds.
+    pub fn to_rfc3339(self) -> String {
+        jiff::Timestamp::from_millisecond(self.0)
+            .map_or_else(|_| self.0.to_string(), |time| format!("{time:.3}"))
+    }
+
+    /// As `YYYY-MM-DD HH:MM:SS` at an offset of `hours` from UTC.
+    pub fn to_civil(self, hours: i8) -> String {
+        let offset = jiff::tz::Offset::from_hours(hours).unwrap_or(jiff::tz::Offset::UTC);
+        jiff::Timestamp::from_millisecond(self.0).map_or_else(
+            |_| self.0.to_string(),
+            |time| offset.to_datetime(time).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        )
+    }
+
+    /// Reads RFC 3339 text such as `2026-11-01T12:00:00Z`.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_millisecond()))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.to_rfc3339())
+    }
+}
+
+/// The time of day that a process goes by: read once from the system, then counted by tokio's instant.
+///
+/// So it never jumps when the system's clock is set, and in a test with paused time it stands still until
+/// the test advances it.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+    at_origin: Timestamp,
+}
+
+impl Clock {
+    /// Starts from the system's time of day.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    pub fn system() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::starting_at(Timestamp::default() + since_epoch)
+    }
+
+    /// Starts from `start`, for tests.
+    pub fn starting_at(start: Timestamp) -> Self {
+        Self { origin: Instant::now(), at_origin: start }
+    }
+
+    /// The present time.
+    pub fn now(&self) -> Timestamp {
+        self.at_origin + self.origin.elapsed()
+    }
+
+    /// Finer than [`Clock::now`], for measuring spans.
+    pub fn instant(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// A reproducible stream of random numbers.
+pub struct Draw(ChaCha8Rng);
+
+impl Draw {
+    /// The stream that belongs to `parts`: a seed, an id, a purpose. Their boundaries count:
+    /// `["ab", "c"]` is another stream than `["a", "bc"]`.
+    pub fn new(parts: &[&[u8]]) -> Self {
+        Self(ChaCha8Rng::from_seed(digest(parts)))
+    }
+
+    /// A number from `0.0` up to but not including `1.0`.
+    pub fn fraction(&mut self) -> f64 {
+        self.0.random()
+    }
+
+    /// A whole number from `low` to `high`, both included; `low` if they are the wrong way round.
+    pub fn integer(&mut self, low: u64, high: u64) -> u64 {
+        if low < high { self.0.random_range(low..=high) } else { low }
+    }
+
+    /// `N` random bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.0.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// A random UUID (version 4) in its usual form.
+    pub fn uuid(&mut self) -> String {
+        let mut bytes = self.bytes::<16>();
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let hex = hex(&bytes);
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+}
+
+/// SHA-256 over `parts`, each preceded by its length.
+pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
+        .map(char::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_parts_give_the_same_draws() {
+        let draw = |purpose: &str| Draw::new(&[b"42", b"task", purpose.as_bytes()]).uuid();
+        assert_eq!(draw("video"), draw("video"));
+        assert_ne!(draw("video"), draw("cover"));
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    /// The values are part of the promise: a new release must not give users' tests other ids.
+    #[test]
+    fn draws_do_not_change_between_versions() {
+        let mut draw = Draw::new(&[b"42"]);
+        let drawn = format!("{} {} {:.6}", draw.uuid(), draw.integer(10_000, 99_999), draw.fraction());
+        assert_eq!(drawn, "59c889ef-83ad-441a-a601-93cf912eeaa4 47306 0.898340");
+    }
+
+    #[test]
+    fn times_are_written_as_people_and_the_upstream_write_them() {
+        let time = Timestamp::from_millis(1_776_323_915_587);
+        assert_eq!(time.to_rfc3339(), "2026-04-16T07:18:35.587Z");
+        assert_eq!(time.to_civil(8), "2026-04-16 15:18:35");
+        assert_eq!(Timestamp::parse_rfc3339("2026-04-16T07:18:35.587Z"), Some(time));
+        assert_eq!(Timestamp::from_millis(-1).seconds(), -1);
+        assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_clock_moves_when_told() {
+        let clock = Clock::starting_at(Timestamp::from_millis(1000));
+        tokio::time::advance(Duration::from_millis(250)).await;
+        assert_eq!(clock.now(), Timestamp::from_millis(1250));
+    }
+}

@@ -1,0 +1,6 @@
+//! kiegate: a gateway to the kie.ai API and an offline simulator of it, in one binary.
+//!
+//! In reading order: [`ids`] and [`clock`] are the words that all others share.
+
+pub mod clock;
+pub mod ids;

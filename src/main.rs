@@ -1,0 +1,3 @@
+//! The `kiegate` binary.
+
+fn main() {}
