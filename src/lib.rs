@@ -2,5 +2,6 @@
 //!
 //! In reading order: [`ids`] and [`clock`] are the words that all others share.
 
+pub mod catalogue;
 pub mod clock;
 pub mod ids;

@@ -1,0 +1,638 @@
+//! What is known of the API behind the gateway, as data: operations, models, schemas, states, bodies, errors, prices.
+//!
+//! The files under `fixtures/` are compiled into the binary and can be overridden file by file from a folder. This
+//! module reads them, checks them whole and answers questions; it draws nothing, keeps no task and knows no
+//! HTTP beyond methods and paths. Both halves of the program stand on it: the simulator acts it out, the gateway
+//! takes from it what an operation is, where ids stand in it and what a create costs.
+//!
+//! Everything in it is immutable and addressed by small indices ([`OperationIx`], [`ErrorIx`], [`ModelIx`]), so that
+//! two hundred thousand tasks can refer to it at two bytes each.
+
+mod load;
+mod pick;
+mod raw;
+mod schema;
+mod template;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+pub use load::{Problem, Source};
+pub use pick::{Pick, Price, Rate, Surcharge};
+pub use schema::{Schema, Violation};
+pub use template::{Found, Path, Scope, Template};
+
+/// Which operation, in [`Catalogue::operation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OperationIx(u16);
+
+/// Which error, in [`Catalogue::error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ErrorIx(u16);
+
+/// Which entry of `models/`, in [`Catalogue::model`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelIx(u16);
+
+/// The whole catalogue.
+#[derive(Debug)]
+pub struct Catalogue {
+    families: Vec<Family>,
+    operations: Vec<Operation>,
+    models: Vec<Model>,
+    errors: Vec<ErrorEntry>,
+    shared: Shared,
+    paths: HashMap<String, Vec<(Method, OperationIx)>>,
+    operations_by_id: HashMap<String, OperationIx>,
+    models_by_name: HashMap<String, ModelIx>,
+}
+
+/// A group of operations that belong together.
+#[derive(Debug)]
+pub struct Family {
+    /// `runway`, `jobs`, …
+    pub id: String,
+    /// For people.
+    pub title: String,
+    /// Where its facts come from.
+    pub source: String,
+    /// What is not known for sure.
+    pub uncertain: Vec<String>,
+    /// How long result files are kept.
+    pub media_kept: Option<Duration>,
+}
+
+/// What holds for the whole API.
+#[derive(Debug)]
+pub struct Shared {
+    /// A missing or wrong key.
+    pub unauthorized: ErrorIx,
+    /// A balance below the price.
+    pub insufficient: ErrorIx,
+    /// A body that is no JSON.
+    pub invalid_json: ErrorIx,
+    /// How many creates an account may send in a span of time, and the error above it.
+    pub quota: (usize, Duration, ErrorIx),
+    /// HTTP status and body for a path that does not exist.
+    pub unknown_path: (u16, Template),
+    /// HTTP status and body for a method that a path does not take.
+    pub wrong_method: (u16, Template),
+    /// Of every answer in JSON.
+    pub content_type: String,
+    /// How long a callback's receiver may take.
+    pub callback_timeout: Duration,
+    /// How long after each failed attempt the next one is made; then no more.
+    pub callback_retries: Vec<Duration>,
+    /// How long a download link works.
+    pub link_lives: Duration,
+}
+
+/// What kind of call an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Starts a task.
+    Create,
+    /// Asks for a task's state.
+    Details,
+    /// Does something with a finished task.
+    Action,
+    /// Talks to a language model.
+    Chat,
+    /// Brings a file.
+    Upload,
+    /// About the account.
+    Account,
+}
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct Operation {
+    /// `family.verb`.
+    pub id: String,
+    /// The family's position in [`Catalogue::families`].
+    pub family: usize,
+    /// What kind of call it is.
+    pub class: Class,
+    /// HTTP method.
+    pub method: Method,
+    /// Path, without the host.
+    pub path: String,
+    /// One line for people.
+    pub summary: String,
+    /// How sure its facts are.
+    pub evidence: String,
+    /// The request: a JSON body, or the query as an object of strings.
+    pub request: Option<Schema>,
+    /// Whether the request is the query rather than a body.
+    pub by_query: bool,
+    /// What a violation of the schema is answered with; the first that fits counts.
+    pub refusals: Vec<Refusal>,
+    /// Requests that satisfy the schema and are refused all the same.
+    pub rules: Vec<Rule>,
+    /// How the request is completed before it becomes a task's input.
+    pub fill: Vec<Fill>,
+    /// What it does.
+    pub behaviour: Behaviour,
+}
+
+/// What an operation does.
+#[derive(Debug)]
+pub enum Behaviour {
+    /// Starts a task and answers with its id.
+    Create(Box<TaskKind>, Template),
+    /// Tells of a task.
+    Details(Lookup, Template),
+    /// Makes another version of a finished task's result, the same one for every call.
+    Upgrade(Box<Upgrade>),
+    /// Turns a result's address into a short-lived link.
+    Link(Link, Template),
+    /// Always the same answer, but for its holes.
+    Plain(Template),
+}
+
+impl Operation {
+    /// The task that it starts, if it starts one.
+    pub fn task(&self) -> Option<&TaskKind> {
+        match &self.behaviour {
+            Behaviour::Create(task, _) => Some(task),
+            Behaviour::Upgrade(upgrade) => Some(&upgrade.task),
+            _ => None,
+        }
+    }
+}
+
+/// Which error answers which violation.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The schema keyword, or any.
+    pub keyword: Option<String>,
+    /// The field, or any.
+    pub field: Option<String>,
+    /// The answer.
+    pub error: ErrorIx,
+}
+
+/// A cross-field rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// For people and tests.
+    pub id: String,
+    /// A request that satisfies this is refused.
+    pub reject_when: Schema,
+    /// The answer.
+    pub error: ErrorIx,
+}
+
+/// One step that completes a request.
+#[derive(Debug)]
+pub struct Fill {
+    /// Only for requests that satisfy this.
+    pub when: Option<Schema>,
+    /// Fields under another name; the new name's own value, if there, gives way.
+    pub rename: Vec<(String, String)>,
+    /// Values for fields that are absent.
+    pub set: Vec<(String, Value)>,
+}
+
+/// How a kind of task runs, what it costs, what it makes, whom it tells.
+#[derive(Debug)]
+pub struct TaskKind {
+    /// What its model is called.
+    pub model: ModelChoice,
+    /// Its states over time; a model from `models/` may have its own.
+    pub lifecycle: Option<Lifecycle>,
+    /// The collection that its record belongs to: a details call looks only into the ones it names.
+    pub records: String,
+    /// The record's body.
+    pub record: Template,
+    /// What it costs; a model from `models/` has its own.
+    pub price: Option<Price>,
+    /// Named random values that its bodies show.
+    pub draws: Vec<(String, DrawKind)>,
+    /// Named files that it makes; a model from `models/` has its own.
+    pub results: Vec<(String, ResultKind)>,
+    /// The task that it goes on from.
+    pub follows: Option<Follows>,
+    /// The backup model.
+    pub fallback: Option<Fallback>,
+    /// Whom it calls back when, with what.
+    pub callbacks: Vec<CallbackKind>,
+}
+
+/// Where a task's model is named.
+#[derive(Debug)]
+pub enum ModelChoice {
+    /// The operation is the model.
+    Name(String),
+    /// A field of the request, by JSON pointer.
+    At(String),
+    /// A field that names an entry of `models/`; that entry's schema holds for another field.
+    Market {
+        /// JSON pointer to the name.
+        at: String,
+        /// The field with the model's own parameters.
+        input: String,
+        /// An unknown or missing name.
+        unknown: ErrorIx,
+    },
+}
+
+/// States over time.
+#[derive(Debug, Clone)]
+pub struct Lifecycle {
+    /// What a task goes through, at most [`Lifecycle::MOST_PHASES`].
+    pub phases: Vec<Phase>,
+    /// How it ends.
+    pub endings: Vec<(String, EndState)>,
+    /// Where the durations come from.
+    pub source: String,
+}
+
+impl Lifecycle {
+    /// More phases than this no lifecycle has: plans keep them in place.
+    pub const MOST_PHASES: usize = 5;
+
+    /// The ending called `name`.
+    pub fn ending(&self, name: &str) -> Option<&EndState> {
+        self.endings.iter().find(|(ending, _)| ending == name).map(|(_, state)| state)
+    }
+}
+
+/// A state that a task stays in for a while.
+#[derive(Debug, Clone)]
+pub struct Phase {
+    /// As the record spells it.
+    pub state: Value,
+    /// Shortest and longest real stay, in milliseconds.
+    pub stay: (u32, u32),
+}
+
+/// A state that a task ends in.
+#[derive(Debug, Clone)]
+pub struct EndState {
+    /// As the record spells it.
+    pub state: Value,
+    /// When a failure of this kind shows.
+    pub moment: Moment,
+}
+
+/// When a failure shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// In the course of the last phase.
+    Late,
+    /// In the course of the first phase.
+    Early,
+    /// As soon as the task exists; it never counts as completed.
+    AtOnce,
+}
+
+/// A random value that a task has for life.
+#[derive(Debug, Clone)]
+pub enum DrawKind {
+    /// A UUID.
+    Uuid,
+    /// A whole number between two, both included.
+    Integer(u64, u64),
+    /// So many bytes as base64.
+    Base64(usize),
+}
+
+/// Files that a task makes.
+#[derive(Debug)]
+pub struct ResultKind {
+    /// `mp4`, `png`, `jpeg`.
+    pub format: Pick,
+    /// Name of a file; `${index}` is its number, from 0.
+    pub file: Template,
+    /// How many.
+    pub count: Option<Pick>,
+    /// How large the picture is.
+    pub size: Size,
+    /// Length in seconds.
+    pub seconds: Option<Pick>,
+    /// The parent's length comes on top.
+    pub joins_parent: bool,
+    /// Whether a video has a sound track.
+    pub audio: Option<Pick>,
+    /// The shorter side in pixels when the backup model made it.
+    pub fallback_short_side: Option<u32>,
+}
+
+/// How large a picture is, in pixels.
+#[derive(Debug)]
+pub enum Size {
+    /// Width and height from a table: `[1536, 1024]`.
+    Exact(Pick),
+    /// A ratio such as `16:9` and the shorter side.
+    ShortSide(Pick, Pick),
+    /// A ratio and the side of a square of the same area.
+    AreaSide(Pick, Pick),
+    /// As the result of that name of the parent, perhaps scaled to another shorter side.
+    LikeParent(String, Option<Pick>),
+}
+
+/// How a task goes on from another.
+#[derive(Debug)]
+pub struct Follows {
+    /// JSON pointer to the other's id.
+    pub at: String,
+    /// The collections that it may be in.
+    pub records: Vec<String>,
+    /// The id is not known.
+    pub unknown: Consequence,
+    /// The other still runs.
+    pub unfinished: Consequence,
+    /// The other failed.
+    pub failed: Consequence,
+    /// An upgrade of the other was made.
+    pub after: Vec<(String, Consequence)>,
+}
+
+/// What comes of a circumstance.
+#[derive(Clone, Copy, Debug)]
+pub enum Consequence {
+    /// The create is refused.
+    Reject(ErrorIx),
+    /// The create is accepted and its task fails.
+    Fail(ErrorIx),
+}
+
+/// The backup model's rules.
+#[derive(Debug)]
+pub struct Fallback {
+    /// The errors that bring it in.
+    pub errors: Vec<ErrorIx>,
+    /// The one that stands for them where none is named.
+    pub default_error: ErrorIx,
+    /// Requests that allow it.
+    pub allowed_when: Schema,
+}
+
+/// A callback that a task sends.
+#[derive(Debug)]
+pub struct CallbackKind {
+    /// Names of endings, or states as text.
+    pub on: Vec<String>,
+    /// What is sent.
+    pub body: Template,
+}
+
+/// How an operation finds the task it is about.
+#[derive(Debug)]
+pub struct Lookup {
+    /// JSON pointer into the request.
+    pub at: String,
+    /// The collections that it looks into.
+    pub records: Vec<String>,
+    /// No id given.
+    pub missing: ErrorIx,
+    /// No such task.
+    pub unknown: Reply,
+    /// Records are hidden after this span.
+    pub older: Option<(Duration, ErrorIx)>,
+    /// The task still runs; if it matters.
+    pub unfinished: Option<ErrorIx>,
+    /// The task failed; if it matters.
+    pub failed: Option<ErrorIx>,
+    /// The backup model made the result; if it matters.
+    pub by_fallback: Option<ErrorIx>,
+}
+
+/// An error by name, or a body.
+#[derive(Debug)]
+pub enum Reply {
+    /// An entry of the catalogue.
+    Error(ErrorIx),
+    /// A body of its own.
+    Body(Template),
+}
+
+/// Another version of a result, made on request.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// How the base task is found and what must hold of it.
+    pub lookup: Lookup,
+    /// JSON pointer to the number of the result file.
+    pub index_at: String,
+    /// There is no such file.
+    pub bad_index: ErrorIx,
+    /// The work itself.
+    pub task: TaskKind,
+    /// Answer to the call that starts it.
+    pub started: Reply,
+    /// Answer while it runs.
+    pub running: Reply,
+    /// Answer when it is done.
+    pub done: Template,
+    /// Whether details of the base task show this record once it is done.
+    pub replaces_record: bool,
+}
+
+/// How a result's address becomes a link.
+#[derive(Debug)]
+pub struct Link {
+    /// JSON pointer to the address.
+    pub url_at: String,
+    /// The address is none of the account's (or of the task's, where one is named).
+    pub foreign: ErrorIx,
+    /// The task that it must come from.
+    pub lookup: Option<Lookup>,
+}
+
+/// An error that a call is refused with or a task ends with.
+#[derive(Debug)]
+pub struct ErrorEntry {
+    /// The name by which an outcome brings it about.
+    pub id: String,
+    /// The family it belongs to; `None` for those of all families.
+    pub family: Option<usize>,
+    /// The operations it can come from; empty for all of the family.
+    pub operations: Vec<String>,
+    /// The number in the body.
+    pub code: u16,
+    /// The text in an answer or callback; `None` is sent as null.
+    pub message: Option<Template>,
+    /// The text in a record, where it differs.
+    pub record_message: Option<Template>,
+    /// A call can be refused with it.
+    pub refuses: bool,
+    /// A task can end with it.
+    pub fails: bool,
+    /// The ending of the lifecycle that a task takes with it.
+    pub ending: String,
+    /// HTTP status on the wire.
+    pub http: u16,
+    /// The body has no `data` at all, rather than null.
+    pub without_data: bool,
+    /// Headers that came with it.
+    pub headers: Vec<(String, String)>,
+    /// How sure it is.
+    pub evidence: String,
+}
+
+/// An entry of `models/`.
+#[derive(Debug)]
+pub struct Model {
+    /// As requests spell it.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// Who made it.
+    pub vendor: String,
+    /// The create that takes it.
+    pub operation: OperationIx,
+    /// `image`, `video`, …
+    pub kind: String,
+    /// Where its facts come from.
+    pub source: String,
+    /// What its parameters must be.
+    pub input: Schema,
+    /// Parameters that work.
+    pub example: Value,
+    /// Before those of the operation.
+    pub refusals: Vec<Refusal>,
+    /// Beside those of the operation.
+    pub rules: Vec<Rule>,
+    /// States over time.
+    pub lifecycle: Lifecycle,
+    /// What it costs; `None` where nobody knows.
+    pub price: Option<Price>,
+    /// Named files that it makes.
+    pub results: Vec<(String, ResultKind)>,
+    /// The body that tells of them.
+    pub result: Template,
+    /// Named random values.
+    pub draws: Vec<(String, DrawKind)>,
+}
+
+/// What a method and a path lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolved {
+    /// An operation.
+    Operation(OperationIx),
+    /// A path that exists, under other methods.
+    WrongMethod,
+    /// Nothing.
+    Unknown,
+}
+
+impl Catalogue {
+    /// The catalogue that is compiled in.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the project's tests see to it that nothing is.
+    pub fn embedded() -> Result<Self, Vec<Problem>> {
+        load::load(&Source::embedded())
+    }
+
+    /// The catalogue from `source`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its file and place.
+    pub fn load(source: &Source) -> Result<Self, Vec<Problem>> {
+        load::load(source)
+    }
+
+    /// Compiles every schema and satisfies each model's schema with its example: too slow for every start.
+    ///
+    /// # Errors
+    /// Every schema or example that fails.
+    pub fn check_deeply(&self) -> Result<(), Vec<Problem>> {
+        load::check_deeply(self)
+    }
+
+    /// What `method` and `path` lead to.
+    pub fn resolve(&self, method: &Method, path: &str) -> Resolved {
+        let Some(choices) = self.paths.get(path) else { return Resolved::Unknown };
+        let found = choices.iter().find(|(of, _)| of == method);
+        found.map_or(Resolved::WrongMethod, |(_, operation)| Resolved::Operation(*operation))
+    }
+
+    /// All families, in the order of their files.
+    pub fn families(&self) -> &[Family] {
+        &self.families
+    }
+
+    /// All operations with their index.
+    pub fn operations(&self) -> impl Iterator<Item = (OperationIx, &Operation)> {
+        self.operations.iter().enumerate().map(|(index, operation)| (OperationIx(small(index)), operation))
+    }
+
+    /// All entries of `models/` with their index.
+    pub fn models(&self) -> impl Iterator<Item = (ModelIx, &Model)> {
+        self.models.iter().enumerate().map(|(index, model)| (ModelIx(small(index)), model))
+    }
+
+    /// All errors with their index.
+    pub fn errors(&self) -> impl Iterator<Item = (ErrorIx, &ErrorEntry)> {
+        self.errors.iter().enumerate().map(|(index, error)| (ErrorIx(small(index)), error))
+    }
+
+    /// What holds for the whole API.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The operation at `index`.
+    pub fn operation(&self, index: OperationIx) -> &Operation {
+        &self.operations[usize::from(index.0)]
+    }
+
+    /// The error at `index`.
+    pub fn error(&self, index: ErrorIx) -> &ErrorEntry {
+        &self.errors[usize::from(index.0)]
+    }
+
+    /// The model at `index`.
+    pub fn model(&self, index: ModelIx) -> &Model {
+        &self.models[usize::from(index.0)]
+    }
+
+    /// The operation called `id`.
+    pub fn operation_by_id(&self, id: &str) -> Option<OperationIx> {
+        self.operations_by_id.get(id).copied()
+    }
+
+    /// The model called `name`, if `operation` takes it.
+    pub fn model_by_name(&self, operation: OperationIx, name: &str) -> Option<ModelIx> {
+        self.models_by_name.get(name).copied().filter(|index| self.model(*index).operation == operation)
+    }
+
+    /// The errors that can come from `operation`, those of its own before those of its family, those before the
+    /// ones of all families.
+    pub fn errors_of(&self, operation: OperationIx) -> impl Iterator<Item = (ErrorIx, &ErrorEntry)> {
+        let operation = self.operation(operation);
+        let rank = move |error: &ErrorEntry| match error.family {
+            None => Some(2),
+            Some(family) if family != operation.family => None,
+            Some(_) if error.operations.is_empty() => Some(1),
+            Some(_) => error.operations.contains(&operation.id).then_some(0),
+        };
+        (0..3).flat_map(move |wanted| self.errors().filter(move |(_, error)| rank(error) == Some(wanted)))
+    }
+}
+
+fn small(index: usize) -> u16 {
+    u16::try_from(index).expect("load refuses catalogues with more than 65,535 entries of a kind")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compiled_in_is_sound() {
+        let catalogue = Catalogue::embedded().unwrap_or_else(|problems| panic!("{}", lines(&problems)));
+        catalogue.check_deeply().unwrap_or_else(|problems| panic!("{}", lines(&problems)));
+        assert!(catalogue.operations().count() >= 15);
+        assert!(catalogue.models().count() >= 20);
+    }
+
+    fn lines(problems: &[Problem]) -> String {
+        problems.iter().map(|problem| format!("{problem}\n")).collect()
+    }
+}

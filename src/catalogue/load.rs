@@ -1,0 +1,765 @@
+//! From files to a checked [`Catalogue`]: every problem is told, with its file and its place in it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path as FilePath;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::raw::{
+    RawCallback, RawClass, RawConsequence, RawDraw, RawError, RawFallback, RawFamily, RawFill, RawFollows,
+    RawLifecycle, RawLink, RawLookup, RawModel, RawModelChoice, RawMoment, RawOperation, RawPrice,
+    RawRefusal, RawResult, RawRule, RawShared, RawStage, RawTask, RawUnknown, RawUpgrade,
+};
+use super::{
+    Behaviour, CallbackKind, Catalogue, Class, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx,
+    Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Moment, Operation,
+    OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Rule, Schema, Shared, Size, Surcharge,
+    TaskKind, Template, Upgrade, small,
+};
+use crate::ids::Credits;
+
+/// The compiled-in files: name below `fixtures/` and text.
+const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/fixtures.rs"));
+
+/// The files that a catalogue is made of.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Name below the root (`catalogue/runway.json`) to text.
+    files: BTreeMap<String, std::borrow::Cow<'static, str>>,
+}
+
+/// Something wrong in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// `catalogue/runway.json`, perhaps with a line.
+    pub file: String,
+    /// Where in the file, in words or as a path; may be empty.
+    pub at: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: ", self.file)?;
+        if !self.at.is_empty() {
+            write!(out, "{}: ", self.at)?;
+        }
+        out.write_str(&self.what)
+    }
+}
+
+impl Source {
+    /// What is compiled in.
+    pub fn embedded() -> Self {
+        Self { files: EMBEDDED.iter().map(|(name, text)| ((*name).to_owned(), (*text).into())).collect() }
+    }
+
+    /// What is compiled in, with the files below `folder` in the place of their namesakes or beside them.
+    ///
+    /// # Errors
+    /// Folders or files that cannot be read.
+    pub fn with_overrides(folder: &FilePath) -> Result<Self, Vec<Problem>> {
+        let mut source = Self::embedded();
+        let mut problems = Vec::new();
+        if folder.is_dir() {
+            source.add_folder(folder, "", &mut problems);
+        } else {
+            let what = "is not a folder; it should hold catalogue/*.json and models/<vendor>/*.json".into();
+            problems.push(Problem { file: folder.display().to_string(), at: String::new(), what });
+        }
+        if problems.is_empty() { Ok(source) } else { Err(problems) }
+    }
+
+    /// Puts a file in, as if it stood below the root; for tests.
+    #[must_use]
+    pub fn with_file(mut self, name: &str, text: &str) -> Self {
+        self.files.insert(name.into(), text.to_owned().into());
+        self
+    }
+
+    fn add_folder(&mut self, folder: &FilePath, prefix: &str, problems: &mut Vec<Problem>) {
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => return problems.push(unreadable(folder, &error)),
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+            if path.is_dir() {
+                self.add_folder(&path, &format!("{name}/"), problems);
+            } else if path.extension().is_some_and(|extension| extension == "json") {
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => drop(self.files.insert(name, text.into())),
+                    Err(error) => problems.push(unreadable(&path, &error)),
+                }
+            }
+        }
+    }
+}
+
+fn unreadable(path: &FilePath, error: &std::io::Error) -> Problem {
+    Problem { file: path.display().to_string(), at: String::new(), what: format!("cannot be read: {error}") }
+}
+
+pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
+    let mut loader = Loader::default();
+    let raw = loader.read_files(source);
+    let Some(raw_shared) = raw.shared else {
+        loader.problem("catalogue/shared.json", "", "is missing or broken".into());
+        return Err(loader.problems);
+    };
+    loader.add_errors("catalogue/shared.json", None, &raw_shared.errors);
+    for (family, (file, raw)) in raw.families.iter().enumerate() {
+        loader.add_errors(file, Some(family), &raw.errors);
+    }
+    let shared = loader.shared(&raw_shared);
+    let mut operations = Vec::new();
+    let mut lifecycles = HashMap::new();
+    let mut families = Vec::new();
+    for (index, (file, family)) in raw.families.into_iter().enumerate() {
+        let of_family = loader.family_lifecycles(&file, &family);
+        for raw in family.operations {
+            let mut context =
+                Context { loader: &mut loader, file: &file, family: Some(index), operation: raw.id.clone() };
+            operations.push(context.operation(raw, index, &of_family));
+        }
+        lifecycles.insert(family.family.clone(), of_family);
+        families.push(Family {
+            id: family.family,
+            title: family.title,
+            source: family.source,
+            uncertain: family.uncertain,
+            media_kept: family.media_days.map(days),
+        });
+    }
+    let mut catalogue = Catalogue {
+        families,
+        operations,
+        models: Vec::new(),
+        errors: Vec::new(),
+        shared,
+        paths: HashMap::new(),
+        operations_by_id: HashMap::new(),
+        models_by_name: HashMap::new(),
+    };
+    loader.index_operations(&mut catalogue);
+    for (file, raw) in raw.models {
+        loader.add_model(&file, raw, &lifecycles, &mut catalogue);
+    }
+    catalogue.errors = loader.errors;
+    if loader.problems.is_empty() { Ok(catalogue) } else { Err(loader.problems) }
+}
+
+pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut check = |of: &str, at: &str, schema: &Schema| {
+        if let Err(what) = schema.check() {
+            problems.push(Problem {
+                file: of.into(),
+                at: at.into(),
+                what: format!("not a valid JSON Schema: {what}"),
+            });
+        }
+    };
+    for operation in &catalogue.operations {
+        operation.request.iter().for_each(|schema| check(&operation.id, "request", schema));
+        operation.rules.iter().for_each(|rule| check(&operation.id, &rule.id, &rule.reject_when));
+        operation
+            .fill
+            .iter()
+            .filter_map(|fill| fill.when.as_ref())
+            .for_each(|when| check(&operation.id, "fill", when));
+        let fallback = operation.task().and_then(|task| task.fallback.as_ref());
+        fallback.iter().for_each(|fallback| check(&operation.id, "fallback", &fallback.allowed_when));
+    }
+    for model in &catalogue.models {
+        check(&model.name, "input", &model.input);
+        model.rules.iter().for_each(|rule| check(&model.name, &rule.id, &rule.reject_when));
+    }
+    for model in &catalogue.models {
+        if let Some(violation) = model.input.violation(&model.example) {
+            let what = format!("the example breaks the schema: {} {}", violation.keyword, violation.field);
+            problems.push(Problem { file: model.name.clone(), at: "example".into(), what });
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 60 * 60)
+}
+
+#[derive(Default)]
+struct RawFiles {
+    shared: Option<RawShared>,
+    families: Vec<(String, RawFamily)>,
+    models: Vec<(String, RawModel)>,
+}
+
+#[derive(Default)]
+struct Loader {
+    problems: Vec<Problem>,
+    errors: Vec<ErrorEntry>,
+}
+
+impl Loader {
+    fn problem(&mut self, file: &str, at: &str, what: String) {
+        self.problems.push(Problem { file: file.into(), at: at.into(), what });
+    }
+
+    fn read_files(&mut self, source: &Source) -> RawFiles {
+        let mut raw = RawFiles::default();
+        for (name, text) in &source.files {
+            if name == "catalogue/shared.json" {
+                raw.shared = self.parse(name, text);
+            } else if name.starts_with("catalogue/") {
+                raw.families.extend(self.parse(name, text).map(|family| (name.clone(), family)));
+            } else if name.starts_with("models/") {
+                raw.models.extend(self.parse(name, text).map(|model| (name.clone(), model)));
+            } else {
+                self.problem(name, "", "does not stand below catalogue/ or models/".into());
+            }
+        }
+        raw
+    }
+
+    fn parse<T: DeserializeOwned>(&mut self, name: &str, text: &str) -> Option<T> {
+        serde_json::from_str(text)
+            .map_err(|error| {
+                let what = error.to_string();
+                let what = what.split(" at line ").next().unwrap_or_default().to_owned();
+                self.problem(&format!("{name}:{}", error.line()), "", what);
+            })
+            .ok()
+    }
+
+    fn add_errors(&mut self, file: &str, family: Option<usize>, raw: &[RawError]) {
+        for error in raw {
+            let at = format!("error {}", error.id);
+            let mut message = |text: &Option<String>| {
+                let compiled = Template::compile(&Value::from(text.as_ref()?.as_str()));
+                compiled.map_err(|problem| self.problem(file, &at, problem.to_string())).ok()
+            };
+            let entry = ErrorEntry {
+                id: error.id.clone(),
+                family,
+                operations: error.operations.clone(),
+                code: error.code,
+                message: message(&error.message),
+                record_message: message(&error.record_message),
+                refuses: matches!(error.stage, RawStage::Request | RawStage::Both),
+                fails: matches!(error.stage, RawStage::Task | RawStage::Both),
+                ending: error.ending.clone().unwrap_or_else(|| "fail".into()),
+                http: error.http.unwrap_or(200),
+                without_data: error.without_data,
+                headers: error.headers.clone().into_iter().collect(),
+                evidence: error.evidence.clone(),
+            };
+            let same = |other: &&ErrorEntry| {
+                other.id == entry.id && other.family == family && other.operations == entry.operations
+            };
+            if self.errors.iter().any(|other| same(&other)) {
+                self.problem(file, &at, "stands there twice".into());
+            }
+            self.errors.push(entry);
+        }
+    }
+
+    fn shared(&mut self, raw: &RawShared) -> Shared {
+        let file = "catalogue/shared.json";
+        let mut context = Context { loader: self, file, family: None, operation: String::new() };
+        let framework = |context: &mut Context<'_>, raw: &super::raw::RawFramework| {
+            (raw.http, context.template("body", &raw.body))
+        };
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let mut shared = Shared {
+            unauthorized: context.error("unauthorized", &raw.unauthorized),
+            insufficient: context.error("insufficient", &raw.insufficient),
+            invalid_json: context.error("invalid_json", &raw.invalid_json),
+            quota: (
+                raw.quota.creates as usize,
+                seconds(raw.quota.per_seconds),
+                context.error("quota", &raw.quota.error),
+            ),
+            unknown_path: framework(&mut context, &raw.unknown_path),
+            wrong_method: framework(&mut context, &raw.wrong_method),
+            content_type: raw.content_type.clone(),
+            callback_timeout: seconds(raw.delivery.timeout_seconds),
+            callback_retries: raw.delivery.retry_after_seconds.iter().copied().map(seconds).collect(),
+            link_lives: Duration::from_secs(u64::from(raw.link_minutes) * 60),
+        };
+        for (at, text) in [
+            ("source", &raw.source),
+            ("quota.source", &raw.quota.source),
+            ("delivery.source", &raw.delivery.source),
+            ("unknown_path.source", &raw.unknown_path.source),
+            ("wrong_method.source", &raw.wrong_method.source),
+        ] {
+            context.must_have_source(at, text);
+        }
+        if http::HeaderValue::from_str(&shared.content_type).is_err() {
+            context.problem("content_type", "is not a header value".into());
+            shared.content_type = "application/json".into();
+        }
+        shared
+    }
+
+    fn family_lifecycles(&mut self, file: &str, family: &RawFamily) -> HashMap<String, Lifecycle> {
+        let mut context = Context { loader: self, file, family: None, operation: String::new() };
+        context.must_have_source("source", &family.source);
+        let checked =
+            family.lifecycles.iter().map(|(name, raw)| (name.clone(), context.lifecycle(name, raw)));
+        checked.collect()
+    }
+
+    fn index_operations(&mut self, catalogue: &mut Catalogue) {
+        for (index, operation) in catalogue.operations.iter().enumerate() {
+            let (id, index) = (&operation.id, OperationIx(small(index)));
+            if catalogue.operations_by_id.insert(id.clone(), index).is_some() {
+                self.problem(id, "", "two operations have this id".into());
+            }
+            let methods = catalogue.paths.entry(operation.path.clone()).or_default();
+            if methods.iter().any(|(method, _)| *method == operation.method) {
+                self.problem(id, &operation.path, "another operation has this method and path".into());
+            }
+            methods.push((operation.method.clone(), index));
+        }
+    }
+
+    fn add_model(
+        &mut self,
+        file: &str,
+        raw: RawModel,
+        lifecycles: &HashMap<String, HashMap<String, Lifecycle>>,
+        catalogue: &mut Catalogue,
+    ) {
+        let Some(operation) = catalogue.operation_by_id(&raw.operation) else {
+            return self.problem(file, "operation", format!("there is no operation \"{}\"", raw.operation));
+        };
+        let family = catalogue.operation(operation).family;
+        let lifecycle = lifecycles[&catalogue.families[family].id].get(&raw.lifecycle).cloned();
+        let Some(lifecycle) = lifecycle else {
+            return self.problem(
+                file,
+                "lifecycle",
+                format!("its family has no lifecycle \"{}\"", raw.lifecycle),
+            );
+        };
+        let mut context =
+            Context { loader: self, file, family: Some(family), operation: raw.operation.clone() };
+        context.must_have_source("source", &raw.source);
+        let results = context.results(&raw.results);
+        let draws = context.draws(&raw.draws);
+        let model = Model {
+            refusals: context.refusals(&raw.refusals),
+            rules: context.rules(raw.rules),
+            price: raw.price.as_ref().map(|price| context.price(price)),
+            result: context.template("result", &raw.result),
+            name: raw.model,
+            title: raw.title,
+            vendor: raw.vendor,
+            operation,
+            kind: raw.kind,
+            source: raw.source,
+            input: Schema::new(raw.input),
+            example: raw.example,
+            lifecycle,
+            results,
+            draws,
+        };
+        context.check_paths("result", &model.result, &model.results, &model.draws);
+        let index = ModelIx(small(catalogue.models.len()));
+        if catalogue.models_by_name.insert(model.name.clone(), index).is_some() {
+            self.problem(file, "model", format!("\"{}\" stands in another file too", model.name));
+        }
+        catalogue.models.push(model);
+    }
+}
+
+/// Checks one operation or model and tells where a problem is.
+struct Context<'a> {
+    loader: &'a mut Loader,
+    file: &'a str,
+    family: Option<usize>,
+    operation: String,
+}
+
+impl Context<'_> {
+    fn problem(&mut self, at: &str, what: String) {
+        let at = if self.operation.is_empty() { at.to_owned() } else { format!("{}: {at}", self.operation) };
+        self.loader.problem(self.file, &at, what);
+    }
+
+    fn must_have_source(&mut self, at: &str, source: &str) {
+        if source.trim().is_empty() {
+            self.problem(at, "a fact needs a source".into());
+        }
+    }
+
+    fn template(&mut self, at: &str, source: &Value) -> Template {
+        Template::compile(source).unwrap_or_else(|error| {
+            self.problem(at, error.to_string());
+            Template::compile(&Value::Null).expect("null is a template")
+        })
+    }
+
+    /// The error called `id` that this operation can have: its own, its family's, anybody's.
+    fn error(&mut self, at: &str, id: &str) -> ErrorIx {
+        let rank = |error: &ErrorEntry| match error.family {
+            None => 1,
+            family if family != self.family => 0,
+            Some(_) if error.operations.contains(&self.operation) => 3,
+            Some(_) if error.operations.is_empty() => 2,
+            Some(_) => 0,
+        };
+        let candidates = self.loader.errors.iter().enumerate().filter(|(_, error)| error.id == id);
+        let best = candidates.map(|(index, error)| (rank(error), index)).filter(|(rank, _)| *rank > 0).max();
+        let Some((_, index)) = best else {
+            self.problem(at, format!("there is no error \"{id}\" here"));
+            return ErrorIx(0);
+        };
+        ErrorIx(small(index))
+    }
+
+    fn operation(
+        &mut self,
+        raw: RawOperation,
+        family: usize,
+        lifecycles: &HashMap<String, Lifecycle>,
+    ) -> Operation {
+        let method = raw.method.parse().unwrap_or_else(|_| {
+            self.problem("method", format!("\"{}\" is no HTTP method", raw.method));
+            http::Method::GET
+        });
+        if raw.request.is_some() && raw.query.is_some() {
+            self.problem("request", "an operation has a request or a query, not both".into());
+        }
+        let by_query = raw.query.is_some();
+        Operation {
+            family,
+            class: class(raw.class),
+            method,
+            path: raw.path.clone(),
+            summary: raw.summary.clone(),
+            evidence: raw.evidence.clone(),
+            by_query,
+            refusals: self.refusals(&raw.refusals),
+            fill: raw.fill.iter().map(fill).collect(),
+            behaviour: self.behaviour(&raw, lifecycles),
+            request: raw.request.or(raw.query).map(Schema::new),
+            rules: self.rules(raw.rules),
+            id: raw.id,
+        }
+    }
+
+    fn behaviour(&mut self, raw: &RawOperation, lifecycles: &HashMap<String, Lifecycle>) -> Behaviour {
+        let answer = raw.answer.as_ref().map(|answer| self.template("answer", answer));
+        let task = raw.task.as_ref().map(|task| self.task(task, lifecycles));
+        let lookup = raw.lookup.as_ref().map(|lookup| self.lookup(lookup));
+        match (task, lookup, &raw.upgrade, &raw.link, answer) {
+            (Some(task), None, None, None, Some(answer)) => Behaviour::Create(Box::new(task), answer),
+            (None, Some(lookup), None, None, Some(answer)) => Behaviour::Details(lookup, answer),
+            (Some(task), Some(lookup), Some(upgrade), None, None) => {
+                Behaviour::Upgrade(Box::new(self.upgrade(upgrade, task, lookup)))
+            }
+            (None, lookup, None, Some(RawLink { url_at, foreign }), Some(answer)) => {
+                let foreign = self.error("link.foreign", foreign);
+                Behaviour::Link(Link { url_at: url_at.clone(), foreign, lookup }, answer)
+            }
+            (None, None, None, None, Some(answer)) => Behaviour::Plain(answer),
+            _ => {
+                let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
+                            link and answer, or an answer alone";
+                self.problem("task", what.into());
+                Behaviour::Plain(self.template("answer", &Value::Null))
+            }
+        }
+    }
+
+    fn task(&mut self, raw: &RawTask, lifecycles: &HashMap<String, Lifecycle>) -> TaskKind {
+        let lifecycle = raw.lifecycle.as_ref().and_then(|name| {
+            let found = lifecycles.get(name).cloned();
+            if found.is_none() {
+                self.problem("task.lifecycle", format!("the family has no lifecycle \"{name}\""));
+            }
+            found
+        });
+        let model = match &raw.model {
+            RawModelChoice::Name(name) => ModelChoice::Name(name.clone()),
+            RawModelChoice::At(at) => ModelChoice::At(at.clone()),
+            RawModelChoice::Market { at, input, unknown } => ModelChoice::Market {
+                at: at.clone(),
+                input: input.clone(),
+                unknown: self.error("task.model.unknown", unknown),
+            },
+        };
+        if lifecycle.is_none() && !matches!(model, ModelChoice::Market { .. }) {
+            self.problem("task.lifecycle", "is missing".into());
+        }
+        let task = TaskKind {
+            model,
+            lifecycle,
+            records: raw.records.clone(),
+            record: self.template("task.record", &raw.record),
+            price: raw.price.as_ref().map(|price| self.price(price)),
+            draws: self.draws(&raw.draws),
+            results: self.results(&raw.results),
+            follows: raw.follows.as_ref().map(|follows| self.follows(follows)),
+            fallback: raw.fallback.as_ref().map(|fallback| self.fallback(fallback)),
+            callbacks: raw.callbacks.iter().map(|callback| self.callback(callback)).collect(),
+        };
+        for (at, template) in std::iter::once(("task.record", &task.record))
+            .chain(task.callbacks.iter().map(|callback| ("task.callbacks", &callback.body)))
+        {
+            self.check_paths(at, template, &task.results, &task.draws);
+        }
+        task
+    }
+
+    /// Every path that `template` names must lead somewhere.
+    fn check_paths(
+        &mut self,
+        at: &str,
+        template: &Template,
+        results: &[(String, ResultKind)],
+        draws: &[(String, DrawKind)],
+    ) {
+        for path in template.paths() {
+            let names: Vec<&str> = path.iter().map(|part| &**part).collect();
+            let known = leads_somewhere(&names, results, draws);
+            if !known {
+                self.problem(at, format!("`${{{}}}` leads nowhere", names.join(".")));
+            }
+        }
+    }
+
+    fn lifecycle(&mut self, name: &str, raw: &RawLifecycle) -> Lifecycle {
+        let at = format!("lifecycle {name}");
+        self.must_have_source(&at, &raw.source);
+        if raw.phases.is_empty() || raw.phases.len() > Lifecycle::MOST_PHASES {
+            self.problem(
+                &at,
+                format!("has {} phases, not 1 to {}", raw.phases.len(), Lifecycle::MOST_PHASES),
+            );
+        }
+        for ending in ["success", "fail"] {
+            if !raw.endings.contains_key(ending) {
+                self.problem(&at, format!("has no ending \"{ending}\""));
+            }
+        }
+        let phase =
+            |raw: &super::raw::RawPhase| Phase { state: raw.state.clone(), stay: (raw.ms[0], raw.ms[1]) };
+        if raw.phases.iter().any(|phase| phase.ms[0] > phase.ms[1]) {
+            self.problem(&at, "a phase's shortest stay is above its longest".into());
+        }
+        let ending = |raw: &super::raw::RawEnding| EndState {
+            state: raw.state.clone(),
+            moment: match raw.when {
+                RawMoment::Late => Moment::Late,
+                RawMoment::Early => Moment::Early,
+                RawMoment::AtOnce => Moment::AtOnce,
+            },
+        };
+        Lifecycle {
+            phases: raw.phases.iter().map(phase).collect(),
+            endings: raw.endings.iter().map(|(name, raw)| (name.clone(), ending(raw))).collect(),
+            source: raw.source.clone(),
+        }
+    }
+
+    fn price(&mut self, raw: &RawPrice) -> Price {
+        self.must_have_source("price", &raw.source);
+        let mut rates = Vec::new();
+        for rate in &raw.rates {
+            match Credits::from_f64(rate.credits).filter(|credits| !credits.is_negative()) {
+                Some(credits) => rates.push(Rate { when: rate.when.clone().into_iter().collect(), credits }),
+                None => self.problem("price", format!("{} is no price", rate.credits)),
+            }
+        }
+        let times = raw.times.as_ref().and_then(|times| self.pick("price.times", times));
+        let surcharge = |raw: &super::raw::RawSurcharge| {
+            let credits = Credits::from_f64(raw.credits)?;
+            Some(Surcharge { for_each: raw.for_each.clone(), beyond: raw.beyond, credits })
+        };
+        let plus = raw.plus.iter().filter_map(surcharge).collect();
+        Price { rates, times, plus, source: raw.source.clone() }
+    }
+
+    fn pick(&mut self, at: &str, raw: &Value) -> Option<Pick> {
+        Pick::parse(raw).map_err(|what| self.problem(at, what)).ok()
+    }
+
+    fn draws(&mut self, raw: &BTreeMap<String, RawDraw>) -> Vec<(String, DrawKind)> {
+        let kind = |raw: &RawDraw| match raw {
+            RawDraw::Uuid => DrawKind::Uuid,
+            RawDraw::Integer([low, high]) => DrawKind::Integer(*low, *high),
+            RawDraw::Base64(bytes) => DrawKind::Base64(*bytes),
+        };
+        raw.iter().map(|(name, raw)| (name.clone(), kind(raw))).collect()
+    }
+
+    fn results(&mut self, raw: &BTreeMap<String, RawResult>) -> Vec<(String, ResultKind)> {
+        raw.iter().map(|(name, raw)| (name.clone(), self.result(&format!("results.{name}"), raw))).collect()
+    }
+
+    fn result(&mut self, at: &str, raw: &RawResult) -> ResultKind {
+        let aspect = raw.aspect.clone().unwrap_or_else(|| Value::from("16:9"));
+        let size = match (&raw.exact, &raw.short_side, &raw.area_side, &raw.like_parent) {
+            (Some(exact), None, None, None) => self.pick(at, exact).map(Size::Exact),
+            (None, Some(side), None, None) => self
+                .pick(at, &aspect)
+                .zip(self.pick(at, side))
+                .map(|(aspect, side)| Size::ShortSide(aspect, side)),
+            (None, None, Some(side), None) => self
+                .pick(at, &aspect)
+                .zip(self.pick(at, side))
+                .map(|(aspect, side)| Size::AreaSide(aspect, side)),
+            (None, side, None, Some(slot)) => {
+                let side = side.as_ref().and_then(|side| self.pick(at, side));
+                Some(Size::LikeParent(slot.clone(), side))
+            }
+            _ => {
+                self.problem(at, "needs one of exact, short_side, area_side and like_parent".into());
+                None
+            }
+        };
+        ResultKind {
+            format: self.pick(at, &raw.format).unwrap_or(Pick::Always(Value::Null)),
+            file: self.template(at, &Value::from(raw.file.as_str())),
+            count: raw.count.as_ref().and_then(|count| self.pick(at, count)),
+            size: size.unwrap_or_else(|| Size::LikeParent(String::new(), None)),
+            seconds: raw.seconds.as_ref().and_then(|seconds| self.pick(at, seconds)),
+            joins_parent: raw.joins_parent,
+            audio: raw.audio.as_ref().and_then(|audio| self.pick(at, audio)),
+            fallback_short_side: raw.fallback_short_side,
+        }
+    }
+
+    fn refusals(&mut self, raw: &[RawRefusal]) -> Vec<Refusal> {
+        let refusal = |raw: &RawRefusal| Refusal {
+            keyword: raw.keyword.clone(),
+            field: raw.field.clone(),
+            error: self.error("refusals", &raw.error),
+        };
+        raw.iter().map(refusal).collect()
+    }
+
+    fn rules(&mut self, raw: Vec<RawRule>) -> Vec<Rule> {
+        let rule = |raw: RawRule| Rule {
+            error: self.error(&format!("rule {}", raw.id), &raw.error),
+            id: raw.id,
+            reject_when: Schema::new(raw.reject_when),
+        };
+        raw.into_iter().map(rule).collect()
+    }
+
+    fn consequence(&mut self, at: &str, raw: &RawConsequence) -> Consequence {
+        match raw {
+            RawConsequence::Reject(error) => Consequence::Reject(self.error(at, error)),
+            RawConsequence::Fail(error) => Consequence::Fail(self.error(at, error)),
+        }
+    }
+
+    fn follows(&mut self, raw: &RawFollows) -> Follows {
+        Follows {
+            at: raw.at.clone(),
+            records: raw.records.clone(),
+            unknown: self.consequence("follows.unknown", &raw.unknown),
+            unfinished: self.consequence("follows.unfinished", &raw.unfinished),
+            failed: self.consequence("follows.failed", &raw.failed),
+            after: raw
+                .after
+                .iter()
+                .map(|after| (after.operation.clone(), self.consequence("follows.after", &after.then)))
+                .collect(),
+        }
+    }
+
+    fn fallback(&mut self, raw: &RawFallback) -> Fallback {
+        self.must_have_source("fallback", &raw.source);
+        Fallback {
+            errors: raw.errors.iter().map(|error| self.error("fallback.errors", error)).collect(),
+            default_error: self.error("fallback.default_error", &raw.default_error),
+            allowed_when: Schema::new(raw.allowed_when.clone()),
+        }
+    }
+
+    fn callback(&mut self, raw: &RawCallback) -> CallbackKind {
+        CallbackKind { on: raw.on.clone(), body: self.template("callbacks", &raw.body) }
+    }
+
+    fn reply(&mut self, at: &str, raw: &RawUnknown) -> Reply {
+        match raw {
+            RawUnknown::Error(error) => Reply::Error(self.error(at, error)),
+            RawUnknown::Body(body) => Reply::Body(self.template(at, body)),
+        }
+    }
+
+    fn lookup(&mut self, raw: &RawLookup) -> Lookup {
+        let mut optional =
+            |at: &str, error: &Option<String>| error.as_ref().map(|error| self.error(at, error));
+        Lookup {
+            at: raw.at.clone(),
+            records: raw.records.clone(),
+            unfinished: optional("lookup.unfinished", &raw.unfinished),
+            failed: optional("lookup.failed", &raw.failed),
+            by_fallback: optional("lookup.by_fallback", &raw.by_fallback),
+            older: raw
+                .older
+                .as_ref()
+                .map(|older| (days(older.days), self.error("lookup.older", &older.error))),
+            missing: self.error("lookup.missing", &raw.missing),
+            unknown: self.reply("lookup.unknown", &raw.unknown),
+        }
+    }
+
+    fn upgrade(&mut self, raw: &RawUpgrade, task: TaskKind, lookup: Lookup) -> Upgrade {
+        Upgrade {
+            lookup,
+            index_at: raw.index_at.clone(),
+            bad_index: self.error("upgrade.bad_index", &raw.bad_index),
+            task,
+            started: self.reply("upgrade.started", &raw.started),
+            running: self.reply("upgrade.running", &raw.running),
+            done: self.template("upgrade.done", &raw.done),
+            replaces_record: raw.replaces_record,
+        }
+    }
+}
+
+/// Whether a template of a task may name this path.
+fn leads_somewhere(path: &[&str], results: &[(String, ResultKind)], draws: &[(String, DrawKind)]) -> bool {
+    const TASK: [&str; 9] =
+        ["id", "created", "completed", "cost_seconds", "progress", "price", "charged", "model", "expired"];
+    match path {
+        ["task", field] => TASK.contains(field),
+        ["error", field] => ["code", "message", "record_message"].contains(field),
+        ["result", slot, "url" | "urls" | "size"] => results.iter().any(|(name, _)| name == slot),
+        ["draw", name] => draws.iter().any(|(drawn, _)| drawn == name),
+        ["model", "result"] | ["state" | "ending" | "fallback"] => true,
+        ["input" | "request" | "parent" | "record", ..] => true,
+        _ => false,
+    }
+}
+
+fn class(raw: RawClass) -> Class {
+    match raw {
+        RawClass::Create => Class::Create,
+        RawClass::Details => Class::Details,
+        RawClass::Action => Class::Action,
+        RawClass::Chat => Class::Chat,
+        RawClass::Upload => Class::Upload,
+        RawClass::Account => Class::Account,
+    }
+}
+
+fn fill(raw: &RawFill) -> Fill {
+    Fill {
+        when: raw.when.clone().map(Schema::new),
+        rename: raw.rename.clone().into_iter().collect(),
+        set: raw.set.clone().into_iter().collect(),
+    }
+}
