@@ -1,0 +1,250 @@
+//! Files are judged from outside: by decoders, and by walking their structure.
+
+use std::path::Path;
+use std::process::Command;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn spec(format: Format, width: u32, height: u32) -> Spec {
+    let caption = ["acme/video-1", "task 7c1e5a94", "A cat walks through the rain in the evening"]
+        .map(str::to_owned)
+        .into();
+    Spec { format, width, height, duration: Duration::from_secs(5), audio: false, seed: 7, caption }
+}
+
+/// The box of that name directly in `boxes`, without its header.
+fn child<'a>(mut boxes: &'a [u8], kind: &str) -> &'a [u8] {
+    loop {
+        let length = numbers(boxes)[0] as usize;
+        if &boxes[4..8] == kind.as_bytes() {
+            return &boxes[8..length];
+        }
+        boxes = &boxes[length..];
+        assert!(!boxes.is_empty(), "no box {kind}");
+    }
+}
+
+fn descend<'a>(boxes: &'a [u8], path: &[&str]) -> &'a [u8] {
+    path.iter().fold(boxes, |boxes, kind| child(boxes, kind))
+}
+
+fn numbers(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks_exact(4).map(|four| u32::from_be_bytes(four.try_into().unwrap())).collect()
+}
+
+/// The sum of the sample times of a track, checked against its headers and its number of samples.
+fn check_track(track: &[u8]) -> u32 {
+    let table = descend(track, &["mdia", "minf", "stbl"]);
+    let times = numbers(child(table, "stts"));
+    let runs = times[2..].chunks_exact(2);
+    let sizes = numbers(child(table, "stsz"));
+    assert_eq!(runs.clone().map(|run| run[0]).sum::<u32>(), sizes[2], "samples in stts and stsz");
+    assert_eq!(sizes.len(), sizes[2] as usize + 3);
+    let total = runs.map(|run| run[0] * run[1]).sum();
+    let header = numbers(descend(track, &["mdia", "mdhd"]));
+    assert_eq!(header[3..5], [48_000, total], "timescale and duration in mdhd");
+    assert_eq!(numbers(child(track, "tkhd"))[5], total, "duration in tkhd");
+    total
+}
+
+/// Where the samples of a track lie, from its tables alone.
+fn samples<'a>(file: &'a [u8], track: &[u8]) -> Vec<&'a [u8]> {
+    let table = descend(track, &["mdia", "minf", "stbl"]);
+    let sizes = &numbers(child(table, "stsz"))[3..];
+    let runs = numbers(child(table, "stsc"));
+    let mut sizes = sizes.iter().map(|size| *size as usize);
+    let mut samples = Vec::new();
+    for (index, offset) in (1..).zip(&numbers(child(table, "stco"))[2..]) {
+        let mut at = *offset as usize;
+        let run = runs[2..].chunks_exact(3).rfind(|run| run[0] <= index).unwrap();
+        for size in sizes.by_ref().take(run[1] as usize) {
+            samples.push(&file[at..at + size]);
+            at += size;
+        }
+    }
+    assert_eq!(sizes.next(), None, "a sample lies in no chunk");
+    samples
+}
+
+#[test]
+fn an_mp4_describes_itself_without_contradiction() {
+    for (millis, frames) in [(5000, 120), (40, 2), (1010, 24), (8125, 195)] {
+        let mut spec = spec(Format::Mp4, 321, 180);
+        (spec.audio, spec.duration) = (true, Duration::from_millis(millis));
+        let file = render(&spec);
+        let moov = child(&file, "moov");
+        let picture = child(moov, "trak");
+        let silence = child(&moov[8 + child(moov, "mvhd").len() + 8 + picture.len()..], "trak");
+        let expected = mp4::ticks(spec.duration());
+        assert_eq!([check_track(picture), check_track(silence)], [expected; 2]);
+        assert_eq!(numbers(child(picture, "tkhd"))[19..21], [322 << 16, 180 << 16]);
+
+        let pictures = samples(&file, picture);
+        assert_eq!(pictures.len(), frames);
+        for (index, sample) in pictures.iter().enumerate() {
+            assert_eq!(numbers(sample)[0] as usize, sample.len() - 4, "length of the NAL unit");
+            assert_eq!(sample[4], if index % 48 == 0 { 0x65 } else { 0x41 });
+        }
+        let keys = numbers(descend(picture, &["mdia", "minf", "stbl", "stss"]));
+        let expected: Vec<u32> = (1..=u32::try_from(frames).unwrap()).step_by(48).collect();
+        assert_eq!(keys[2..], expected);
+        let silence = samples(&file, silence);
+        assert!(silence.iter().all(|frame| frame == &silence[0] && frame.len() == 6));
+        let in_all = pictures.iter().chain(&silence).map(|sample| sample.len()).sum::<usize>();
+        assert_eq!(in_all, child(&file, "mdat").len(), "every byte of mdat belongs to a sample");
+    }
+}
+
+#[test]
+fn a_png_has_the_size_asked_for() {
+    for (width, height) in [(1, 1), (3, 500), (640, 480), (1023, 769)] {
+        let file = render(&spec(Format::Png, width, height));
+        let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((frame.width, frame.height), (width, height));
+    }
+}
+
+#[test]
+fn a_jpeg_has_the_size_asked_for() {
+    for (width, height) in [(1_u16, 1_u16), (3, 500), (640, 480), (1023, 769)] {
+        let file = render(&spec(Format::Jpeg, width.into(), height.into()));
+        assert_eq!((&file[..2], &file[file.len() - 2..]), (&[0xff, 0xd8][..], &[0xff, 0xd9][..]));
+        let mut segments = &file[2..];
+        while segments[1] != 0xc0 {
+            segments = &segments[2 + usize::from(segments[2]) * 256 + usize::from(segments[3])..];
+        }
+        let side = |at: usize| u16::from_be_bytes([segments[at], segments[at + 1]]);
+        assert_eq!((side(7), side(5)), (width, height));
+    }
+}
+
+#[test]
+fn formats_are_found_by_extension_and_media_type() {
+    for format in Format::ALL {
+        assert_eq!(Format::from_name(format.content_type()), Some(format));
+        assert_eq!(Format::from_name(&format.extension().to_uppercase()), Some(format));
+    }
+    assert_eq!(Format::from_name("jpeg"), Some(Format::Jpeg));
+    assert_eq!(Format::from_name("tiff"), None);
+}
+
+#[test]
+fn files_stay_small_whatever_the_caption() {
+    let caption = vec!["The quick brown fox jumps over the lazy dog, 0123456789. ".repeat(60)];
+    for (format, width, height, most, most_with_a_page_of_text) in [
+        (Format::Mp4, 1280, 720, 60_000, 120_000),
+        (Format::Mp4, 3840, 2160, 300_000, 1_000_000),
+        (Format::Png, 1024, 1024, 20_000, 50_000),
+    ] {
+        let usual = render(&spec(format, width, height)).len();
+        assert!(usual < most, "{format:?} {width}x{height}: {usual}");
+        let wordy = render(&Spec { caption: caption.clone(), ..spec(format, width, height) }).len();
+        assert!(wordy < most_with_a_page_of_text, "{format:?} {width}x{height}: {wordy}");
+    }
+}
+
+fn any_spec() -> impl Strategy<Value = Spec> {
+    let format = prop::sample::select(&Format::ALL[..]);
+    let side = || prop_oneof![0..40_u32, 0..400_u32];
+    let caption = prop::collection::vec(any::<String>(), 0..5);
+    (format, side(), side(), 0..4000_u64, any::<bool>(), any::<u64>(), caption).prop_map(
+        |(format, width, height, millis, audio, seed, caption)| {
+            let duration = Duration::from_millis(millis);
+            Spec { format, width, height, duration, audio, seed, caption }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_spec_gives_a_file_and_always_the_same(spec in any_spec()) {
+        let file = render(&spec);
+        prop_assert!(!file.is_empty());
+        prop_assert_eq!(file, render(&spec));
+    }
+}
+
+/// What `program` prints when run with `arguments`, in which `FILE` stands for `file`.
+fn output(program: &str, arguments: &str, file: &Path) -> String {
+    let arguments =
+        arguments.split(' ').map(|word| if word == "FILE" { file.to_str().unwrap() } else { word });
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+fn check_with_ffmpeg(spec: &Spec, path: &Path) {
+    std::fs::write(path, render(spec)).unwrap();
+    assert_eq!(output("ffmpeg", "-v error -xerror -i FILE -f null -", path), "", "{spec:?}");
+    let probe = |what: &str| {
+        let arguments = format!("-v error -show_entries {what} -of csv=p=0 FILE");
+        output("ffprobe", &arguments, path).trim().to_owned()
+    };
+    if spec.format != Format::Mp4 {
+        assert_eq!(probe("stream=width,height"), format!("{},{}", spec.width, spec.height));
+        return;
+    }
+    let [width, height] = [spec.width, spec.height].map(|side| side.next_multiple_of(2));
+    let shape = probe("stream=width,height,sample_aspect_ratio -select_streams v");
+    assert_eq!(shape, format!("{width},{height},1:1"));
+    for duration in probe("stream=duration").lines().chain([&*probe("format=duration")]) {
+        let seconds: f64 = duration.parse().unwrap();
+        assert!((seconds - spec.duration.as_secs_f64()).abs() < 0.001, "{seconds} s for {spec:?}");
+    }
+    let expected = if spec.audio { "h264\naac" } else { "h264" };
+    assert_eq!(probe("stream=codec_name"), expected);
+}
+
+#[test]
+#[ignore = "needs ffmpeg; run by tests/run.sh"]
+fn decoders_find_nothing_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    for (width, height) in
+        [(1, 1), (854, 480), (1080, 1920), (1921, 1081), (50, 700), (1280, 720), (3840, 2160)]
+    {
+        for format in Format::ALL {
+            let path = folder.path().join("file").with_extension(format.extension());
+            check_with_ffmpeg(&spec(format, width, height), &path);
+        }
+        let path = folder.path().join("file.mp4");
+        let duration = Duration::from_millis(3333);
+        check_with_ffmpeg(&Spec { audio: true, duration, ..spec(Format::Mp4, width, height) }, &path);
+    }
+}
+
+/// The decoder's pictures are compared with the mosaics that went in, pixel by pixel.
+#[test]
+#[ignore = "needs ffmpeg; run by tests/run.sh"]
+fn a_decoder_sees_what_was_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("video.mp4");
+    let spec = Spec { duration: Duration::from_secs(3), ..spec(Format::Mp4, 640, 360) };
+    std::fs::write(&path, render(&spec)).unwrap();
+    let raw = folder.path().join("video.yuv");
+    let arguments = format!("-v error -i FILE -f rawvideo -pix_fmt yuv420p {}", raw.display());
+    assert_eq!(output("ffmpeg", &arguments, &path), "");
+    let decoded = std::fs::read(raw).unwrap();
+    let pictures: Vec<&[u8]> = decoded.chunks_exact(640 * 360 * 3 / 2).collect();
+    assert_eq!(pictures.len(), 72);
+    for (frame, picture) in pictures.into_iter().enumerate() {
+        let drawn = video::drawn(&spec, frame);
+        let (luma, chroma) = picture.split_at(640 * 360);
+        for (y, row) in luma.chunks_exact(640).enumerate() {
+            let cells = &drawn.luma[y / 4 * drawn.stride()..];
+            assert!((0..640).all(|x| row[x] == cells[x / 4]), "luma of frame {frame}, row {y}");
+        }
+        let (cb, cr) = chroma.split_at(320 * 180);
+        for (y, (cb, cr)) in cb.chunks_exact(320).zip(cr.chunks_exact(320)).enumerate() {
+            let expected = drawn.chroma[y / 4];
+            assert!(
+                cb.iter().zip(cr).all(|(&cb, &cr)| [cb, cr] == expected),
+                "chroma of frame {frame}, row {y}"
+            );
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A video that is seen to play: a still scene, on which a clock counts and a progress bar grows.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Spec;
+use super::caption::{Area, Caption};
+use super::h264::{Encoder, FrameRate, Macroblocks, Mosaic, parameter_sets};
+use super::layout::{Footer, Inks, Layout};
+use super::mp4::{self, Media, TIMESCALE, Track};
+use super::palette::{Palette, RULE, TEXT};
+
+/// Pictures per second.
+const RATE: u32 = 24;
+/// Audio samples in a frame of AAC.
+const AAC_SAMPLES: u32 = 1024;
+/// Most key frames in a video: they are nearly all of its size, and a minute-long one needs fewer per second.
+const MOST_KEY_FRAMES: usize = 60;
+
+/// A frame of AAC-LC that holds silence (ISO/IEC 14496-3, 4.4.2.1): a channel pair with a common window and no
+/// scale factor bands (25 bits), a global gain and no data for each channel (11 bits twice), the end (3 bits).
+const SILENCE: &[u8] = &[0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c];
+
+/// What the video shows, in cells of 4 by 4 pixels.
+struct Scene {
+    /// Without clock and bar.
+    still: Mosaic,
+    /// Luma of the ground by row of cells.
+    ground: Vec<u8>,
+    width: usize,
+    footer: Footer,
+    frames: usize,
+    duration: Duration,
+}
+
+/// The video that `spec` asks for as an MP4 file.
+pub(super) fn mp4(spec: &Spec) -> Vec<u8> {
+    let (width, height) = spec.size();
+    let (width, height) = (width.next_multiple_of(2), height.next_multiple_of(2));
+    let duration = mp4::ticks(spec.duration());
+    let mut tracks = vec![picture_track(spec, width, height, duration)];
+    if spec.audio {
+        tracks.push(silence_track(duration));
+    }
+    mp4::file(&tracks, duration)
+}
+
+fn picture_track(spec: &Spec, width: usize, height: usize, duration: u32) -> Track {
+    let ticks = TIMESCALE / RATE;
+    let frames = ((duration + ticks / 2) / ticks).max(1) as usize;
+    let interval = (2 * RATE as usize).max(frames.div_ceil(MOST_KEY_FRAMES));
+    let sets = parameter_sets(width, height, FrameRate(RATE));
+    Track {
+        media: Media::Video { width, height },
+        entry: mp4::avc_entry(width, height, &sets.sequence, &sets.picture),
+        ticks,
+        samples: Scene::new(spec, width, height, frames).pictures(interval),
+        key_samples: Some((0..frames).step_by(interval).collect()),
+    }
+}
+
+fn silence_track(duration: u32) -> Track {
+    Track {
+        media: Media::Audio,
+        entry: mp4::aac_entry(),
+        ticks: AAC_SAMPLES,
+        samples: vec![Bytes::from_static(SILENCE); duration.div_ceil(AAC_SAMPLES) as usize],
+        key_samples: None,
+    }
+}
+
+impl Scene {
+    fn new(spec: &Spec, width: usize, height: usize, frames: usize) -> Self {
+        let palette = Palette::new(spec.seed);
+        let mut still = Mosaic::gray(Macroblocks::covering(width, height));
+        let (width, height) = (width.div_ceil(4), height.div_ceil(4));
+        let (layout, footer) = Layout::moving(width, height, &spec.caption);
+        let (stride, halves) = (still.stride(), still.chroma.len());
+        for (step, chroma) in still.chroma.iter_mut().enumerate() {
+            let color = palette.ground(step, halves);
+            *chroma = [color.cb, color.cr];
+        }
+        let rows = still.luma.len() / stride;
+        let ground: Vec<u8> = (0..rows).map(|y| palette.ground(y, rows).luma).collect();
+        for (y, (row, &ground)) in still.luma.chunks_exact_mut(stride).zip(&ground).enumerate() {
+            row.fill(ground);
+            if y < height {
+                let inks = Inks { ground, rule: ground + RULE, text: ground + TEXT };
+                layout.row(y, inks, &mut row[..width]);
+            }
+        }
+        Self { still, ground, width, footer, frames, duration: spec.duration() }
+    }
+
+    /// All pictures, coded, with a key frame every `interval`.
+    fn pictures(&self, interval: usize) -> Vec<Bytes> {
+        let mut encoder = Encoder::new(self.still.size);
+        let mut picture = self.still.clone();
+        let mut last = None;
+        let code = |frame| {
+            let state = (self.filled(frame), seconds(frame));
+            let rows = if last.replace(state) == Some(state) { 0..0 } else { self.moving_rows() };
+            if !rows.is_empty() {
+                self.paint(frame, &mut picture);
+            }
+            let unit = if frame % interval == 0 {
+                encoder.key_frame(&picture)
+            } else {
+                encoder.delta_frame(&picture, rows)
+            };
+            unit.into()
+        };
+        (0..self.frames).map(code).collect()
+    }
+
+    /// How much of the bar is filled in `frame`, in cells.
+    fn filled(&self, frame: usize) -> usize {
+        self.footer.bar.width * (frame + 1) / self.frames
+    }
+
+    /// The rows of macroblocks in which pictures differ.
+    fn moving_rows(&self) -> Range<usize> {
+        let Footer { clock, bar } = self.footer;
+        clock.top / 4..(bar.top + bar.height).div_ceil(4)
+    }
+
+    /// Puts clock and bar as they are in `frame` onto `picture`.
+    fn paint(&self, frame: usize, picture: &mut Mosaic) {
+        let Footer { clock, bar } = self.footer;
+        let stride = picture.stride();
+        for y in bar.top..bar.top + bar.height {
+            let row = &mut picture.luma[y * stride + bar.left..][..bar.width];
+            let (done, open) = row.split_at_mut(self.filled(frame));
+            done.fill(self.ground[y] + TEXT);
+            open.fill(self.ground[y] + RULE);
+        }
+        let text = format!("{} / {}", minutes(seconds(frame)), minutes(self.duration.as_secs()));
+        let caption = Caption::fitted(&[text], clock, clock.height);
+        for y in clock.top..clock.top + clock.height {
+            let row = &mut picture.luma[y * stride..][..self.width];
+            self.paint_clock(&caption, clock, y, row);
+        }
+    }
+
+    fn paint_clock(&self, caption: &Caption, clock: Area, y: usize, row: &mut [u8]) {
+        row[clock.left..clock.left + clock.width].fill(self.ground[y]);
+        caption.spans(y).for_each(|span| row[span].fill(self.ground[y] + TEXT));
+    }
+}
+
+/// Whole seconds played before `frame`.
+fn seconds(frame: usize) -> u64 {
+    (frame / RATE as usize) as u64
+}
+
+/// As players show it: minutes and seconds.
+fn minutes(seconds: u64) -> String {
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// What frame `frame` of the video shows if it is decoded without loss.
+#[cfg(test)]
+pub(super) fn drawn(spec: &Spec, frame: usize) -> Mosaic {
+    let (width, height) = spec.size();
+    let frames = usize::try_from(spec.duration().as_secs()).unwrap() * RATE as usize;
+    let scene = Scene::new(spec, width, height, frames);
+    let mut picture = scene.still.clone();
+    scene.paint(frame, &mut picture);
+    picture
+}
