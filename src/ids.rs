@@ -41,6 +41,7 @@ impl Credits {
     }
 
     /// `quantity` times this amount, to the nearest thousandth.
+    #[must_use]
     pub fn times(self, quantity: f64) -> Self {
         Self::from_f64(self.as_f64() * quantity).unwrap_or(Self(i64::MAX / 4))
     }

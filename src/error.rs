@@ -1,0 +1,142 @@
+//! Errors as HTTP. The one place that makes a response of something that went wrong on our side of the wire.
+//!
+//! Knows nothing of how an error arose. What the upstream (or the simulator in its place) says passes by untouched.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+
+/// A refusal of kiegate's own APIs (`/_mock`, `/admin`), as an RFC 9457 problem document.
+#[derive(Debug)]
+pub struct ProblemDocument {
+    status: StatusCode,
+    detail: String,
+}
+
+impl ProblemDocument {
+    /// A refusal with this status; `detail` says what was wrong and what to do.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into() }
+    }
+
+    /// The request itself is at fault.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+}
+
+impl IntoResponse for ProblemDocument {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+/// Why the gateway refuses a request of the API; the reasons that its clients see in `X-Kiegate-Error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No valid key.
+    Unauthorized,
+    /// Not allowed to this tenant.
+    Forbidden,
+    /// The body is larger than the gateway takes.
+    BodyTooLarge,
+    /// The upstream cannot be reached.
+    UpstreamUnreachable,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// Too much to do.
+    Overloaded,
+    /// About to stop.
+    Draining,
+}
+
+impl Reason {
+    /// All of them: what a metric's label may be.
+    pub const ALL: [Self; 7] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::BodyTooLarge,
+        Self::UpstreamUnreachable,
+        Self::UpstreamTimeout,
+        Self::Overloaded,
+        Self::Draining,
+    ];
+
+    /// The name that goes over the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Its HTTP status.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// A refusal by the gateway: the real HTTP status, the family's own form of error, and the reason in a header.
+#[derive(Debug)]
+pub struct ApiError {
+    reason: Reason,
+    message: String,
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// A refusal for `reason`; `message` is for the client.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let again = matches!(reason, Reason::Overloaded | Reason::Draining);
+        Self { reason, message: message.into(), retry_after: again.then_some(1) }
+    }
+
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+}
+
+/// A response extension: the gateway refused, for this reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused(pub Reason);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.reason.status();
+        let body = json!({"code": status.as_u16(), "msg": self.message, "data": null});
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
+        headers.insert("x-kiegate-error", HeaderValue::from_static(self.reason.name()));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(Refused(self.reason));
+        response
+    }
+}

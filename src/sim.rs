@@ -1,0 +1,273 @@
+//! The simulator: the upstream API played offline, from the catalogue and a seed.
+//!
+//! It is someone else's API: it knows nothing of who shares the gateway, what they may do or how its answers travel.
+//! It knows sandboxes (one for each bearer token), tasks whose whole future is planned when they are made, and the
+//! callbacks that follow from the plans. In reading order: [`plan`] (what happens to a task, pure), `outcome` (what
+//! a test may ask for), `sandbox` (one key's world), `view` and `files` (a task as the catalogue's bodies see it),
+//! `http` (from request to answer), `callback` (what is due, sent and tried again), `control` (`/_mock`),
+//! `download` (`/_media`).
+//!
+//! A [`Sim`] is cheap to clone. When the last clone is dropped, its background work ends.
+
+mod callback;
+mod control;
+mod download;
+mod files;
+mod http;
+mod inbox;
+mod outcome;
+pub mod plan;
+mod sandbox;
+mod settings;
+mod time;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::HeaderMap;
+use axum::extract::Request;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+pub use callback::{Courier, Parcel};
+pub use control::routes;
+pub use plan::Pace;
+pub use sandbox::SandboxId;
+pub use settings::{HttpStatus, Settings};
+
+use crate::catalogue::{Catalogue, ModelChoice, OperationIx};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::{Credits, Secret};
+use sandbox::{Finished, Sandbox, World};
+use view::{Setting, View};
+
+/// More sandboxes than this are not kept at once: the one that was used longest ago goes.
+const MOST_SANDBOXES: u64 = 10_000;
+/// A sandbox that nobody uses for so long goes too.
+const SANDBOX_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a simulator is built from.
+pub struct Parts {
+    /// The facts.
+    pub catalogue: Arc<Catalogue>,
+    /// Real time.
+    pub clock: Clock,
+    /// What a new sandbox starts with.
+    pub settings: Settings,
+    /// The balance of a new sandbox.
+    pub credits: Credits,
+    /// What callbacks are signed with; absent: they are not.
+    pub webhook_secret: Option<Secret>,
+    /// Where result links lead; absent: to the host of the request.
+    pub public_url: Option<String>,
+    /// Who carries callbacks out of the process.
+    pub courier: Arc<dyn Courier>,
+    /// Who is told what happens.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Is told what happens in the simulator, for metrics and logs. It is called under no lock and must not wait.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn observe(&self, event: &Event<'_>);
+}
+
+/// Something worth telling. `owner` is what the request's [`Owner`] said when its sandbox was made.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A create was accepted.
+    TaskCreated {
+        /// See above.
+        owner: &'a str,
+        /// Operation id.
+        operation: &'a str,
+        /// Model name, from the catalogue.
+        model: &'a str,
+        /// The price that was taken.
+        credits: Credits,
+    },
+    /// A task came to its end.
+    TaskFinished {
+        /// See above.
+        owner: &'a str,
+        /// Operation id.
+        operation: &'a str,
+        /// Model name, from the catalogue.
+        model: &'a str,
+        /// `success`, `fallback` or `fail`.
+        outcome: &'static str,
+        /// Virtual time from creation to end.
+        took: Duration,
+        /// The price; given back after a failure.
+        credits: Credits,
+    },
+    /// So many tasks are gone without an end, because their sandbox was emptied.
+    TasksForgotten {
+        /// See above.
+        owner: &'a str,
+        /// How many were running.
+        running: usize,
+        /// How many callbacks will not be sent.
+        callbacks: usize,
+    },
+    /// So many callbacks were planned.
+    CallbacksPlanned {
+        /// See above.
+        owner: &'a str,
+        /// How many.
+        count: usize,
+    },
+    /// An attempt to deliver a callback was made.
+    CallbackSent {
+        /// See above.
+        owner: &'a str,
+        /// `delivered`, `retried`, `dead` or `dropped`.
+        result: &'static str,
+        /// How long after it was due it left.
+        lag: Duration,
+    },
+}
+
+/// A request extension: who the sandbox of this request counts to, in metrics.
+#[derive(Clone, Debug)]
+pub struct Owner(pub Arc<str>);
+
+/// The simulator.
+#[derive(Clone)]
+pub struct Sim(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    sandboxes: Cache<SandboxId, Arc<Sandbox>>,
+    rendered: download::Rendered,
+}
+
+impl Sim {
+    /// Builds it; starts nothing.
+    pub fn new(parts: Parts) -> Self {
+        let sandboxes = Cache::builder()
+            .max_capacity(MOST_SANDBOXES)
+            .time_to_idle(SANDBOX_IDLE)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self(Arc::new(Shared { parts, sandboxes, rendered: download::Rendered::default() }))
+    }
+
+    /// The facts it plays.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.0.parts.catalogue
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    fn real_now(&self) -> Timestamp {
+        self.0.parts.clock.now()
+    }
+
+    /// The sandbox of `token`, made if need be.
+    fn sandbox(&self, token: &str, owner: &Owner) -> Arc<Sandbox> {
+        let id = SandboxId::of(token);
+        self.0.sandboxes.get_with(id, || {
+            let parts = self.parts();
+            let settings = parts.settings.clone();
+            Arc::new(Sandbox::new(id, Arc::clone(&owner.0), settings, parts.credits, self.real_now()))
+        })
+    }
+
+    /// The sandbox of that id, if there is one.
+    fn existing(&self, id: SandboxId) -> Option<Arc<Sandbox>> {
+        self.0.sandboxes.get(&id)
+    }
+
+    /// Brings `world` up to now and tells of what ended since. The second value is for telling once the lock is gone.
+    fn settled(&self, world: &mut World) -> (Timestamp, Vec<Finished>) {
+        let now = world.clock.at(self.real_now());
+        let finished = world.settle(now);
+        (now, finished)
+    }
+
+    /// Tells of tasks that ended.
+    fn tell_finished(&self, sandbox: &Sandbox, finished: &[Finished]) {
+        let catalogue = self.catalogue();
+        for Finished { at, task, .. } in finished {
+            let operation = catalogue.operation(task.operation);
+            let (outcome, fallback) = match task.plan.ending() {
+                plan::Ending::Success { fallback } => ("success", fallback),
+                plan::Ending::Fail(_) | plan::Ending::Stall => ("fail", false),
+            };
+            self.parts().observer.observe(&Event::TaskFinished {
+                owner: &sandbox.owner,
+                operation: &operation.id,
+                model: model_label(catalogue, task.operation, task.model, &task.input),
+                outcome: if fallback { "fallback" } else { outcome },
+                took: at.saturating_since(task.plan.created()),
+                credits: task.price,
+            });
+        }
+    }
+
+    /// The scope of templates about the task of `lineage`.
+    fn view<'a>(&'a self, setting: &Setting<'a>, lineage: &'a view::Lineage) -> View<'a> {
+        View::new(*setting, lineage)
+    }
+}
+
+/// The model's name as a metric may show it: from the catalogue, never from a request.
+fn model_label<'c>(
+    catalogue: &'c Catalogue,
+    operation: OperationIx,
+    model: Option<crate::catalogue::ModelIx>,
+    input: &str,
+) -> &'c str {
+    if let Some(model) = model {
+        return &catalogue.model(model).name;
+    }
+    let operation = catalogue.operation(operation);
+    match operation.task().map(|task| &task.model) {
+        Some(ModelChoice::Name(name)) => name,
+        Some(ModelChoice::At(pointer)) => {
+            let input: serde_json::Value = serde_json::from_str(input).unwrap_or_default();
+            let named = input.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
+            let choices =
+                operation.request.as_ref().map(|schema| schema.choices(pointer)).unwrap_or_default();
+            choices.into_iter().find(|choice| *choice == named).unwrap_or("other")
+        }
+        _ => "other",
+    }
+}
+
+/// The bearer token of a request, unless it is missing, empty or one that stands for a bad key.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(::http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    let good = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.starts_with("invalid");
+    good.then_some(token)
+}
+
+/// The owner that a request names, or nobody in particular.
+fn owner_of(request: &::http::Extensions) -> Owner {
+    request.get::<Owner>().cloned().unwrap_or_else(|| Owner("other".into()))
+}
+
+/// `http://host` of a request, for links in its answer.
+fn origin(sim: &Sim, parts: &::http::request::Parts) -> Arc<str> {
+    if let Some(url) = &sim.parts().public_url {
+        return url.trim_end_matches('/').into();
+    }
+    let host = parts.headers.get(::http::header::HOST).and_then(|host| host.to_str().ok());
+    let host =
+        host.or_else(|| parts.uri.authority().map(::http::uri::Authority::as_str)).unwrap_or("localhost");
+    let scheme = parts.uri.scheme_str().unwrap_or("http");
+    format!("{scheme}://{host}").into()
+}
+
+/// Splits a request and reads its body whole; the caller has bounded it.
+async fn collect(request: Request) -> Result<(::http::request::Parts, bytes::Bytes), axum::Error> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await?;
+    Ok((parts, body))
+}

@@ -1,0 +1,413 @@
+//! Callbacks: what is due when, sent as the real sender does, tried again, and written down.
+//!
+//! Each sandbox that has something due is driven by one background job, which ends when nothing is left. Every
+//! attempt runs on its own, so a slow receiver delays nobody. `advance` in the control API drives the same queue
+//! along the virtual clock.
+
+use std::cmp::Reverse;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::plan::{Ending, Plan};
+use super::sandbox::{Due, Sandbox, SandboxId, Task, TaskKey, World};
+use super::view::{Lineage, Setting};
+use super::{Event, Shared, Sim, download};
+use crate::catalogue::{CallbackKind, Lifecycle};
+use crate::clock::Timestamp;
+use crate::{background, wire};
+
+/// A callback on its way out.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Where to, as the client gave it.
+    pub url: String,
+    /// Content type and signature.
+    pub headers: HeaderMap,
+    /// JSON.
+    pub body: Bytes,
+    /// How long the receiver may take.
+    pub timeout: Duration,
+}
+
+/// Carries callbacks out of the process.
+pub trait Courier: Send + Sync + 'static {
+    /// Posts a parcel; gives the receiver's status, or what went wrong in words.
+    fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, Result<StatusCode, String>>;
+}
+
+/// A callback attempt that was made, for the log.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    due: Due,
+    url: String,
+    headers: HeaderMap,
+    body: Bytes,
+    result: Result<u16, String>,
+    took: Duration,
+    /// `delivered`, `retried`, `dead` or `dropped`.
+    verdict: &'static str,
+}
+
+/// Where work takes no time at all, its callback waits so long in real time: the answer to the create comes first.
+const AFTER_CREATE: Duration = Duration::from_millis(15);
+
+/// The address that `input` wants to be called back at; an empty one counts as none.
+pub(super) fn address(input: &Value) -> Option<&str> {
+    input.get("callBackUrl").and_then(Value::as_str).filter(|url| !url.is_empty())
+}
+
+/// When each of a task kind's callbacks is due, by position.
+pub(super) fn moments(
+    kinds: &[CallbackKind],
+    lifecycle: &Lifecycle,
+    plan: &Plan,
+    ending: &str,
+) -> Vec<(u8, Timestamp)> {
+    let mut moments = Vec::new();
+    for (stage, kind) in (0..).zip(kinds) {
+        let phase = lifecycle
+            .phases
+            .iter()
+            .position(|phase| phase.state.as_str().is_some_and(|state| kind.on.iter().any(|on| on == state)));
+        let reached =
+            phase.map(|phase| plan.phase_begins(phase)).filter(|at| plan.ends().is_none_or(|end| *at < end));
+        let ended = plan.ends().filter(|_| kind.on.iter().any(|on| on == ending));
+        moments.extend(reached.or(ended).map(|at| (stage, at)));
+    }
+    moments
+}
+
+/// Puts the callbacks of a new or revised task into the queue; gives their number.
+pub(super) fn plan(world: &mut World, sim: &Sim, key: TaskKey, task: &Task) -> usize {
+    let catalogue = sim.catalogue();
+    let kinds = &task.kind(catalogue).callbacks;
+    let has_address =
+        || serde_json::from_str::<Value>(&task.input).is_ok_and(|input| address(&input).is_some());
+    if kinds.is_empty() || !has_address() {
+        return 0;
+    }
+    let ending = match task.plan.ending() {
+        Ending::Fail(error) => catalogue.error(error).ending.as_str(),
+        Ending::Success { .. } => "success",
+        Ending::Stall => "",
+    };
+    let mut moments = moments(kinds, task.lifecycle(catalogue), &task.plan, ending);
+    if task.callbacks.reorder {
+        let mut times: Vec<_> = moments.iter().map(|(_, at)| *at).collect();
+        times.reverse();
+        moments.iter_mut().zip(times).for_each(|((_, at), time)| *at = time);
+    }
+    let late = Duration::from_millis(task.callbacks.late_ms.into());
+    let copies: &[bool] = if task.callbacks.duplicate { &[false, true] } else { &[false] };
+    for (stage, at) in &moments {
+        let due = |duplicate: &bool| Due {
+            at: *at + late,
+            task: key,
+            stage: *stage,
+            attempt: 0,
+            duplicate: *duplicate,
+        };
+        world.due.extend(copies.iter().map(due).map(Reverse));
+    }
+    moments.len() * copies.len()
+}
+
+impl Sim {
+    /// Sees to it that what is due in `sandbox` happens, also when nobody asks.
+    pub(super) fn drive(&self, sandbox: &Arc<Sandbox>) {
+        let start = {
+            let mut world = sandbox.world();
+            let start = !world.driven && world.next_event().is_some();
+            world.driven |= start;
+            start
+        };
+        if start {
+            background::spawn(drive(Arc::downgrade(&self.0), Arc::downgrade(sandbox)));
+        } else {
+            sandbox.changed.notify_waiters();
+        }
+    }
+
+    /// Takes out what is due by `now` and sends it off.
+    fn send_due(&self, sandbox: &Arc<Sandbox>, world: &mut World, now: Timestamp) {
+        while let Some(Reverse(due)) = world.due.peek().copied().filter(|Reverse(due)| due.at <= now) {
+            world.due.pop();
+            world.in_flight += 1;
+            let (sim, sandbox) = (self.clone(), Arc::clone(sandbox));
+            background::spawn(async move { sim.attempt(&sandbox, due).await });
+        }
+    }
+
+    /// Makes one attempt, writes it down and, if it failed, plans the next.
+    async fn attempt(&self, sandbox: &Arc<Sandbox>, due: Due) {
+        let lineage = sandbox.world().lineage(due.task);
+        let Some(lineage) = lineage else {
+            // The sandbox was emptied meanwhile.
+            sandbox.world().in_flight -= 1;
+            return sandbox.changed.notify_waiters();
+        };
+        if due.attempt == 0 && due.at == lineage.task.plan.created() {
+            tokio::time::sleep(AFTER_CREATE).await;
+        }
+        let began = self.parts().clock.instant();
+        let parcel = self.parcel(sandbox, &lineage, due);
+        let (url, headers, body) = (parcel.url.clone(), parcel.headers.clone(), parcel.body.clone());
+        let dropped = lineage.task.callbacks.drop;
+        let result = if dropped { Err("dropped, as asked for".into()) } else { self.carry(parcel).await };
+        let retries = &self.catalogue().shared().callback_retries;
+        let retry = retries.get(usize::from(due.attempt)).filter(|_| !dropped);
+        let verdict = match (&result, retry) {
+            (Ok(status), _) if status.is_success() => "delivered",
+            _ if dropped => "dropped",
+            (_, Some(_)) => "retried",
+            (_, None) => "dead",
+        };
+        let lag = {
+            let mut world = sandbox.world();
+            if let ("retried", Some(pause)) = (verdict, retry) {
+                let next = Due { at: due.at + *pause, attempt: due.attempt + 1, ..due };
+                world.due.push(Reverse(next));
+            }
+            let took = began.elapsed();
+            let result = result.map(|status| status.as_u16());
+            world.attempts.push(Attempt { due, url, headers, body, result, took, verdict });
+            world.in_flight -= 1;
+            world.clock.at(self.real_now()).saturating_since(due.at)
+        };
+        sandbox.changed.notify_waiters();
+        self.parts().observer.observe(&Event::CallbackSent { owner: &sandbox.owner, result: verdict, lag });
+    }
+
+    /// Brings a parcel to the sandbox's own inbox, or out of the process.
+    async fn carry(&self, parcel: Parcel) -> Result<StatusCode, String> {
+        let timeout = parcel.timeout;
+        let inside = download::path_of(&parcel.url).and_then(|path| path.strip_prefix("/_mock/inbox/"));
+        let own_box = inside.and_then(|rest| self.own_box(rest));
+        let carried = async {
+            if let Some((sandbox, name)) = own_box {
+                return Ok(self.receive(&sandbox, &name, &parcel.headers, parcel.body).await);
+            }
+            self.parts().courier.deliver(parcel).await
+        };
+        let late = || Err(format!("no answer within {} s", timeout.as_secs()));
+        tokio::time::timeout(timeout, carried).await.unwrap_or_else(|_| late())
+    }
+
+    /// The sandbox and box of an inbox path's rest, `<sandbox>/<name>`, if that sandbox lives here.
+    fn own_box(&self, rest: &str) -> Option<(Arc<Sandbox>, String)> {
+        let (id, name) = rest.split_once('/')?;
+        Some((self.existing(SandboxId::parse(id)?)?, name.split('?').next()?.to_owned()))
+    }
+
+    /// Lets `name` in the inbox of `sandbox` receive a callback; gives what it answers.
+    pub(super) async fn receive(
+        &self,
+        sandbox: &Sandbox,
+        name: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> StatusCode {
+        let key = self.parts().webhook_secret.as_ref().map(crate::ids::Secret::expose);
+        let (answer, delay) = {
+            let mut world = sandbox.world();
+            let now = world.clock.at(self.real_now());
+            world.inbox.receive(name, now, headers, body, key)
+        };
+        sandbox.arrived.notify_waiters();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        StatusCode::from_u16(answer).unwrap_or(StatusCode::OK)
+    }
+
+    /// The request that `due` stands for, signed afresh.
+    fn parcel(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due) -> Parcel {
+        let setting = Setting {
+            catalogue: self.catalogue(),
+            sandbox: sandbox.id,
+            seed: sandbox.world().settings.seed,
+            now: due.at,
+            origin: &lineage.task.origin,
+            request: &Value::Null,
+        };
+        let view = self.view(&setting, lineage);
+        let kind = &view.kind().callbacks[usize::from(due.stage)];
+        let body = kind.body.to_json(&view);
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(secret) = &self.parts().webhook_secret {
+            // The id that the receiver will find in the body: for an upgrade that of its base task.
+            let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let id = wire::task_id(&parsed).unwrap_or_default();
+            let key =
+                if lineage.task.callbacks.bad_signature { "not the right key" } else { secret.expose() };
+            wire::sign(&mut headers, key, id, due.at.seconds());
+        }
+        let url = address(view.input()).unwrap_or_default().to_owned();
+        Parcel { url, headers, body: body.into(), timeout: self.catalogue().shared().callback_timeout }
+    }
+
+    /// Moves the sandbox's clock to `target`, or to the last thing that will ever happen, event by event, and returns
+    /// when every callback that came due has been delivered or given up. Gives the attempts and endings on the way.
+    pub(super) async fn advance(&self, sandbox: &Arc<Sandbox>, target: Option<Timestamp>) -> Vec<Value> {
+        let mut events = Vec::new();
+        let first_attempt = {
+            let world = sandbox.world();
+            world.attempts.dropped + world.attempts.entries.len() as u64
+        };
+        loop {
+            let changed = sandbox.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let (finished, idle) = {
+                let mut world = sandbox.world();
+                let real = self.real_now();
+                let next = world.next_event().filter(|at| target.is_none_or(|target| *at <= target));
+                if let Some(at) = next {
+                    world.clock.forward_to(at, real);
+                }
+                let now = world.clock.at(real);
+                let finished = world.settle(now);
+                self.send_due(sandbox, &mut world, now);
+                (finished, next.is_none().then_some(world.in_flight == 0))
+            };
+            self.tell_finished(sandbox, &finished);
+            events.extend(finished.iter().map(|finished| (finished.at, finished.to_event(self))));
+            match idle {
+                Some(true) => break,
+                Some(false) => changed.await,
+                None => {}
+            }
+        }
+        {
+            let mut world = sandbox.world();
+            if let Some(target) = target {
+                world.clock.forward_to(target, self.real_now());
+            }
+            let skip = first_attempt.saturating_sub(world.attempts.dropped);
+            let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+            let attempts = world.attempts.entries.iter().skip(skip);
+            events.extend(attempts.map(|attempt| (attempt.due.at, attempt.to_event())));
+        }
+        events.sort_by_key(|(at, _)| *at);
+        events.into_iter().map(|(_, event)| event).collect()
+    }
+}
+
+/// What a sandbox's background job waits for.
+enum Next {
+    /// Nothing will happen any more.
+    Never,
+    /// A change; or the passing of so much real time.
+    Change(Option<Duration>),
+}
+
+impl Sim {
+    /// Does what is due in `sandbox` by now, and says when to look again.
+    fn step(&self, sandbox: &Arc<Sandbox>) -> Next {
+        let (finished, next) = {
+            let mut world = sandbox.world();
+            let (now, finished) = self.settled(&mut world);
+            self.send_due(sandbox, &mut world, now);
+            let next = match world.next_event() {
+                Some(event) => Next::Change(world.clock.until(event, self.real_now())),
+                None if world.in_flight > 0 => Next::Change(None),
+                None => Next::Never,
+            };
+            world.driven = !matches!(next, Next::Never);
+            (finished, next)
+        };
+        self.tell_finished(sandbox, &finished);
+        next
+    }
+}
+
+/// The background job of one sandbox: holds neither it nor the simulator while it waits.
+async fn drive(shared: Weak<Shared>, sandbox: Weak<Sandbox>) {
+    let Some(changed) = sandbox.upgrade().map(|sandbox| Arc::clone(&sandbox.changed)) else { return };
+    loop {
+        let notified = changed.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        let next = {
+            let (Some(shared), Some(sandbox)) = (shared.upgrade(), sandbox.upgrade()) else { return };
+            Sim(shared).step(&sandbox)
+        };
+        match next {
+            Next::Never => return,
+            Next::Change(None) => notified.await,
+            Next::Change(Some(wait)) => {
+                let _ = tokio::time::timeout(wait, notified).await;
+            }
+        }
+    }
+}
+
+impl Attempt {
+    fn outcome(&self) -> (Value, Value) {
+        match &self.result {
+            Ok(status) => (json!(status), Value::Null),
+            Err(error) => (Value::Null, json!(error)),
+        }
+    }
+
+    /// As `/_mock/callbacks` shows it.
+    pub(super) fn to_json(&self) -> Value {
+        let (status, error) = self.outcome();
+        let headers: serde_json::Map<_, _> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
+            .collect();
+        json!({
+            "task": self.due.task.to_string(),
+            "url": self.url,
+            "attempt": self.due.attempt + 1,
+            "at": self.due.at,
+            "headers": headers,
+            "body": serde_json::from_slice::<Value>(&self.body).unwrap_or_default(),
+            "status": status,
+            "error": error,
+            "result": self.verdict,
+            "duplicate": self.due.duplicate,
+            "took_ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    pub(super) fn task(&self) -> TaskKey {
+        self.due.task
+    }
+
+    /// As `advance` lists it.
+    fn to_event(&self) -> Value {
+        let (status, error) = self.outcome();
+        json!({
+            "at": self.due.at,
+            "type": "callback",
+            "task": self.due.task.to_string(),
+            "url": self.url,
+            "attempt": self.due.attempt + 1,
+            "status": status,
+            "error": error,
+            "result": self.verdict,
+        })
+    }
+}
+
+impl super::Finished {
+    /// As `advance` lists it.
+    fn to_event(&self, sim: &Sim) -> Value {
+        let outcome = match self.task.plan.ending() {
+            Ending::Success { fallback: false } => "success".to_owned(),
+            Ending::Success { fallback: true } => "fallback:success".to_owned(),
+            Ending::Fail(error) => format!("fail:{}", sim.catalogue().error(error).id),
+            Ending::Stall => "stall".to_owned(),
+        };
+        json!({"at": self.at, "type": "task", "task": self.key.to_string(), "outcome": outcome})
+    }
+}

@@ -1,0 +1,494 @@
+//! `/_mock`: how a test steers its own sandbox and asks what happened in it.
+//!
+//! Always about the caller's own world, known by its bearer token; only an inbox takes posts from strangers, at an
+//! address that nobody can guess. Bodies are read strictly: what is not understood is refused, and the answer says
+//! where and what there is instead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::outcome::{VOCABULARY, Wish, WishedEnding, parse_duration};
+use super::plan::{Ending, State as TaskState};
+use super::sandbox::{Sandbox, SandboxId, TaskKey, World};
+use super::view::{Lineage, Setting};
+use super::{Event, Sim, bearer, callback, origin, owner_of};
+use crate::catalogue::ErrorEntry;
+use crate::clock::Timestamp;
+use crate::error::ProblemDocument;
+use crate::ids::Credits;
+
+type Answer = Result<Json<Value>, ProblemDocument>;
+
+/// The routes of the control API, its inboxes and the result files.
+pub fn routes(sim: Sim) -> Router {
+    Router::new()
+        .route("/_mock/catalog", get(catalogue))
+        .route("/_mock/reset", post(reset))
+        .route("/_mock/settings", get(settings).put(change_settings))
+        .route("/_mock/clock", get(clock).put(change_clock))
+        .route("/_mock/clock/advance", post(advance))
+        .route("/_mock/credits", get(credits).put(change_credits))
+        .route("/_mock/tasks", get(tasks))
+        .route("/_mock/tasks/{id}", get(task))
+        .route("/_mock/tasks/{id}/finish", post(finish))
+        .route("/_mock/callbacks", get(callbacks))
+        .route("/_mock/inbox", get(inbox))
+        .route("/_mock/inbox/{name}", get(arrivals).put(program_inbox))
+        .route("/_mock/inbox/{sandbox}/{name}", post(receive))
+        .route("/_mock/{*unknown}", any(unknown))
+        .method_not_allowed_fallback(wrong_method)
+        .route("/_media/{*file}", any(media))
+        .with_state(sim)
+}
+
+/// The sandbox of the caller, and the host by which it called.
+struct Caller {
+    sandbox: Arc<Sandbox>,
+    origin: Arc<str>,
+}
+
+impl FromRequestParts<Sim> for Caller {
+    type Rejection = ProblemDocument;
+
+    async fn from_request_parts(parts: &mut Parts, sim: &Sim) -> Result<Self, Self::Rejection> {
+        let token = bearer(&parts.headers).ok_or_else(|| {
+            let detail = "the control API is about your own sandbox: send the bearer token that your client uses, \
+                          as in `Authorization: Bearer demo`";
+            ProblemDocument::new(StatusCode::UNAUTHORIZED, detail)
+        })?;
+        Ok(Self { sandbox: sim.sandbox(token, &owner_of(&parts.extensions)), origin: origin(sim, parts) })
+    }
+}
+
+impl Caller {
+    /// Runs `then` on the world, brought up to now.
+    fn with_world<T>(&self, sim: &Sim, then: impl FnOnce(&mut World, Timestamp) -> T) -> T {
+        let (value, finished) = {
+            let mut world = self.sandbox.world();
+            let (now, finished) = sim.settled(&mut world);
+            (then(&mut world, now), finished)
+        };
+        sim.tell_finished(&self.sandbox, &finished);
+        value
+    }
+}
+
+/// Reads a JSON body of a known form.
+fn read<T: for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, ProblemDocument> {
+    serde_json::from_slice(body).map_err(|error| ProblemDocument::bad_request(format!("body: {error}")))
+}
+
+async fn unknown(request: Request) -> ProblemDocument {
+    let detail = format!(
+        "there is no {} {}; there are catalog, reset, settings, clock, clock/advance, credits, tasks, tasks/<id>, \
+         tasks/<id>/finish, callbacks, inbox, inbox/<name> below /_mock",
+        request.method(),
+        request.uri().path()
+    );
+    ProblemDocument::new(StatusCode::NOT_FOUND, detail)
+}
+
+async fn wrong_method(request: Request) -> ProblemDocument {
+    let detail = format!("{} does not take {}", request.uri().path(), request.method());
+    ProblemDocument::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+async fn media(State(sim): State<Sim>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    sim.download(&parts).await
+}
+
+async fn catalogue(State(sim): State<Sim>, _: Caller) -> Json<Value> {
+    let catalogue = sim.catalogue();
+    let operations = catalogue.operations().map(|(index, operation)| {
+        let errors = |fits: fn(&ErrorEntry) -> bool| -> Vec<Value> {
+            let fitting = catalogue.errors_of(index).filter(|(_, error)| fits(error));
+            fitting
+                .map(|(_, error)| json!({"id": error.id, "code": error.code, "evidence": error.evidence}))
+                .collect()
+        };
+        json!({
+            "id": operation.id,
+            "family": catalogue.families()[operation.family].id,
+            "method": operation.method.as_str(),
+            "path": operation.path,
+            "summary": operation.summary,
+            "fail": if operation.task().is_some() { errors(|error| error.fails) } else { Vec::new() },
+            "reject": errors(|error| error.refuses),
+        })
+    });
+    let models = catalogue.models().map(|(_, model)| {
+        json!({"model": model.name, "operation": catalogue.operation(model.operation).id, "kind": model.kind, "title": model.title})
+    });
+    let (operations, models): (Vec<_>, Vec<_>) = (operations.collect(), models.collect());
+    Json(json!({"operations": operations, "models": models, "outcomes": VOCABULARY}))
+}
+
+async fn reset(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
+    let (running, callbacks, finished) = {
+        let mut world = caller.sandbox.world();
+        let (now, finished) = sim.settled(&mut world);
+        let left = (world.unfinished(now), world.due.len());
+        let parts = sim.parts();
+        let fresh = World::new(
+            parts.settings.clone(),
+            parts.credits,
+            super::time::VirtualClock::real(sim.real_now()),
+        );
+        world.empty(fresh);
+        (left.0, left.1, finished)
+    };
+    sim.tell_finished(&caller.sandbox, &finished);
+    let owner = &caller.sandbox.owner;
+    sim.parts().observer.observe(&Event::TasksForgotten { owner, running, callbacks });
+    caller.sandbox.changed.notify_waiters();
+    Json(json!({"ok": true}))
+}
+
+async fn settings(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
+    Json(caller.with_world(&sim, |world, _| world.settings.to_json()))
+}
+
+async fn change_settings(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
+    let changes: Map<String, Value> = read(&body)?;
+    caller.with_world(&sim, |world, _| {
+        world.settings = world.settings.changed(&changes).map_err(ProblemDocument::bad_request)?;
+        Ok(Json(world.settings.to_json()))
+    })
+}
+
+fn clock_json(world: &World, now: Timestamp) -> Value {
+    json!({"now": now, "iso": now.to_rfc3339(), "rate": world.clock.rate()})
+}
+
+async fn clock(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
+    Json(caller.with_world(&sim, |world, now| clock_json(world, now)))
+}
+
+/// A time in milliseconds since the epoch, or as RFC 3339 text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Moment {
+    Millis(i64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClockChange {
+    now: Option<Moment>,
+    rate: Option<f64>,
+}
+
+async fn change_clock(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
+    let change: ClockChange = read(&body)?;
+    let target = match change.now {
+        None => None,
+        Some(Moment::Millis(millis)) => Some(Timestamp::from_millis(millis)),
+        Some(Moment::Text(text)) => Some(Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+            ProblemDocument::bad_request(format!(
+                "now: \"{text}\" is no time; use milliseconds or 2026-11-01T12:00:00Z"
+            ))
+        })?),
+    };
+    if let Some(rate) = change.rate.filter(|rate| !(0.0..=1_000_000.0).contains(rate)) {
+        return Err(ProblemDocument::bad_request(format!(
+            "rate: {rate} is not between 0 (frozen) and 1000000"
+        )));
+    }
+    let shown = caller.with_world(&sim, |world, now| {
+        // A world without tasks has no past that could be undone.
+        if target.is_some_and(|target| target < now) && !world.tasks.is_empty() {
+            let detail = "now: the clock does not go back while there are tasks; POST /_mock/reset first";
+            return Err(ProblemDocument::bad_request(detail));
+        }
+        let real = sim.real_now();
+        if let Some(target) = target {
+            world.clock.set(target, real);
+        }
+        if let Some(rate) = change.rate {
+            world.clock.set_rate(rate, real);
+        }
+        let now = world.clock.at(real);
+        Ok(clock_json(world, now))
+    })?;
+    sim.drive(&caller.sandbox);
+    Ok(Json(shown))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    by: Option<String>,
+    until: Option<String>,
+}
+
+async fn advance(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
+    let advance: Advance = read(&body)?;
+    let target = match (advance.by, advance.until.as_deref()) {
+        (Some(by), None) => {
+            let by = parse_duration(&by).filter(|by| by.as_secs() < 100 * 365 * 86_400).ok_or_else(|| {
+                ProblemDocument::bad_request(format!(
+                    "by: \"{by}\" is no duration; write \"90s\", \"15m\" or \"14d\""
+                ))
+            })?;
+            Some(caller.with_world(&sim, |_, now| now) + by)
+        }
+        (None, Some("idle")) => None,
+        _ => {
+            let detail = "say either {\"by\": \"90s\"} or {\"until\": \"idle\"}";
+            return Err(ProblemDocument::bad_request(detail));
+        }
+    };
+    let events = sim.advance(&caller.sandbox, target).await;
+    sim.drive(&caller.sandbox);
+    let mut shown = caller.with_world(&sim, |world, now| clock_json(world, now));
+    shown["events"] = events.into();
+    Ok(Json(shown))
+}
+
+async fn credits(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
+    Json(json!({"credits": caller.with_world(&sim, |world, _| world.balance())}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreditsChange {
+    credits: Credits,
+}
+
+async fn change_credits(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
+    let CreditsChange { credits } = read(&body)?;
+    caller.with_world(&sim, |world, _| world.set_balance(credits));
+    Ok(Json(json!({"credits": credits})))
+}
+
+/// Everything known about a task, planned future included.
+fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, seed: u64, now: Timestamp) -> Value {
+    let catalogue = sim.catalogue();
+    let setting = Setting {
+        catalogue,
+        sandbox: caller.sandbox.id,
+        seed,
+        now,
+        origin: &caller.origin,
+        request: &Value::Null,
+    };
+    let view = sim.view(&setting, lineage);
+    let plan = &lineage.task.plan;
+    let outcome = match plan.ending() {
+        Ending::Success { fallback: false } => "success".to_owned(),
+        Ending::Success { fallback: true } => "fallback:success".to_owned(),
+        Ending::Fail(error) => format!("fail:{}", catalogue.error(error).id),
+        Ending::Stall => "stall".to_owned(),
+    };
+    let phases = view.lifecycle().phases.iter().enumerate();
+    let phases = phases.map(|(index, phase)| json!({"state": phase.state, "from": plan.phase_begins(index)}));
+    json!({
+        "id": lineage.key.to_string(),
+        "operation": catalogue.operation(lineage.task.operation).id,
+        "model": view.model(),
+        "state": view.state_value(),
+        "ended": matches!(view.state(), TaskState::Ended(_)),
+        "plan": {
+            "created": plan.created(),
+            "phases": phases.collect::<Vec<_>>(),
+            "ends": plan.ends(),
+            "outcome": outcome,
+        },
+        "credits": lineage.task.price,
+        "parent": lineage.task.parent.map(|parent| parent.to_string()),
+        "input": view.input(),
+        "results": view.files().iter().map(|file| view.url(file)).collect::<Vec<_>>(),
+    })
+}
+
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<usize>,
+    cursor: Option<usize>,
+}
+
+async fn tasks(State(sim): State<Sim>, caller: Caller, Query(page): Query<Page>) -> Json<Value> {
+    let (start, limit) = (page.cursor.unwrap_or(0), page.limit.unwrap_or(100).clamp(1, 1000));
+    let (lineages, total, seed, now) = caller.with_world(&sim, |world, now| {
+        let keys: Vec<TaskKey> = world.in_order().skip(start).take(limit).map(|(key, _)| key).collect();
+        let lineages: Vec<Lineage> = keys.into_iter().filter_map(|key| world.lineage(key)).collect();
+        (lineages, world.tasks.len(), world.settings.seed, now)
+    });
+    let next = (start + lineages.len() < total).then_some(start + lineages.len());
+    let tasks: Vec<Value> =
+        lineages.iter().map(|lineage| task_json(&sim, &caller, lineage, seed, now)).collect();
+    Json(json!({"tasks": tasks, "total": total, "next_cursor": next}))
+}
+
+fn no_task(id: &str) -> ProblemDocument {
+    ProblemDocument::new(StatusCode::NOT_FOUND, format!("there is no task \"{id}\" in this sandbox"))
+}
+
+async fn task(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>) -> Answer {
+    let key = TaskKey::parse(&id).ok_or_else(|| no_task(&id))?;
+    let (lineage, seed, now) =
+        caller.with_world(&sim, |world, now| (world.lineage(key), world.settings.seed, now));
+    let lineage = lineage.ok_or_else(|| no_task(&id))?;
+    let mut shown = task_json(&sim, &caller, &lineage, seed, now);
+    let world = caller.sandbox.world();
+    let attempts = world.attempts.entries.iter().filter(|attempt| attempt.task() == key);
+    shown["callbacks"] = attempts.map(|attempt| attempt.to_json()).collect();
+    Ok(Json(shown))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Finish {
+    outcome: Option<String>,
+}
+
+async fn finish(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>, body: Bytes) -> Answer {
+    let Finish { outcome } = if body.is_empty() { Finish::default() } else { read(&body)? };
+    let key = TaskKey::parse(&id).ok_or_else(|| no_task(&id))?;
+    let planned = caller.with_world(&sim, |world, now| {
+        let old = world.tasks.get(&key).cloned().ok_or_else(|| no_task(&id))?;
+        let ending = match &outcome {
+            None => Some(old.plan.ending()).filter(|ending| *ending != Ending::Stall),
+            Some(outcome) => Some(wished_ending(&sim, &old, outcome)?),
+        };
+        let mut revised = (*old).clone();
+        revised.plan = old.plan.finished_at(now, ending.unwrap_or(Ending::Success { fallback: false }));
+        if revised.plan == old.plan {
+            return Ok(0);
+        }
+        world.due.retain(|due| due.0.task != key);
+        let planned = callback::plan(world, &sim, key, &revised);
+        world.replace(key, revised);
+        Ok(planned)
+    })?;
+    if planned > 0 {
+        let owner = &caller.sandbox.owner;
+        sim.parts().observer.observe(&Event::CallbacksPlanned { owner, count: planned });
+    }
+    // Settles what has just become due, and sends its callback.
+    caller.with_world(&sim, |_, _| ());
+    sim.drive(&caller.sandbox);
+    task(State(sim), caller, Path(id)).await
+}
+
+fn wished_ending(sim: &Sim, task: &super::sandbox::Task, outcome: &str) -> Result<Ending, ProblemDocument> {
+    let mut wish = Wish::default();
+    wish.add(outcome).map_err(|what| ProblemDocument::bad_request(format!("outcome: {what}")))?;
+    match wish.ending {
+        Some(WishedEnding::Success) => Ok(Ending::Success { fallback: false }),
+        Some(WishedEnding::Fallback { succeeds: true }) => Ok(Ending::Success { fallback: true }),
+        Some(WishedEnding::Fail(id)) => {
+            let mut errors = sim.catalogue().errors_of(task.operation).filter(|(_, error)| error.fails);
+            let found = errors.find(|(_, error)| error.id == id);
+            let unknown =
+                || ProblemDocument::bad_request(format!("outcome: fail:{id}: no such error for this task"));
+            found.map(|(error, _)| Ending::Fail(error)).ok_or_else(unknown)
+        }
+        _ => Err(ProblemDocument::bad_request(
+            "outcome: a task is finished with success, fallback:success or fail:<error id>",
+        )),
+    }
+}
+
+async fn callbacks(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
+    let (attempts, dropped) = caller.with_world(&sim, |world, _| {
+        let attempts: Vec<_> = world.attempts.entries.iter().cloned().collect();
+        (attempts, world.attempts.dropped)
+    });
+    let attempts: Vec<Value> = attempts.iter().map(|attempt| attempt.to_json()).collect();
+    Json(json!({"callbacks": attempts, "dropped": dropped}))
+}
+
+async fn inbox(caller: Caller) -> Json<Value> {
+    Json(json!({"url": format!("{}/_mock/inbox/{}", caller.origin, caller.sandbox.id)}))
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    count: Option<usize>,
+    wait: Option<f64>,
+}
+
+async fn arrivals(
+    State(sim): State<Sim>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Query(wait): Query<Wait>,
+) -> Answer {
+    let wanted = wait.count.unwrap_or(0);
+    let patience = wait.wait.unwrap_or(0.0);
+    let patience = Duration::try_from_secs_f64(patience).ok().filter(|patience| patience.as_secs() <= 600);
+    let patience =
+        patience.ok_or_else(|| ProblemDocument::bad_request("wait: takes seconds from 0 to 600"))?;
+    let deadline = sim.parts().clock.instant() + patience;
+    loop {
+        let arrived = caller.sandbox.arrived.notified();
+        tokio::pin!(arrived);
+        arrived.as_mut().enable();
+        let (arrivals, dropped) = caller.with_world(&sim, |world, _| world.inbox.arrivals(&name));
+        let enough = arrivals.len() >= wanted;
+        if enough || tokio::time::timeout_at(deadline, arrived).await.is_err() {
+            let shown: Vec<Value> = arrivals.iter().map(|arrival| arrival.to_json()).collect();
+            return Ok(Json(json!({"received": shown, "dropped": dropped, "complete": enough})));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InboxProgram {
+    answers: Option<Vec<u16>>,
+    delay: Option<String>,
+}
+
+async fn program_inbox(
+    State(sim): State<Sim>,
+    caller: Caller,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let program: InboxProgram = read(&body)?;
+    let answers = program.answers.unwrap_or_else(|| vec![200]);
+    if answers.is_empty() || answers.iter().any(|status| !(200..600).contains(status)) {
+        return Err(ProblemDocument::bad_request(
+            "answers: takes a list of statuses from 200 to 599; the last one repeats",
+        ));
+    }
+    let delay = program
+        .delay
+        .as_deref()
+        .map_or(Some(Duration::ZERO), parse_duration)
+        .filter(|delay| delay.as_secs() <= 600);
+    let delay = delay.ok_or_else(|| {
+        ProblemDocument::bad_request("delay: takes a duration such as \"2s\", 600 s at most")
+    })?;
+    caller.with_world(&sim, |world, _| world.inbox.program(&name, &answers, delay));
+    Ok(Json(
+        json!({"name": name, "answers": answers, "delay_ms": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)}),
+    ))
+}
+
+async fn receive(
+    State(sim): State<Sim>,
+    Path((sandbox, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Some(sandbox) = SandboxId::parse(&sandbox).and_then(|id| sim.existing(id)) else {
+        return ProblemDocument::new(StatusCode::NOT_FOUND, "there is no such inbox").into_response();
+    };
+    let status = sim.receive(&sandbox, &name, &headers, body).await;
+    (status, Json(json!({"code": status.as_u16(), "msg": if status.is_success() { "success" } else { "as programmed" }}))).into_response()
+}

@@ -1,0 +1,295 @@
+//! `/_media`: the result files of simulated tasks, with ranges and validators, as a file server would give them.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    IF_RANGE, RANGE,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_range_header::parse_range_header;
+use moka::sync::Cache;
+use serde_json::Value;
+use sha2::Sha256;
+
+use super::plan::{Ending, State};
+use super::sandbox::{Sandbox, SandboxId, TaskKey};
+use super::view::{Setting, View};
+use super::{Sim, files};
+use crate::clock::{Timestamp, hex};
+use crate::media;
+
+/// Rendered files that are kept for the next request, in bytes.
+const KEPT: u64 = 16 * 1024 * 1024;
+
+/// Files drawn lately, by address.
+#[derive(Clone)]
+pub(super) struct Rendered(Cache<String, Bytes>);
+
+impl Default for Rendered {
+    fn default() -> Self {
+        let size = |name: &String, bytes: &Bytes| u32::try_from(name.len() + bytes.len()).unwrap_or(u32::MAX);
+        Self(Cache::builder().weigher(size).max_capacity(KEPT).build())
+    }
+}
+
+/// An address of a result: `/_media/<sandbox>/<task>/<file>`.
+pub(super) struct Address<'a> {
+    pub(super) sandbox: SandboxId,
+    pub(super) task: TaskKey,
+    pub(super) file: &'a str,
+}
+
+impl<'a> Address<'a> {
+    /// Reads the path of a result's address.
+    pub(super) fn parse(path: &'a str) -> Option<Self> {
+        let (sandbox, rest) = path.strip_prefix("/_media/")?.split_once('/')?;
+        let (task, file) = rest.split_once('/')?;
+        Some(Self { sandbox: SandboxId::parse(sandbox)?, task: TaskKey::parse(task)?, file })
+    }
+}
+
+/// The path of an absolute URL, without its query.
+pub(super) fn path_of(url: &str) -> Option<&str> {
+    let after_scheme = url.split_once("://")?.1;
+    let path = &after_scheme[after_scheme.find('/')?..];
+    path.split(['?', '#']).next()
+}
+
+impl Sim {
+    /// Answers a request below `/_media`. Drawing a large picture takes a while and happens off the event loop.
+    pub(super) async fn download(&self, parts: &http::request::Parts) -> Response {
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, &[(ALLOW, "GET, HEAD")]);
+        }
+        let path = parts.uri.path().to_owned();
+        let Some((sandbox, address)) =
+            Address::parse(&path).and_then(|address| Some((self.existing(address.sandbox)?, address)))
+        else {
+            return plain(StatusCode::NOT_FOUND, &[]);
+        };
+        let now = sandbox.world().clock.at(self.real_now());
+        if !link_is_good(parts.uri.path(), parts.uri.query().unwrap_or_default(), now) {
+            return plain(StatusCode::FORBIDDEN, &[]);
+        }
+        let Some((spec, content_type)) = self.find_file(&sandbox, &address, now) else {
+            return plain(StatusCode::NOT_FOUND, &[]);
+        };
+        let rendered = self.0.rendered.clone();
+        let draw = move || rendered.0.get_with(path, || media::render(&spec));
+        match tokio::task::spawn_blocking(draw).await {
+            Ok(bytes) => serve(&parts.method, &parts.headers, &bytes, content_type),
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, &[]),
+        }
+    }
+
+    /// What to draw for an address, if its task has succeeded and still keeps its files.
+    fn find_file(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        address: &Address<'_>,
+        now: Timestamp,
+    ) -> Option<(media::Spec, &'static str)> {
+        self.with_files(sandbox, address.task, now, |view, files| {
+            let file = files.iter().find(|file| file.name == address.file)?;
+            Some((file.spec(view), file.format.content_type()))
+        })?
+    }
+
+    /// Whether `url` is the address of a result of this sandbox, and of `task` if one is named.
+    pub(super) fn gave_out(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        url: &str,
+        task: Option<TaskKey>,
+        now: Timestamp,
+    ) -> bool {
+        let Some(address) = path_of(url).and_then(Address::parse) else { return false };
+        address.sandbox == sandbox.id
+            && task.is_none_or(|task| task == address.task)
+            && self.find_file(sandbox, &address, now).is_some()
+    }
+
+    fn with_files<T>(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        task: TaskKey,
+        now: Timestamp,
+        then: impl FnOnce(&View<'_>, &[files::File]) -> T,
+    ) -> Option<T> {
+        let (lineage, seed) = {
+            let world = sandbox.world();
+            (world.lineage(task)?, world.settings.seed)
+        };
+        let setting = Setting {
+            catalogue: self.catalogue(),
+            sandbox: sandbox.id,
+            seed,
+            now,
+            origin: "",
+            request: &Value::Null,
+        };
+        let view = self.view(&setting, &lineage);
+        let there = matches!(view.state(), State::Ended(Ending::Success { .. })) && !view.expired();
+        there.then(|| then(&view, view.files()))
+    }
+
+    /// `url` as a link that works for a while, in the form of a presigned one.
+    pub(super) fn presign(&self, url: &str, now: Timestamp) -> String {
+        let lives = self.catalogue().shared().link_lives.as_secs();
+        let path = path_of(url).unwrap_or_default();
+        let signature = link_signature(path, now.seconds(), lives);
+        let bare = url.split(['?', '#']).next().unwrap_or_default();
+        format!("{bare}?X-Amz-Date={}&X-Amz-Expires={lives}&X-Amz-Signature={signature}", now.seconds())
+    }
+}
+
+/// What makes a link hard to prolong. No secret: the files are made up, and the same requests must give the same links.
+fn link_signature(path: &str, seconds: i64, lives: u64) -> String {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(b"kiegate simulated link").expect("HMAC takes keys of any length");
+    mac.update(format!("{path}\n{seconds}\n{lives}").as_bytes());
+    hex(&mac.finalize().into_bytes())
+}
+
+/// An address without a signature is good; one with a signature must be signed right and not be too old.
+fn link_is_good(path: &str, query: &str, now: Timestamp) -> bool {
+    let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let Some(signature) = value("X-Amz-Signature") else { return true };
+    let signed = value("X-Amz-Date").and_then(|date| date.parse::<i64>().ok());
+    let lives = value("X-Amz-Expires").and_then(|lives| lives.parse::<u64>().ok());
+    let (Some(signed), Some(lives)) = (signed, lives) else { return false };
+    let expires = signed.saturating_add(lives.try_into().unwrap_or(i64::MAX));
+    signature == link_signature(path, signed, lives) && now.seconds() <= expires
+}
+
+fn plain(status: StatusCode, headers: &[(http::HeaderName, &'static str)]) -> Response {
+    let mut response = Response::new(Body::from(format!("{status}\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    for (name, value) in headers {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The file, a part of it, or the news that the client has it already (RFC 9110, sections 13 and 14).
+fn serve(method: &Method, headers: &HeaderMap, file: &Bytes, content_type: &'static str) -> Response {
+    let etag = format!("\"{}\"", hex(&crate::clock::digest(&[file])[..12]));
+    let length = file.len() as u64;
+    let mut response = Response::new(Body::empty());
+    let out = response.headers_mut();
+    out.insert(ETAG, HeaderValue::from_str(&etag).expect("hex digits in quotes"));
+    out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    out.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=3600"));
+    let text = |name: http::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(IF_NONE_MATCH).is_some_and(|tags| tags == "*" || tags.split(',').any(|tag| weak_eq(tag, &etag))) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    out.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let range_counts = *method == Method::GET && text(IF_RANGE).is_none_or(|tag| tag == etag);
+    let range = text(RANGE).filter(|_| range_counts).and_then(|range| requested(range, length));
+    let (status, part) = match range {
+        None => (StatusCode::OK, 0..length),
+        Some(Ok(range)) => {
+            let content_range = format!("bytes {}-{}/{length}", range.start(), range.end());
+            out.insert(CONTENT_RANGE, HeaderValue::from_str(&content_range).expect("digits"));
+            (StatusCode::PARTIAL_CONTENT, *range.start()..*range.end() + 1)
+        }
+        Some(Err(())) => {
+            out.insert(CONTENT_RANGE, HeaderValue::from_str(&format!("bytes */{length}")).expect("digits"));
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            return response;
+        }
+    };
+    out.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+    *response.status_mut() = status;
+    if *method == Method::GET {
+        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        *response.body_mut() = Body::from(file.slice(index(part.start)..index(part.end)));
+    }
+    response
+}
+
+fn weak_eq(tag: &str, etag: &str) -> bool {
+    tag.trim().trim_start_matches("W/") == etag
+}
+
+/// The range that a `Range` header asks for: nothing if it is to be ignored (not in bytes, malformed, or several
+/// ranges), an error if it lies outside of the file.
+fn requested(header: &str, length: u64) -> Option<Result<RangeInclusive<u64>, ()>> {
+    let parsed = parse_range_header(header).ok()?;
+    match parsed.validate(length) {
+        Ok(ranges) => <[_; 1]>::try_from(ranges).ok().map(|[range]| Ok(range)),
+        Err(_) => Some(Err(())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(
+        method: &Method,
+        headers: &[(&str, &str)],
+        status: u16,
+        length: Option<&str>,
+        range: Option<&str>,
+    ) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        let response = serve(method, &map, &Bytes::from_static(b"0123456789"), "video/mp4");
+        let text =
+            |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+        assert_eq!(response.status().as_u16(), status, "{headers:?}");
+        assert_eq!(text(CONTENT_LENGTH).as_deref(), length, "{headers:?}");
+        assert_eq!(text(CONTENT_RANGE).as_deref(), range, "{headers:?}");
+    }
+
+    #[test]
+    fn ranges_and_validators_are_heard() {
+        let etag = serve(&Method::GET, &HeaderMap::new(), &Bytes::from_static(b"0123456789"), "video/mp4");
+        let etag = etag.headers()[ETAG].to_str().unwrap().to_owned();
+        check(&Method::GET, &[], 200, Some("10"), None);
+        check(&Method::HEAD, &[], 200, Some("10"), None);
+        check(&Method::GET, &[("range", "bytes=2-4")], 206, Some("3"), Some("bytes 2-4/10"));
+        check(&Method::GET, &[("range", "bytes=-3")], 206, Some("3"), Some("bytes 7-9/10"));
+        check(&Method::GET, &[("range", "bytes=5-")], 206, Some("5"), Some("bytes 5-9/10"));
+        check(&Method::GET, &[("range", "bytes=0-0,2-3")], 200, Some("10"), None);
+        check(&Method::GET, &[("range", "bytes=10-")], 416, None, Some("bytes */10"));
+        check(&Method::GET, &[("range", "lines=1-2")], 200, Some("10"), None);
+        check(&Method::GET, &[("range", "bytes=2-4"), ("if-range", "\"other\"")], 200, Some("10"), None);
+        check(
+            &Method::GET,
+            &[("range", "bytes=2-4"), ("if-range", &etag)],
+            206,
+            Some("3"),
+            Some("bytes 2-4/10"),
+        );
+        check(&Method::GET, &[("if-none-match", &format!("\"x\", W/{etag}"))], 304, None, None);
+    }
+
+    #[test]
+    fn a_presigned_link_dies() {
+        let (path, signed) = ("/_media/a/b/c.mp4", 1000);
+        let query = format!(
+            "X-Amz-Date=1000&X-Amz-Expires=1200&X-Amz-Signature={}",
+            link_signature(path, signed, 1200)
+        );
+        let good =
+            |seconds: i64, query: &str| link_is_good(path, query, Timestamp::from_millis(seconds * 1000));
+        assert!(good(2200, &query));
+        assert!(!good(2201, &query));
+        assert!(!good(1000, &query.replace("1200", "9200")));
+        assert!(good(99_999, ""));
+    }
+}

@@ -1,0 +1,166 @@
+//! The result files of a task: which there are, how large, how long. Drawn by [`media`](crate::media) when fetched.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::plan::{Ending, State};
+use super::view::View;
+use crate::catalogue::{Found, Pick, ResultKind, Scope, Size};
+use crate::media::{Format, Spec};
+
+/// A file that a task makes.
+#[derive(Debug, Clone)]
+pub(super) struct File {
+    /// The name that the catalogue gives to files of this kind: `video`, `cover`.
+    pub(super) slot: String,
+    /// The last part of its address.
+    pub(super) name: String,
+    pub(super) format: Format,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) duration: Duration,
+    pub(super) audio: bool,
+}
+
+/// More files than this no task makes, whatever its request says.
+const MOST_FILES: u32 = 64;
+
+/// All files of the task behind `view`.
+pub(super) fn of(view: &View<'_>) -> Vec<File> {
+    view.results().iter().flat_map(|(slot, kind)| of_kind(view, slot, kind)).collect()
+}
+
+fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
+    let input = view.model_input();
+    let extension = kind.format.text(input).unwrap_or_default();
+    let format = Format::from_name(&extension).unwrap_or(Format::Png);
+    let (width, height) = size(view, kind);
+    let count = kind.count.as_ref().and_then(|count| count.number(input)).unwrap_or(1.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to a small positive number"
+    )]
+    let count = count.clamp(1.0, f64::from(MOST_FILES)) as u32;
+    let file = |index: u32| File {
+        slot: slot.to_owned(),
+        name: kind.file.to_text(&FileScope { view, index, extension: &extension }),
+        format,
+        width,
+        height,
+        duration: duration(view, kind),
+        audio: kind.audio.as_ref().is_some_and(|audio| audio.value(input) == Some(&Value::Bool(true))),
+    };
+    (0..count).map(file).collect()
+}
+
+fn duration(view: &View<'_>, kind: &ResultKind) -> Duration {
+    let own = kind.seconds.as_ref().and_then(|seconds| seconds.number(view.model_input())).unwrap_or(0.0);
+    let own = Duration::try_from_secs_f64(own).unwrap_or_default();
+    let parents = || {
+        let parent = view.parent().filter(|_| kind.joins_parent)?;
+        parent
+            .files()
+            .iter()
+            .filter(|file| file.slot == "video" || file.slot == "full")
+            .map(|file| file.duration)
+            .max()
+    };
+    own + parents().unwrap_or_default()
+}
+
+/// Width and height in pixels, both even, within what players take.
+fn size(view: &View<'_>, kind: &ResultKind) -> (u32, u32) {
+    let input = view.model_input();
+    let (width, height) = match &kind.size {
+        Size::Exact(table) => exact(table.value(input)).unwrap_or((1024.0, 1024.0)),
+        Size::ShortSide(aspect, side) => {
+            let side = fallback_side(view, kind).or_else(|| side.number(input)).unwrap_or(720.0);
+            by_short_side(ratio(aspect, input), side)
+        }
+        Size::AreaSide(aspect, side) => {
+            let root = ratio(aspect, input).sqrt();
+            let side = side.number(input).unwrap_or(1024.0);
+            (side * root, side / root)
+        }
+        Size::LikeParent(slot, side) => like_parent(view, slot, side.as_ref()),
+    };
+    (even(width), even(height))
+}
+
+fn fallback_side(view: &View<'_>, kind: &ResultKind) -> Option<f64> {
+    let by_fallback = view.state() == State::Ended(Ending::Success { fallback: true });
+    kind.fallback_short_side.filter(|_| by_fallback).map(f64::from)
+}
+
+fn exact(size: Option<&Value>) -> Option<(f64, f64)> {
+    let size = size?;
+    Some((size.get(0)?.as_f64()?, size.get(1)?.as_f64()?))
+}
+
+/// Width over height of a text such as `16:9`.
+fn ratio(aspect: &Pick, input: &Value) -> f64 {
+    let text = aspect.text(input).unwrap_or_default();
+    let parts =
+        text.split_once(':').and_then(|(w, h)| Some((w.parse::<f64>().ok()?, h.parse::<f64>().ok()?)));
+    parts.map(|(w, h)| w / h).filter(|ratio| (0.05..=20.0).contains(ratio)).unwrap_or(1.0)
+}
+
+fn by_short_side(ratio: f64, side: f64) -> (f64, f64) {
+    if ratio >= 1.0 { (side * ratio, side) } else { (side, side / ratio) }
+}
+
+fn like_parent(view: &View<'_>, slot: &str, side: Option<&Pick>) -> (f64, f64) {
+    let file = view.parent().and_then(|parent| parent.files().iter().find(|file| file.slot == slot));
+    let (width, height) =
+        file.map_or((1280.0, 720.0), |file| (f64::from(file.width), f64::from(file.height)));
+    match side.and_then(|side| side.number(view.model_input())) {
+        Some(side) => by_short_side(width / height, side),
+        None => (width, height),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+fn even(side: f64) -> u32 {
+    ((side.clamp(2.0, 8192.0) / 2.0).round() as u32) * 2
+}
+
+impl File {
+    /// What to draw for it.
+    pub(super) fn spec(&self, view: &View<'_>) -> Spec {
+        let prompt = view.model_input().get("prompt").and_then(Value::as_str).unwrap_or_default();
+        let mut seed = view.draw(&self.name);
+        Spec {
+            format: self.format,
+            width: self.width,
+            height: self.height,
+            duration: self.duration,
+            audio: self.audio,
+            seed: u64::from_le_bytes(seed.bytes()),
+            caption: vec![
+                view.model().to_owned(),
+                prompt.chars().take(120).collect(),
+                format!("{}x{}", self.width, self.height),
+                view.key().to_string(),
+            ],
+        }
+    }
+}
+
+/// What a file's name may be made of, beside the task.
+struct FileScope<'a, 'v> {
+    view: &'a View<'v>,
+    index: u32,
+    extension: &'a str,
+}
+
+impl Scope for FileScope<'_, '_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.first().map(|name| &**name) {
+            Some("index") => Found::Integer(self.index.into()),
+            Some("format") => Found::Str(self.extension),
+            _ => self.view.lookup(path),
+        }
+    }
+}

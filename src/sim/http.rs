@@ -1,0 +1,706 @@
+//! From a request to the answer that the upstream would give.
+//!
+//! In the real server's order: path, method, key, request, task, balance. Whatever the bodies look like stands in the
+//! catalogue; here is only which of them is due.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::{Map, Value};
+
+use super::callback;
+use super::outcome::{Wish, WishedEnding};
+use super::plan::{Ending, Plan, State, Tempo};
+use super::sandbox::{Sandbox, Task, TaskKey, World, fingerprint};
+use super::settings::{HttpStatus, Settings};
+use super::view::{Lineage, Setting};
+use super::{Event, Sim, bearer, collect, model_label, origin, owner_of};
+use crate::catalogue::{
+    Behaviour, Consequence, ErrorEntry, ErrorIx, Fallback, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
+    Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
+};
+use crate::clock::{Draw, Timestamp};
+use crate::ids::Credits;
+
+/// One call while it is answered.
+struct Call<'a> {
+    sim: &'a Sim,
+    index: OperationIx,
+    operation: &'a Operation,
+    sandbox: Arc<Sandbox>,
+    settings: Settings,
+    origin: Arc<str>,
+    wish: Wish,
+    /// The body, or the query as an object of strings.
+    request: Value,
+}
+
+/// Why a call is not answered with success.
+enum Refused {
+    /// With an error of the catalogue; the field is the one at fault, where one is.
+    Error(ErrorIx, Option<String>),
+    /// What the test asked for makes no sense.
+    BadWish(String),
+}
+
+impl From<ErrorIx> for Refused {
+    fn from(error: ErrorIx) -> Self {
+        Self::Error(error, None)
+    }
+}
+
+type Answer = Result<Vec<u8>, Refused>;
+
+/// What was found of the task that a call is about.
+enum Looked {
+    /// The task as of now.
+    Task(Lineage, Timestamp),
+    /// No such task, which the upstream does not call an error: the body says so.
+    Nothing(Vec<u8>),
+}
+
+impl Sim {
+    /// Answers a request of the API. The caller bounds the body.
+    pub async fn answer(&self, request: Request) -> Response {
+        match self.catalogue().resolve(request.method(), request.uri().path()) {
+            Resolved::Operation(operation) => self.operate(operation, request).await,
+            Resolved::WrongMethod => self.framework(&self.catalogue().shared().wrong_method, &request),
+            Resolved::Unknown => self.framework(&self.catalogue().shared().unknown_path, &request),
+        }
+    }
+
+    async fn operate(&self, index: OperationIx, request: Request) -> Response {
+        let Ok((parts, body)) = collect(request).await else {
+            // The body broke off: nobody is there to read an answer.
+            return plain_status(StatusCode::BAD_REQUEST);
+        };
+        let Some(token) = bearer(&parts.headers) else {
+            return self.refusal(
+                self.catalogue().shared().unauthorized.into(),
+                &self.parts().settings,
+                &Value::Null,
+            );
+        };
+        let sandbox = self.sandbox(token, &owner_of(&parts.extensions));
+        let settings = sandbox.world().settings.clone();
+        self.dawdle(&settings, &body).await;
+        let wish = match Wish::read(&parts.headers, &String::from_utf8_lossy(&body)) {
+            Ok(wish) => wish,
+            Err(what) => return self.refusal(Refused::BadWish(what), &settings, &Value::Null),
+        };
+        if let Some(status) = wish.http {
+            return plain_status(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY));
+        }
+        let operation = self.catalogue().operation(index);
+        let request = self.read_request(operation, &parts, &body);
+        let origin = origin(self, &parts);
+        let request = match request {
+            Ok(request) => request,
+            Err(refused) => return self.refusal(refused, &settings, &Value::Null),
+        };
+        let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request };
+        match call.answer() {
+            Ok(body) => self.json(real_status(&call.settings, &body), body),
+            Err(refused) => self.refusal(refused, &call.settings, &call.request),
+        }
+    }
+
+    /// Waits as long as the sandbox wants an answer to take.
+    async fn dawdle(&self, settings: &Settings, body: &Bytes) {
+        let (shortest, longest) = settings.latency;
+        if !longest.is_zero() {
+            let spread = u64::try_from((longest - shortest).as_millis()).unwrap_or(0);
+            let more = Draw::new(&[&settings.seed.to_le_bytes(), b"latency", body]).integer(0, spread);
+            tokio::time::sleep(shortest + std::time::Duration::from_millis(more)).await;
+        }
+    }
+
+    /// The request as an object: the body of a POST, the query of a GET.
+    fn read_request(&self, operation: &Operation, parts: &Parts, body: &Bytes) -> Result<Value, Refused> {
+        if operation.by_query {
+            return Ok(Value::Object(query(parts.uri.query().unwrap_or_default())));
+        }
+        if operation.request.is_none() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(body).map_err(|_| self.catalogue().shared().invalid_json.into())
+    }
+
+    fn json(&self, status: StatusCode, body: Vec<u8>) -> Response {
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let content_type = HeaderValue::from_str(&self.catalogue().shared().content_type);
+        response.headers_mut().insert(CONTENT_TYPE, content_type.expect("load checks it"));
+        response
+    }
+
+    /// The answer of the framework under the real server: a path or method that does not exist.
+    fn framework(&self, (status, body): &(u16, Template), request: &Request) -> Response {
+        let scope = FrameworkScope { request, now: self.real_now() };
+        self.json(StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND), body.to_json(&scope))
+    }
+
+    fn refusal(&self, refused: Refused, settings: &Settings, request: &Value) -> Response {
+        match refused {
+            Refused::BadWish(what) => {
+                let body = serde_json::json!({"code": 400, "msg": what, "data": null});
+                let mut response = self.json(StatusCode::BAD_REQUEST, body.to_string().into_bytes());
+                response.headers_mut().insert("x-kiegate-error", HeaderValue::from_static("bad_outcome"));
+                response
+            }
+            Refused::Error(error, field) => {
+                let entry = self.catalogue().error(error);
+                let body = error_body(entry, &RefusalScope { request, field: field.as_deref() });
+                let status = match settings.http_status {
+                    HttpStatus::Wire => entry.http,
+                    HttpStatus::Real => entry.code,
+                };
+                let mut response = self.json(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), body);
+                for (name, value) in &entry.headers {
+                    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+                    {
+                        response.headers_mut().insert(name, value);
+                    }
+                }
+                response
+            }
+        }
+    }
+}
+
+/// The status for a body of the catalogue that carries its own code.
+fn real_status(settings: &Settings, body: &[u8]) -> StatusCode {
+    #[derive(serde::Deserialize)]
+    struct Code {
+        code: u16,
+    }
+    let code =
+        || serde_json::from_slice::<Code>(body).ok().and_then(|body| StatusCode::from_u16(body.code).ok());
+    Some(settings.http_status)
+        .filter(|status| *status == HttpStatus::Real)
+        .and_then(|_| code())
+        .unwrap_or(StatusCode::OK)
+}
+
+/// What a proxy in front of the real server would say.
+fn plain_status(status: StatusCode) -> Response {
+    let page = format!(
+        "<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>\n"
+    );
+    let mut response = Response::new(Body::from(page));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    response
+}
+
+fn query(text: &str) -> Map<String, Value> {
+    form_urlencoded::parse(text.as_bytes()).map(|(name, value)| (name.into_owned(), value.into())).collect()
+}
+
+fn error_body(entry: &ErrorEntry, scope: &dyn Scope) -> Vec<u8> {
+    let message = entry.message.as_ref().map_or(Value::Null, |message| Value::from(message.to_text(scope)));
+    let data = if entry.without_data { "" } else { ",\"data\":null" };
+    format!("{{\"code\":{},\"msg\":{message}{data}}}", entry.code).into_bytes()
+}
+
+impl<'a> Call<'a> {
+    fn answer(&self) -> Answer {
+        if let Some(wanted) = &self.wish.reject {
+            return Err(self.wished_refusal(wanted));
+        }
+        let (_, finished) = self.with_world(|world, now| (now, world.settle(now)));
+        self.sim.tell_finished(&self.sandbox, &finished);
+        match &self.operation.behaviour {
+            Behaviour::Create(_, answer) => self.create(answer),
+            Behaviour::Details(lookup, answer) => self.details(lookup, answer),
+            Behaviour::Upgrade(upgrade) => self.upgrade(upgrade),
+            Behaviour::Link(link, answer) => self.link(link, answer),
+            Behaviour::Plain(answer) => Ok(answer
+                .to_json(&PlainScope { balance: self.with_world(|world, _| world.balance()), link: None })),
+        }
+    }
+
+    fn with_world<T>(&self, then: impl FnOnce(&mut World, Timestamp) -> T) -> T {
+        let mut world = self.sandbox.world();
+        let now = world.clock.at(self.sim.real_now());
+        then(&mut world, now)
+    }
+
+    fn setting(&self, now: Timestamp) -> Setting<'_> {
+        Setting {
+            catalogue: self.sim.catalogue(),
+            sandbox: self.sandbox.id,
+            seed: self.settings.seed,
+            now,
+            origin: &self.origin,
+            request: &self.request,
+        }
+    }
+
+    /// The body of `template` about the task of `lineage`.
+    fn render(&self, template: &Template, lineage: &Lineage, now: Timestamp) -> Vec<u8> {
+        template.to_json(&self.sim.view(&self.setting(now), lineage))
+    }
+
+    fn reply(&self, reply: &Reply, lineage: &Lineage, now: Timestamp) -> Answer {
+        match reply {
+            Reply::Error(error) => Err((*error).into()),
+            Reply::Body(body) => Ok(self.render(body, lineage, now)),
+        }
+    }
+
+    /// The refusal that a test asked for, by code or error id.
+    fn wished_refusal(&self, wanted: &str) -> Refused {
+        let mut known = self.sim.catalogue().errors_of(self.index).filter(|(_, error)| error.refuses);
+        let fits = |error: &ErrorEntry| error.id == wanted || wanted.parse() == Ok(error.code);
+        match known.find(|(_, error)| fits(error)) {
+            Some((error, _)) => error.into(),
+            None => Refused::BadWish(self.unknown_error("reject", wanted, |error| error.refuses)),
+        }
+    }
+
+    fn unknown_error(&self, word: &str, wanted: &str, fits: impl Fn(&ErrorEntry) -> bool) -> String {
+        let known = self.sim.catalogue().errors_of(self.index).filter(|(_, error)| fits(error));
+        let names: Vec<&str> = known.map(|(_, error)| error.id.as_str()).collect();
+        format!("{word}:{wanted}: no such error for {}; there are {}", self.operation.id, names.join(", "))
+    }
+
+    /// Checks the request against schema and rules; gives the model where one is named.
+    fn check_request(&self) -> Result<Option<ModelIx>, Refused> {
+        let catalogue = self.sim.catalogue();
+        let mut model = None;
+        if let Some(ModelChoice::Market { at, unknown, .. }) = self.operation.task().map(|task| &task.model) {
+            let name = self.request.pointer(at).and_then(Value::as_str).unwrap_or_default();
+            let found = catalogue.model_by_name(self.index, name);
+            model = Some(found.ok_or(Refused::Error(*unknown, None))?);
+        }
+        if let Some(violation) =
+            self.operation.request.as_ref().and_then(|schema| schema.violation(&self.request))
+        {
+            return Err(self.violated(violation, &[]));
+        }
+        if let (Some(found), Some(ModelChoice::Market { input, .. })) =
+            (model, self.operation.task().map(|task| &task.model))
+        {
+            let entry = catalogue.model(found);
+            let input = self.request.get(input).unwrap_or(&Value::Null);
+            if let Some(violation) = entry.input.violation(input) {
+                return Err(self.violated(violation, &entry.refusals));
+            }
+            if let Some(rule) = entry.rules.iter().find(|rule| rule.reject_when.accepts(input)) {
+                return Err(rule.error.into());
+            }
+        }
+        match self.operation.rules.iter().find(|rule| rule.reject_when.accepts(&self.request)) {
+            Some(rule) => Err(rule.error.into()),
+            None => Ok(model),
+        }
+    }
+
+    fn violated(&self, violation: Violation, first: &[Refusal]) -> Refused {
+        let fits = |refusal: &&Refusal| {
+            refusal.keyword.as_ref().is_none_or(|keyword| keyword == violation.keyword)
+                && refusal.field.as_ref().is_none_or(|field| *field == violation.field)
+        };
+        let refusal = first.iter().chain(&self.operation.refusals).find(fits);
+        let error = refusal.map_or(self.sim.catalogue().shared().invalid_json, |refusal| refusal.error);
+        Refused::Error(error, Some(violation.field))
+    }
+
+    /// The request completed with what the catalogue fills in.
+    fn completed_request(&self) -> Value {
+        let mut request = self.request.clone();
+        for fill in &self.operation.fill {
+            if fill.when.as_ref().is_some_and(|when| !when.accepts(&request)) {
+                continue;
+            }
+            let Some(members) = request.as_object_mut() else { break };
+            for (old, new) in &fill.rename {
+                if let Some(value) = members.shift_remove(old) {
+                    members.insert(new.clone(), value);
+                }
+            }
+            for (name, value) in &fill.set {
+                if members.get(name).is_none_or(Value::is_null) {
+                    members.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        request
+    }
+
+    fn create(&self, answer: &Template) -> Answer {
+        let model = self.check_request()?;
+        let input = self.completed_request();
+        let (lineage, now) = self.start(model, &input, None)?;
+        Ok(self.render(answer, &lineage, now))
+    }
+
+    /// Makes a task, pays for it, plans its callbacks. `upgrade_of` names the base task and the key of an upgrade.
+    fn start(
+        &self,
+        model: Option<ModelIx>,
+        input: &Value,
+        upgrade_of: Option<(TaskKey, TaskKey)>,
+    ) -> Result<(Lineage, Timestamp), Refused> {
+        let started = {
+            let mut world = self.sandbox.world();
+            let now = world.clock.at(self.sim.real_now());
+            self.start_in(&mut world, now, model, input, upgrade_of)?
+        };
+        let (lineage, now, callbacks) = started;
+        self.sim.drive(&self.sandbox);
+        let (observer, owner) = (&self.sim.parts().observer, &*self.sandbox.owner);
+        let model = model_label(self.sim.catalogue(), self.index, model, &lineage.task.input);
+        let credits = lineage.task.price;
+        observer.observe(&Event::TaskCreated { owner, operation: &self.operation.id, model, credits });
+        if callbacks > 0 {
+            observer.observe(&Event::CallbacksPlanned { owner, count: callbacks });
+        }
+        Ok((lineage, now))
+    }
+
+    fn start_in(
+        &self,
+        world: &mut World,
+        now: Timestamp,
+        model: Option<ModelIx>,
+        input: &Value,
+        upgrade_of: Option<(TaskKey, TaskKey)>,
+    ) -> Result<(Lineage, Timestamp, usize), Refused> {
+        let catalogue = self.sim.catalogue();
+        let (most, span, too_many) = catalogue.shared().quota;
+        if self.settings.emulate_quota && world.exceeds_quota(most, span, now) {
+            return Err(too_many.into());
+        }
+        let (parent, fate) = match upgrade_of {
+            Some((base, _)) => (Some(base), None),
+            None => self.parent(world, now)?,
+        };
+        let price = self.price(model, input);
+        if world.balance() < price {
+            return Err(catalogue.shared().insufficient.into());
+        }
+        let key = upgrade_of.map_or_else(
+            || world.new_key(self.sandbox.id, &self.operation.id, &fingerprint(&self.request)),
+            |(_, key)| key,
+        );
+        let task = Task {
+            operation: self.index,
+            model,
+            plan: self.plan(key, now, model, input, fate)?,
+            input: input.to_string().into(),
+            origin: Arc::clone(&self.origin),
+            parent,
+            price,
+            callbacks: self.wish.callbacks,
+        };
+        let callbacks = callback::plan(world, self.sim, key, &task);
+        world.insert(key, task);
+        let lineage = world.lineage(key).expect("it was put in a moment ago");
+        Ok((lineage, now, callbacks))
+    }
+
+    /// What the request costs; nothing where nobody knows.
+    fn price(&self, model: Option<ModelIx>, input: &Value) -> Credits {
+        let catalogue = self.sim.catalogue();
+        let task = self.operation.task().expect("only tasks are priced");
+        let price = match (model, &task.model) {
+            (Some(model), ModelChoice::Market { input: field, .. }) => {
+                let parameters = input.get(field).unwrap_or(&Value::Null);
+                catalogue.model(model).price.as_ref().and_then(|price| price.of(parameters))
+            }
+            _ => task.price.as_ref().and_then(|price| price.of(input)),
+        };
+        price.unwrap_or_default()
+    }
+
+    /// The task that this one goes on from, and the error that it fails with because of that.
+    fn parent(&self, world: &World, now: Timestamp) -> Result<(Option<TaskKey>, Option<ErrorIx>), Refused> {
+        let catalogue = self.sim.catalogue();
+        let Some(follows) = self.operation.task().and_then(|task| task.follows.as_ref()) else {
+            return Ok((None, None));
+        };
+        let id = self.request.pointer(&follows.at).and_then(Value::as_str).unwrap_or_default();
+        let found = TaskKey::parse(id).and_then(|key| Some((key, world.tasks.get(&key)?)));
+        let found = found.filter(|(_, task)| follows.records.contains(&task.kind(catalogue).records));
+        let (key, consequence) = match found {
+            None => (None, Some(follows.unknown)),
+            Some((key, task)) => {
+                let made = |operation: &str| {
+                    let upgrade = upgrade_key(key, operation, "0");
+                    world.tasks.contains_key(&upgrade)
+                };
+                let after =
+                    follows.after.iter().find(|(operation, _)| made(operation)).map(|(_, then)| *then);
+                let consequence = match task.plan.state_at(now) {
+                    State::Running(_) | State::Ended(Ending::Stall) => Some(follows.unfinished),
+                    State::Ended(Ending::Fail(_)) => Some(follows.failed),
+                    State::Ended(Ending::Success { .. }) => after,
+                };
+                (Some(key), consequence)
+            }
+        };
+        match consequence {
+            None => Ok((key, None)),
+            Some(Consequence::Fail(error)) => Ok((key, Some(error))),
+            Some(Consequence::Reject(error)) => Err(error.into()),
+        }
+    }
+
+    fn plan(
+        &self,
+        key: TaskKey,
+        now: Timestamp,
+        model: Option<ModelIx>,
+        input: &Value,
+        fate: Option<ErrorIx>,
+    ) -> Result<Plan, Refused> {
+        let catalogue = self.sim.catalogue();
+        let mut draw = Draw::new(&[&self.settings.seed.to_le_bytes(), key.bytes(), b"plan"]);
+        let ending = match fate {
+            Some(error) => Ending::Fail(error),
+            None => self.ending(input, key)?,
+        };
+        let own = model.map(|model| &catalogue.model(model).lifecycle);
+        let lifecycle = own.or(self.operation.task().and_then(|task| task.lifecycle.as_ref()));
+        let lifecycle = lifecycle.expect("load refuses tasks without a lifecycle");
+        let moment = match ending {
+            Ending::Fail(error) => {
+                lifecycle.ending(&catalogue.error(error).ending).map_or(Moment::Late, |end| end.moment)
+            }
+            _ => Moment::Late,
+        };
+        let tempo = Tempo { pace: self.settings.pace, exactly: self.wish.delay };
+        Ok(Plan::decide(lifecycle, now, ending, moment, tempo, &mut draw))
+    }
+
+    /// How the task ends: as wished, by chance, or well.
+    fn ending(&self, input: &Value, key: TaskKey) -> Result<Ending, Refused> {
+        let fallback = self.operation.task().and_then(|task| task.fallback.as_ref());
+        let failure = match &self.wish.ending {
+            Some(WishedEnding::Stall) => return Ok(Ending::Stall),
+            Some(WishedEnding::Success) => return Ok(Ending::Success { fallback: false }),
+            Some(WishedEnding::Fallback { succeeds }) => {
+                let Some(fallback) = fallback else {
+                    return Err(Refused::BadWish(format!("fallback: {} has no fallback", self.operation.id)));
+                };
+                let allowed = *succeeds && fallback.allowed_when.accepts(input);
+                return Ok(if allowed {
+                    Ending::Success { fallback: true }
+                } else {
+                    Ending::Fail(fallback.default_error)
+                });
+            }
+            Some(WishedEnding::Fail(id)) => Some(self.error_by_id(id)?),
+            None => self.chance_failure(key),
+        };
+        let Some(error) = failure else { return Ok(Ending::Success { fallback: false }) };
+        let rescued =
+            |fallback: &Fallback| fallback.errors.contains(&error) && fallback.allowed_when.accepts(input);
+        let rescued = fallback.is_some_and(rescued);
+        Ok(if rescued { Ending::Success { fallback: true } } else { Ending::Fail(error) })
+    }
+
+    fn error_by_id(&self, id: &str) -> Result<ErrorIx, Refused> {
+        let mut known = self.sim.catalogue().errors_of(self.index).filter(|(_, error)| error.fails);
+        let found = known.find(|(_, error)| error.id == id).map(|(error, _)| error);
+        found.ok_or_else(|| Refused::BadWish(self.unknown_error("fail", id, |error| error.fails)))
+    }
+
+    /// The error that chance lets the task fail with, if it does.
+    fn chance_failure(&self, key: TaskKey) -> Option<ErrorIx> {
+        let mut draw = Draw::new(&[&self.settings.seed.to_le_bytes(), key.bytes(), b"failure"]);
+        if draw.fraction() >= self.settings.failure_rate {
+            return None;
+        }
+        let errors: Vec<_> =
+            self.sim.catalogue().errors_of(self.index).filter(|(_, error)| error.fails).collect();
+        let last = (errors.len() as u64).checked_sub(1)?;
+        usize::try_from(draw.integer(0, last))
+            .ok()
+            .and_then(|index| errors.get(index))
+            .map(|(error, _)| *error)
+    }
+
+    /// The task that a call is about, as far as the catalogue lets it be seen.
+    fn look_up(&self, lookup: &Lookup) -> Result<Looked, Refused> {
+        let catalogue = self.sim.catalogue();
+        let id = self.request.pointer(&lookup.at).and_then(Value::as_str).unwrap_or_default();
+        if id.is_empty() {
+            return Err(lookup.missing.into());
+        }
+        let (found, now) =
+            self.with_world(|world, now| (TaskKey::parse(id).and_then(|key| world.lineage(key)), now));
+        let found = found.filter(|lineage| lookup.records.contains(&lineage.task.kind(catalogue).records));
+        let Some(lineage) = found else {
+            return match &lookup.unknown {
+                Reply::Error(error) => Err((*error).into()),
+                Reply::Body(body) => {
+                    Ok(Looked::Nothing(body.to_json(&RefusalScope { request: &self.request, field: None })))
+                }
+            };
+        };
+        let plan = &lineage.task.plan;
+        if let Some((_, error)) =
+            lookup.older.filter(|(span, _)| now.saturating_since(plan.created()) > *span)
+        {
+            return Err(error.into());
+        }
+        let objection = match plan.state_at(now) {
+            State::Running(_) | State::Ended(Ending::Stall) => lookup.unfinished,
+            State::Ended(Ending::Fail(_)) => lookup.failed,
+            State::Ended(Ending::Success { fallback }) => lookup.by_fallback.filter(|_| fallback),
+        };
+        objection.map_or(Ok(Looked::Task(lineage, now)), |error| Err(error.into()))
+    }
+
+    fn details(&self, lookup: &Lookup, answer: &Template) -> Answer {
+        if let Some(violation) =
+            self.operation.request.as_ref().and_then(|schema| schema.violation(&self.request))
+        {
+            return Err(self.violated(violation, &[]));
+        }
+        let (lineage, now) = match self.look_up(lookup)? {
+            Looked::Task(lineage, now) => (lineage, now),
+            Looked::Nothing(body) => return Ok(body),
+        };
+        let shown = self.replaced_record(&lineage, now).unwrap_or(lineage);
+        Ok(self.render(answer, &shown, now))
+    }
+
+    /// The finished upgrade whose record stands in the place of the base task's own, if there is one.
+    fn replaced_record(&self, base: &Lineage, now: Timestamp) -> Option<Lineage> {
+        let catalogue = self.sim.catalogue();
+        let family = catalogue.operation(base.task.operation).family;
+        let replaces = |operation: &&Operation| {
+            operation.family == family
+                && matches!(&operation.behaviour, Behaviour::Upgrade(upgrade) if upgrade.replaces_record)
+        };
+        let mut upgrades = catalogue.operations().map(|(_, operation)| operation).filter(replaces);
+        upgrades.find_map(|operation| {
+            let key = upgrade_key(base.key, &operation.id, "0");
+            let upgrade = self.sandbox.world().lineage(key)?;
+            let done = matches!(upgrade.task.plan.state_at(now), State::Ended(Ending::Success { .. }));
+            done.then_some(upgrade)
+        })
+    }
+
+    fn upgrade(&self, upgrade: &Upgrade) -> Answer {
+        self.check_request()?;
+        let (base, now) = match self.look_up(&upgrade.lookup)? {
+            Looked::Task(base, now) => (base, now),
+            Looked::Nothing(body) => return Ok(body),
+        };
+        let index = self.request.pointer(&upgrade.index_at);
+        let index = index.map_or_else(
+            || "0".to_owned(),
+            |index| index.as_str().map_or_else(|| index.to_string(), Into::into),
+        );
+        let videos = self
+            .sim
+            .view(&self.setting(now), &base)
+            .files()
+            .iter()
+            .filter(|file| file.slot == "video")
+            .count();
+        if index.parse::<usize>().is_ok_and(|index| index >= videos) {
+            return Err(upgrade.bad_index.into());
+        }
+        let key = upgrade_key(base.key, &self.operation.id, &index);
+        let existing = self.sandbox.world().lineage(key);
+        let Some(made) = existing else {
+            let (started, now) = self.start(None, &self.completed_request(), Some((base.key, key)))?;
+            return self.reply(&upgrade.started, &started, now);
+        };
+        match made.task.plan.state_at(now) {
+            State::Running(_) | State::Ended(Ending::Stall) => self.reply(&upgrade.running, &made, now),
+            State::Ended(Ending::Fail(error)) => Err(error.into()),
+            State::Ended(Ending::Success { .. }) => Ok(self.render(&upgrade.done, &made, now)),
+        }
+    }
+
+    fn link(&self, link: &Link, answer: &Template) -> Answer {
+        if let Some(violation) =
+            self.operation.request.as_ref().and_then(|schema| schema.violation(&self.request))
+        {
+            return Err(self.violated(violation, &[]));
+        }
+        let task = match link.lookup.as_ref().map(|lookup| self.look_up(lookup)).transpose()? {
+            None => None,
+            Some(Looked::Task(lineage, _)) => Some(lineage.key),
+            Some(Looked::Nothing(body)) => return Ok(body),
+        };
+        let url = self.request.pointer(&link.url_at).and_then(Value::as_str).unwrap_or_default();
+        let now = self.with_world(|_, now| now);
+        if !self.sim.gave_out(&self.sandbox, url, task, now) {
+            return Err(link.foreign.into());
+        }
+        let link = self.sim.presign(url, now);
+        Ok(answer.to_json(&PlainScope { balance: Credits::ZERO, link: Some(link) }))
+    }
+}
+
+/// The key of the upgrade that `operation` makes of a file of `base`: the same for every call.
+fn upgrade_key(base: TaskKey, operation: &str, index: &str) -> TaskKey {
+    TaskKey::derive(&[b"upgrade", base.bytes(), operation.as_bytes(), index.as_bytes()])
+}
+
+/// What the text of a refusal may be made of.
+struct RefusalScope<'a> {
+    request: &'a Value,
+    field: Option<&'a str>,
+}
+
+impl Scope for RefusalScope<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path {
+            [root, field] if &**root == "request" => {
+                self.request.get(&**field).map_or(Found::Missing, Into::into)
+            }
+            [root, _] if &**root == "refusal" => {
+                self.field.filter(|field| !field.is_empty()).map_or(Found::Missing, Found::Str)
+            }
+            _ => Found::Missing,
+        }
+    }
+}
+
+/// What an answer that is about no task may be made of.
+struct PlainScope {
+    balance: Credits,
+    link: Option<String>,
+}
+
+impl Scope for PlainScope {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.first().map(|root| &**root) {
+            Some("account") => self.balance.into(),
+            Some("link") => self.link.as_deref().map_or(Found::Missing, Found::Str),
+            _ => Found::Missing,
+        }
+    }
+}
+
+/// What the framework's own answers are made of.
+struct FrameworkScope<'a> {
+    request: &'a Request,
+    now: Timestamp,
+}
+
+impl Scope for FrameworkScope<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.get(1).map(|field| &**field) {
+            Some("timestamp") => self.now.into(),
+            Some("method") => Found::Str(self.request.method().as_str()),
+            Some("path") => Found::Str(self.request.uri().path()),
+            _ => Found::Missing,
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The simulator's world for one key: tasks, clock, balance, what is due, what was delivered.
+//!
+//! Plain data behind one lock that is held for a few lines. Anything that waits (sending, drawing, sleeping) happens
+//! outside, on values taken out of here.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::callback::Attempt;
+use super::inbox::Inbox;
+use super::outcome::CallbackFaults;
+use super::plan::{Ending, Plan, State};
+use super::settings::Settings;
+use super::time::VirtualClock;
+use super::view::Lineage;
+use crate::catalogue::{Catalogue, Lifecycle, ModelIx, OperationIx, TaskKind};
+use crate::clock::{Timestamp, digest, hex};
+use crate::ids::Credits;
+
+/// Which sandbox: derived from the bearer token, which it does not give away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SandboxId([u8; 12]);
+
+impl SandboxId {
+    /// The sandbox of `token`.
+    pub fn of(token: &str) -> Self {
+        let digest = digest(&[b"sandbox", token.as_bytes()]);
+        Self(std::array::from_fn(|index| digest[index]))
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        parse_hex(text).map(Self)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SandboxId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&hex(&self.0))
+    }
+}
+
+/// A task's id: 32 hexadecimal digits on the wire, as recorded from the real API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct TaskKey([u8; 16]);
+
+impl TaskKey {
+    /// The id that belongs to `parts`.
+    pub(super) fn derive(parts: &[&[u8]]) -> Self {
+        let digest = digest(parts);
+        Self(std::array::from_fn(|index| digest[index]))
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        parse_hex(text).map(Self)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&hex(&self.0))
+    }
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// A simulated task: what was decided when it was created.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    pub(super) operation: OperationIx,
+    pub(super) model: Option<ModelIx>,
+    pub(super) plan: Plan,
+    /// The request, completed with defaults, as compact JSON.
+    pub(super) input: Box<str>,
+    /// Where its result links lead in callbacks: the host by which it was created.
+    pub(super) origin: Arc<str>,
+    pub(super) parent: Option<TaskKey>,
+    pub(super) price: Credits,
+    pub(super) callbacks: CallbackFaults,
+}
+
+impl Task {
+    pub(super) fn kind<'c>(&self, catalogue: &'c Catalogue) -> &'c TaskKind {
+        catalogue.operation(self.operation).task().expect("only operations that make tasks are put into one")
+    }
+
+    pub(super) fn lifecycle<'c>(&self, catalogue: &'c Catalogue) -> &'c Lifecycle {
+        let own = self.model.map(|model| &catalogue.model(model).lifecycle);
+        own.or(self.kind(catalogue).lifecycle.as_ref()).expect("load refuses tasks without a lifecycle")
+    }
+}
+
+/// A callback that is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    pub(super) at: Timestamp,
+    pub(super) task: TaskKey,
+    /// Which of the task kind's callbacks.
+    pub(super) stage: u8,
+    /// 0 for the first try.
+    pub(super) attempt: u8,
+    /// The second of a pair that a fault asked for.
+    pub(super) duplicate: bool,
+}
+
+/// A task that came to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Finished {
+    pub(super) at: Timestamp,
+    pub(super) key: TaskKey,
+    pub(super) task: Arc<Task>,
+}
+
+/// One key's world.
+pub(super) struct Sandbox {
+    pub(super) id: SandboxId,
+    /// Whose metrics it counts to.
+    pub(super) owner: Arc<str>,
+    state: Mutex<World>,
+    /// Something became due earlier, or a delivery came to an end.
+    pub(super) changed: Arc<Notify>,
+    /// Something arrived in the inbox.
+    pub(super) arrived: Notify,
+}
+
+/// What the lock protects.
+pub(super) struct World {
+    pub(super) clock: VirtualClock,
+    pub(super) settings: Settings,
+    pub(super) tasks: HashMap<TaskKey, Arc<Task>>,
+    /// In the order of creation, for dropping the oldest.
+    order: VecDeque<TaskKey>,
+    /// How often a request has come, so that the same one gets another id each time.
+    occurrences: HashMap<u64, u32>,
+    /// What is left, unsettled failures aside.
+    balance: Credits,
+    ends: BinaryHeap<Reverse<(Timestamp, TaskKey)>>,
+    pub(super) due: BinaryHeap<Reverse<Due>>,
+    pub(super) in_flight: usize,
+    pub(super) driven: bool,
+    pub(super) recent_creates: VecDeque<Timestamp>,
+    pub(super) attempts: Bounded<Attempt>,
+    pub(super) inbox: Inbox,
+}
+
+/// More tasks than this a sandbox does not keep: the oldest go.
+const MOST_TASKS: usize = 1_000_000;
+
+/// The latest entries of a log, and how many were dropped before them.
+#[derive(Debug)]
+pub(super) struct Bounded<T> {
+    pub(super) entries: VecDeque<Arc<T>>,
+    pub(super) dropped: u64,
+    most: usize,
+}
+
+impl<T> Bounded<T> {
+    pub(super) fn new(most: usize) -> Self {
+        Self { entries: VecDeque::new(), dropped: 0, most }
+    }
+
+    pub(super) fn push(&mut self, entry: T) {
+        if self.entries.len() == self.most {
+            self.entries.pop_front();
+            self.dropped += 1;
+        }
+        self.entries.push_back(Arc::new(entry));
+    }
+}
+
+impl Sandbox {
+    pub(super) fn new(
+        id: SandboxId,
+        owner: Arc<str>,
+        settings: Settings,
+        credits: Credits,
+        real: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            owner,
+            state: Mutex::new(World::new(settings, credits, VirtualClock::real(real))),
+            changed: Arc::new(Notify::new()),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// The world, for a few lines. A panic while it was held leaves plain data behind, which is used as it is.
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Sandbox {
+    /// Lets the background work notice that there is nothing left to work for.
+    fn drop(&mut self) {
+        self.changed.notify_waiters();
+        self.changed.notify_one();
+    }
+}
+
+impl World {
+    pub(super) fn new(settings: Settings, credits: Credits, clock: VirtualClock) -> Self {
+        Self {
+            clock,
+            settings,
+            tasks: HashMap::new(),
+            order: VecDeque::new(),
+            occurrences: HashMap::new(),
+            balance: credits,
+            ends: BinaryHeap::new(),
+            due: BinaryHeap::new(),
+            in_flight: 0,
+            driven: false,
+            recent_creates: VecDeque::new(),
+            attempts: Bounded::new(10_000),
+            inbox: Inbox::default(),
+        }
+    }
+
+    /// Begins anew as `fresh`; what is on its way still comes to its end.
+    pub(super) fn empty(&mut self, fresh: Self) {
+        let (in_flight, driven) = (self.in_flight, self.driven);
+        *self = Self { in_flight, driven, ..fresh };
+    }
+
+    /// An id for a task made by this request: the same request as the `n`th of its kind always gets the same one,
+    /// whatever else comes in between.
+    pub(super) fn new_key(&mut self, sandbox: SandboxId, operation: &str, request: &str) -> TaskKey {
+        let seed = self.settings.seed.to_le_bytes();
+        let digest = digest(&[&seed, sandbox.bytes(), operation.as_bytes(), request.as_bytes()]);
+        let print = u64::from_le_bytes(std::array::from_fn(|index| digest[index]));
+        let occurrence = self.occurrences.entry(print).or_default();
+        *occurrence += 1;
+        TaskKey::derive(&[&digest, &occurrence.to_le_bytes()])
+    }
+
+    /// Takes in a new task and pays for it.
+    pub(super) fn insert(&mut self, key: TaskKey, task: Task) {
+        self.balance -= task.price;
+        self.watch_end(key, &task);
+        if self.tasks.insert(key, Arc::new(task)).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > MOST_TASKS {
+            self.order.pop_front().map(|oldest| self.tasks.remove(&oldest));
+        }
+    }
+
+    /// Puts a revised plan in the place of a task's old one.
+    pub(super) fn replace(&mut self, key: TaskKey, task: Task) {
+        self.watch_end(key, &task);
+        self.tasks.insert(key, Arc::new(task));
+    }
+
+    fn watch_end(&mut self, key: TaskKey, task: &Task) {
+        self.ends.extend(task.plan.ends().map(|end| Reverse((end, key))));
+    }
+
+    /// Notes every task that has ended by `now`: a failed one gives its credits back.
+    pub(super) fn settle(&mut self, now: Timestamp) -> Vec<Finished> {
+        let mut finished = Vec::new();
+        while let Some(Reverse((at, key))) = self.ends.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            self.ends.pop();
+            // A plan that was revised since has an entry of its own.
+            let Some(task) = self.tasks.get(&key).filter(|task| task.plan.ends() == Some(at)) else {
+                continue;
+            };
+            if let Ending::Fail(_) = task.plan.ending() {
+                self.balance += task.price;
+            }
+            finished.push(Finished { at, key, task: Arc::clone(task) });
+        }
+        finished
+    }
+
+    /// The balance; call [`World::settle`] first.
+    pub(super) fn balance(&self) -> Credits {
+        self.balance
+    }
+
+    pub(super) fn set_balance(&mut self, credits: Credits) {
+        self.balance = credits;
+    }
+
+    /// When the next task ends or the next callback is due.
+    pub(super) fn next_event(&self) -> Option<Timestamp> {
+        let end = self.ends.peek().map(|Reverse((at, _))| *at);
+        let due = self.due.peek().map(|Reverse(due)| due.at);
+        end.into_iter().chain(due).min()
+    }
+
+    /// The task at `key` with those it goes on from.
+    pub(super) fn lineage(&self, key: TaskKey) -> Option<Lineage> {
+        let task = Arc::clone(self.tasks.get(&key)?);
+        let parent = task.parent.and_then(|parent| self.lineage(parent)).map(Box::new);
+        Some(Lineage { key, task, parent })
+    }
+
+    /// All tasks, oldest first.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (TaskKey, &Arc<Task>)> {
+        self.order.iter().filter_map(|key| self.tasks.get(key).map(|task| (*key, task)))
+    }
+
+    /// How many tasks have neither ended nor stalled.
+    pub(super) fn unfinished(&self, now: Timestamp) -> usize {
+        let running = |task: &&Arc<Task>| matches!(task.plan.state_at(now), State::Running(_));
+        self.tasks.values().filter(running).filter(|task| task.plan.ends().is_some()).count()
+    }
+
+    /// Whether another create exceeds `most` in the span before `now`; if not, it is counted.
+    pub(super) fn exceeds_quota(&mut self, most: usize, span: std::time::Duration, now: Timestamp) -> bool {
+        while self.recent_creates.front().is_some_and(|at| now.saturating_since(*at) >= span) {
+            self.recent_creates.pop_front();
+        }
+        if self.recent_creates.len() >= most {
+            return true;
+        }
+        self.recent_creates.push_back(now);
+        false
+    }
+}
+
+/// A request as the ids and recordings see it: without the address that it wants to be called back at.
+pub(super) fn fingerprint(request: &Value) -> String {
+    let mut request = request.clone();
+    if let Some(members) = request.as_object_mut() {
+        members.shift_remove("callBackUrl");
+    }
+    request.sort_all_objects();
+    request.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_the_wire() {
+        let key = TaskKey::derive(&[b"x"]);
+        assert_eq!(TaskKey::parse(&key.to_string()), Some(key));
+        assert_eq!(TaskKey::parse(&key.to_string().to_uppercase()), None);
+        assert_eq!(TaskKey::parse("task_123"), None);
+        let sandbox = SandboxId::of("demo");
+        assert_eq!(SandboxId::parse(&sandbox.to_string()), Some(sandbox));
+        assert_ne!(sandbox, SandboxId::of("demo2"));
+    }
+
+    #[test]
+    fn an_id_depends_on_the_request_and_how_often_it_came() {
+        let sandbox = SandboxId::of("demo");
+        let world =
+            || World::new(Settings::default(), Credits::ZERO, VirtualClock::real(Timestamp::default()));
+        let (mut one, mut two) = (world(), world());
+        let cat = fingerprint(&serde_json::json!({"prompt": "cat", "callBackUrl": "http://127.0.0.1:1/a"}));
+        let dog = fingerprint(&serde_json::json!({"prompt": "dog"}));
+        let first = one.new_key(sandbox, "op", &cat);
+        let second = one.new_key(sandbox, "op", &cat);
+        assert_ne!(first, second);
+        two.new_key(sandbox, "op", &dog);
+        let cat = fingerprint(&serde_json::json!({"callBackUrl": "http://127.0.0.1:2/b", "prompt": "cat"}));
+        assert_eq!(two.new_key(sandbox, "op", &cat), first);
+    }
+
+    #[test]
+    fn the_quota_is_an_exact_window() {
+        let mut world =
+            World::new(Settings::default(), Credits::ZERO, VirtualClock::real(Timestamp::default()));
+        let span = std::time::Duration::from_secs(10);
+        let mut exceeds = |millis| world.exceeds_quota(2, span, Timestamp::from_millis(millis));
+        assert_eq!(
+            [exceeds(0), exceeds(4000), exceeds(9999), exceeds(10_000), exceeds(10_001)],
+            [false, false, true, false, true]
+        );
+    }
+}

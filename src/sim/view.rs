@@ -1,0 +1,288 @@
+//! A task as the bodies of the catalogue see it: every name that a template may use, looked up.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use super::files::{self, File};
+use super::plan::{Ending, State};
+use super::sandbox::{SandboxId, Task, TaskKey};
+use crate::catalogue::{
+    Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, ResultKind, Scope, TaskKind, Template,
+};
+use crate::clock::{Draw, Timestamp};
+use crate::ids::Credits;
+
+/// A task and the tasks it goes on from, taken out of the sandbox so that no lock is held while a body is written.
+#[derive(Clone)]
+pub(super) struct Lineage {
+    pub(super) key: TaskKey,
+    pub(super) task: Arc<Task>,
+    pub(super) parent: Option<Box<Lineage>>,
+}
+
+/// What every body needs to know beside the task.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) sandbox: SandboxId,
+    pub(super) seed: u64,
+    pub(super) now: Timestamp,
+    /// Where result links lead: `http://127.0.0.1:8787`.
+    pub(super) origin: &'a str,
+    /// The request that is being answered, if there is one.
+    pub(super) request: &'a Value,
+}
+
+/// The scope of a task's templates.
+pub(super) struct View<'a> {
+    setting: Setting<'a>,
+    lineage: &'a Lineage,
+    parent: Option<Box<View<'a>>>,
+    id: String,
+    state: State,
+    input: OnceCell<Value>,
+    files: OnceCell<Vec<File>>,
+    record: OnceCell<Value>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(setting: Setting<'a>, lineage: &'a Lineage) -> Self {
+        Self {
+            setting,
+            lineage,
+            parent: lineage.parent.as_deref().map(|parent| Box::new(Self::new(setting, parent))),
+            id: lineage.key.to_string(),
+            state: lineage.task.plan.state_at(setting.now),
+            input: OnceCell::new(),
+            files: OnceCell::new(),
+            record: OnceCell::new(),
+        }
+    }
+
+    pub(super) fn kind(&self) -> &'a TaskKind {
+        self.lineage.task.kind(self.setting.catalogue)
+    }
+
+    pub(super) fn task(&self) -> &'a Task {
+        &self.lineage.task
+    }
+
+    pub(super) fn key(&self) -> TaskKey {
+        self.lineage.key
+    }
+
+    pub(super) fn parent(&self) -> Option<&View<'a>> {
+        self.parent.as_deref()
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// The request that made the task, completed with defaults.
+    pub(super) fn input(&self) -> &Value {
+        self.input.get_or_init(|| serde_json::from_str(&self.task().input).unwrap_or_default())
+    }
+
+    /// The part of the input that the model's own tables look at.
+    pub(super) fn model_input(&self) -> &Value {
+        match &self.kind().model {
+            ModelChoice::Market { input, .. } => self.input().get(input).unwrap_or(&Value::Null),
+            _ => self.input(),
+        }
+    }
+
+    /// The model's name, as the request spells it.
+    pub(super) fn model(&self) -> &str {
+        match &self.kind().model {
+            ModelChoice::Name(name) => name,
+            ModelChoice::At(pointer) | ModelChoice::Market { at: pointer, .. } => {
+                self.input().pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+            }
+        }
+    }
+
+    pub(super) fn lifecycle(&self) -> &'a Lifecycle {
+        self.task().lifecycle(self.setting.catalogue)
+    }
+
+    pub(super) fn results(&self) -> &'a [(String, ResultKind)] {
+        let catalogue = self.setting.catalogue;
+        self.task().model.map_or(&self.kind().results, |model| &catalogue.model(model).results)
+    }
+
+    fn draws(&self) -> &'a [(String, DrawKind)] {
+        let catalogue = self.setting.catalogue;
+        self.task().model.map_or(&self.kind().draws, |model| &catalogue.model(model).draws)
+    }
+
+    /// The files that the task makes if it succeeds.
+    pub(super) fn files(&self) -> &[File] {
+        self.files.get_or_init(|| files::of(self))
+    }
+
+    /// The value of a named draw, the same for the task's whole life.
+    fn drawn(&self, name: &str) -> Found<'static> {
+        let Some((_, kind)) = self.draws().iter().find(|(drawn, _)| drawn == name) else {
+            return Found::Missing;
+        };
+        let mut draw = self.draw(name);
+        match kind {
+            DrawKind::Uuid => Found::Text(draw.uuid()),
+            DrawKind::Integer(low, high) => Found::Integer(draw.integer(*low, *high).cast_signed()),
+            DrawKind::Base64(length) => {
+                let bytes: Vec<u8> = (0..*length).map(|_| draw.bytes::<1>()[0]).collect();
+                Found::Text(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
+            }
+        }
+    }
+
+    /// A stream of random numbers for one purpose in this task's life.
+    pub(super) fn draw(&self, purpose: &str) -> Draw {
+        Draw::new(&[&self.setting.seed.to_le_bytes(), self.id.as_bytes(), purpose.as_bytes()])
+    }
+
+    fn error(&self) -> Option<&'a ErrorEntry> {
+        match self.state {
+            State::Ended(Ending::Fail(error)) => Some(self.setting.catalogue.error(error)),
+            _ => None,
+        }
+    }
+
+    /// The name of the ending, or `running`.
+    pub(super) fn ending(&self) -> &'a str {
+        match self.state {
+            State::Running(_) | State::Ended(Ending::Stall) => "running",
+            State::Ended(Ending::Success { .. }) => "success",
+            State::Ended(Ending::Fail(_)) => self.error().map_or("fail", |error| &error.ending),
+        }
+    }
+
+    /// The state as the record spells it.
+    pub(super) fn state_value(&self) -> &'a Value {
+        let lifecycle = self.lifecycle();
+        match self.state {
+            State::Running(phase) => &lifecycle.phases[phase.min(lifecycle.phases.len() - 1)].state,
+            State::Ended(_) => {
+                let ending = lifecycle.ending(self.ending()).or_else(|| lifecycle.ending("fail"));
+                ending.map_or(&Value::Null, |ending| &ending.state)
+            }
+        }
+    }
+
+    /// When it ended, unless it still runs or never counted as completed.
+    pub(super) fn completed(&self) -> Option<Timestamp> {
+        let plan = &self.task().plan;
+        let stillborn = matches!(plan.ending(), Ending::Fail(_)) && plan.ends() == Some(plan.created());
+        matches!(self.state, State::Ended(_)).then(|| plan.ends()).flatten().filter(|_| !stillborn)
+    }
+
+    /// What has been taken from the balance for it, as of now.
+    fn charged(&self) -> Credits {
+        if self.error().is_some() { Credits::ZERO } else { self.task().price }
+    }
+
+    /// Whether its files have been deleted by now.
+    pub(super) fn expired(&self) -> bool {
+        let catalogue = self.setting.catalogue;
+        let kept = catalogue.families()[catalogue.operation(self.task().operation).family].media_kept;
+        let ended = self.task().plan.ends();
+        kept.zip(ended).is_some_and(|(kept, ended)| self.setting.now > ended + kept)
+    }
+
+    pub(super) fn url(&self, file: &File) -> String {
+        format!("{}/_media/{}/{}/{}", self.setting.origin, self.setting.sandbox, self.id, file.name)
+    }
+
+    fn about_task(&self, field: &str) -> Found<'_> {
+        let plan = &self.task().plan;
+        match field {
+            "id" => Found::Str(&self.id),
+            "created" => plan.created().into(),
+            "completed" => self.completed().into(),
+            "cost_seconds" => self.completed().map_or(Found::Null, |completed| {
+                let took = completed.saturating_since(plan.created()).as_secs();
+                Found::Integer(took.cast_signed())
+            }),
+            "progress" => Found::Number(plan.progress_at(self.setting.now)),
+            "price" => self.task().price.into(),
+            "charged" => self.charged().into(),
+            "model" => Found::Str(self.model()),
+            "expired" => Found::Integer(self.expired().into()),
+            _ => Found::Missing,
+        }
+    }
+
+    fn about_error(&self, field: &str) -> Found<'_> {
+        let Some(error) = self.error() else { return Found::Missing };
+        let text = |template: Option<&'a Template>| {
+            template.map_or(Found::Null, |template| Found::Text(template.to_text(self)))
+        };
+        match field {
+            "code" => Found::Integer(error.code.into()),
+            "message" => text(error.message.as_ref()),
+            "record_message" => text(error.record_message.as_ref().or(error.message.as_ref())),
+            _ => Found::Missing,
+        }
+    }
+
+    fn about_result(&self, slot: &str, field: &str) -> Found<'_> {
+        let mut files = self.files().iter().filter(|file| file.slot == slot);
+        match field {
+            "urls" => Found::Texts(files.map(|file| self.url(file)).collect()),
+            "url" => files.next().map_or(Found::Missing, |file| Found::Text(self.url(file))),
+            "size" => files
+                .next()
+                .map_or(Found::Missing, |file| Found::Text(format!("{}x{}", file.width, file.height))),
+            _ => Found::Missing,
+        }
+    }
+
+    fn about_record(&self, path: &[Box<str>]) -> Found<'_> {
+        if path.is_empty() {
+            return Found::Template(&self.kind().record);
+        }
+        let record = self
+            .record
+            .get_or_init(|| serde_json::from_slice(&self.kind().record.to_json(self)).unwrap_or_default());
+        at(record, path)
+    }
+}
+
+/// The value below `value` that the names of `path` lead to.
+fn at<'v>(value: &'v Value, path: &[Box<str>]) -> Found<'v> {
+    path.iter().try_fold(value, |value, name| value.get(&**name)).map_or(Found::Missing, Into::into)
+}
+
+impl Scope for View<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        let Some((root, rest)) = path.split_first() else { return Found::Missing };
+        match (&**root, rest) {
+            ("task", [field]) => self.about_task(field),
+            ("input", rest) => at(self.input(), rest),
+            ("state", []) => match self.state_value() {
+                Value::Number(number) => number.as_i64().map_or(Found::Missing, Found::Integer),
+                other => other.into(),
+            },
+            ("ending", []) => Found::Str(self.ending()),
+            ("fallback", []) => Found::Bool(self.state == State::Ended(Ending::Success { fallback: true })),
+            ("error", [field]) => self.about_error(field),
+            ("result", [slot, field]) => self.about_result(slot, field),
+            ("draw", [name]) => self.drawn(name),
+            ("record", rest) => self.about_record(rest),
+            ("model", [_]) => {
+                let model = self.task().model.map(|model| self.setting.catalogue.model(model));
+                model.map_or(Found::Missing, |model| Found::Template(&model.result))
+            }
+            ("parent", [id]) if &**id == "id" => {
+                self.parent().map_or(Found::Missing, |parent| Found::Str(&parent.id))
+            }
+            ("parent", rest) => self.parent().map_or(Found::Missing, |parent| parent.lookup(rest)),
+            ("request", rest) => at(self.setting.request, rest),
+            _ => Found::Missing,
+        }
+    }
+}
