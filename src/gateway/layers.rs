@@ -1,0 +1,259 @@
+//! The steps of a request: a few lines of glue each, from a module's answer to HTTP.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName};
+use http::{Extensions, HeaderMap, HeaderValue, Uri};
+use http_body_util::LengthLimitError;
+use tokio::time::Instant;
+
+use super::Gateway;
+use crate::catalogue::{Class, Resolved};
+use crate::clock::hex;
+use crate::error::{ApiError, Reason, Refused};
+use crate::ids::Secret;
+use crate::proxy::OperationId;
+use crate::sim::Owner;
+use crate::telemetry::{Finished, Observed, Report};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MODE: HeaderName = HeaderName::from_static("x-kiegate-mode");
+
+/// What is known of a request while it is on its way; shared by all steps.
+#[derive(Debug)]
+pub(super) struct Call {
+    began: Instant,
+    request_id: HeaderValue,
+    operation: Arc<str>,
+    class: Option<Class>,
+    tenant: OnceLock<Arc<str>>,
+    /// Microseconds spent waiting for the upstream.
+    upstream_micros: AtomicU64,
+}
+
+impl Call {
+    pub(super) fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    fn tenant(&self) -> &str {
+        self.tenant.get().map_or("other", |tenant| tenant)
+    }
+
+    /// Counts from now until the value is told that it is over, as time of the upstream.
+    pub(super) fn upstream_waits(&self) -> Waiting<'_> {
+        Waiting { call: self, since: Instant::now() }
+    }
+}
+
+/// See [`Call::upstream_waits`].
+pub(super) struct Waiting<'a> {
+    call: &'a Call,
+    since: Instant,
+}
+
+impl Waiting<'_> {
+    pub(super) fn over(&self) {
+        let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.call.upstream_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+/// The call that `identify` put in.
+pub(super) fn call_of(request: &Request) -> Arc<Call> {
+    request.extensions().get::<Arc<Call>>().map(Arc::clone).expect("identify is the outermost step")
+}
+
+/// Gives the request its id and says which operation it is.
+pub(super) async fn identify(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers()).unwrap_or_else(new_request_id);
+    let (operation, class) = operation_of(&gateway, &request);
+    let call = Arc::new(Call {
+        began: Instant::now(),
+        request_id: id.clone(),
+        operation: Arc::clone(&operation),
+        class,
+        tenant: OnceLock::new(),
+        upstream_micros: AtomicU64::new(0),
+    });
+    request.extensions_mut().insert(call);
+    request.extensions_mut().insert(OperationId(operation));
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response.headers_mut().insert(MODE, HeaderValue::from_static(gateway.mode));
+    response
+}
+
+/// The client's own id, if it is 1 to 128 visible ASCII characters.
+fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID)?;
+    let fits = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    fits.then(|| id.clone())
+}
+
+fn new_request_id() -> HeaderValue {
+    let id = hex(&rand::random::<[u8; 12]>());
+    HeaderValue::from_str(&id).expect("hex digits are visible ASCII")
+}
+
+/// The operation's name in metrics, and its class if it is one of the API.
+fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Class>) {
+    let path = request.uri().path();
+    match gateway.catalogue.resolve(request.method(), path) {
+        Resolved::Operation(index) => {
+            (Arc::clone(&gateway.operation_ids[index.position()]), Some(gateway.catalogue.operation(index).class))
+        }
+        _ if path.starts_with("/_mock/") => (Arc::clone(&gateway.names.control), None),
+        _ if path.starts_with("/_media/") => (Arc::clone(&gateway.names.media), None),
+        _ => (Arc::clone(&gateway.names.other), None),
+    }
+}
+
+/// Counts the request and writes its line, once its answer has been sent or given up.
+pub(super) async fn record(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let call = call_of(&request);
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let refused = response.extensions().get::<Refused>().map(|refused| refused.0);
+    if let Some(reason) = refused {
+        gateway.metrics.refused(call.tenant(), reason);
+    }
+    let (parts, body) = response.into_parts();
+    let then = move |report: Report| {
+        let took = call.began.elapsed();
+        let upstream = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
+        gateway.metrics.request_finished(&Finished {
+            tenant: call.tenant(),
+            operation: &call.operation,
+            mode: gateway.mode,
+            status,
+            code: report.code,
+            took,
+            upstream,
+        });
+        let duration_ms = took.as_secs_f64() * 1000.0;
+        tracing::info!(
+            request.id = call.request_id(),
+            tenant = call.tenant(),
+            operation = &*call.operation,
+            status,
+            code = report.code,
+            bytes = report.bytes,
+            complete = report.complete,
+            duration_ms,
+            refused = refused.map(Reason::name),
+            "{method} {path}",
+        );
+    };
+    Response::from_parts(parts, Body::new(Observed::new(body, then)))
+}
+
+/// Finds the tenant by its key. The key goes on in `Authorization` alone, wherever it came from.
+pub(super) async fn authenticate(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
+    let key = api_key(request.headers(), request.uri());
+    match admit(&gateway, key.as_ref(), &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// As [`authenticate`], for what stands beside the API: results and inboxes are open to whoever knows their address.
+pub(super) async fn authenticate_beside(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let inbox = path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'));
+    if path.starts_with("/_media/") || inbox {
+        return next.run(request).await;
+    }
+    let key = api_key(request.headers(), request.uri());
+    match admit(&gateway, key.as_ref(), &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn admit(gateway: &Gateway, key: Option<&Secret>, request: &mut Request) -> Result<(), ApiError> {
+    let tenant = key.and_then(|key| gateway.tenants().authenticate(key, gateway.clock.now()));
+    if tenant.is_none() && !gateway.open {
+        let what = "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
+        return Err(ApiError::new(Reason::Unauthorized, what));
+    }
+    if let Some(tenant) = tenant {
+        let id: Arc<str> = tenant.id.as_str().into();
+        let _ = call_of(request).tenant.set(Arc::clone(&id));
+        request.extensions_mut().insert(Owner(id));
+    }
+    let headers = request.headers_mut();
+    match key.map(|key| HeaderValue::from_str(&format!("Bearer {}", key.expose()))) {
+        Some(Ok(mut value)) => {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        _ => drop(headers.remove(AUTHORIZATION)),
+    }
+    Ok(())
+}
+
+/// The key of a request: from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`.
+fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = || {
+        let (scheme, key) = text("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    };
+    let in_query = || uri.query()?.split('&').find_map(|pair| pair.strip_prefix("key="));
+    let key = bearer().or_else(|| text("x-api-key")).or_else(|| text("x-goog-api-key")).or_else(in_query)?;
+    (!key.is_empty()).then(|| Secret::new(key))
+}
+
+/// Refuses bodies above the limit: at once where the length is told, else when too much has come.
+pub(super) async fn bound_body(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let call = call_of(&request);
+    let most = if call.class == Some(Class::Upload) { gateway.largest_upload } else { gateway.largest_json };
+    let too_large = || {
+        let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
+        ApiError::new(Reason::BodyTooLarge, what).into_response()
+    };
+    let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|told| told > most as u64) {
+        return too_large();
+    }
+    if told.is_none() && !http_body::Body::is_end_stream(request.body()) && call.class != Some(Class::Upload) {
+        // A body of unknown length: read it here, so that one that grows too large is refused and not cut off.
+        let (parts, body) = request.into_parts();
+        return match axum::body::to_bytes(body, most).await {
+            Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+            Err(error) if is_length_limit(&error) => too_large(),
+            Err(_) => http::StatusCode::BAD_REQUEST.into_response(),
+        };
+    }
+    next.run(request).await
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.is::<LengthLimitError>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// Whether this gateway forwards paths that are no operation.
+pub(super) fn is_known(extensions: &Extensions) -> bool {
+    extensions.get::<Arc<Call>>().is_some_and(|call| call.class.is_some())
+}

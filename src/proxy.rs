@@ -1,0 +1,50 @@
+//! What finally answers a request: the simulator, the live API, later a recording. The gateway sees one interface.
+//!
+//! `live` is the real one; `headers` says which headers travel. Who pays is nobody's business here.
+
+mod headers;
+mod live;
+mod simulated;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+
+pub use live::Live;
+pub use simulated::Simulated;
+
+use crate::error::{ApiError, Reason};
+
+/// Something that answers requests of the API. It gets the request as the client sent it, but for the key, which
+/// stands in `Authorization` alone.
+pub trait Upstream: Send + Sync + 'static {
+    /// Sends `request` and gives the answer, whose body may still be on its way.
+    fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
+}
+
+/// A request extension: the operation's id, for metrics; `other` for what is none.
+#[derive(Clone, Debug)]
+pub struct OperationId(pub Arc<str>);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection, or it broke before an answer came.
+    #[error("the upstream cannot be reached: {0}")]
+    Unreachable(String),
+    /// Nothing came in time.
+    #[error("the upstream gave no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl From<UpstreamError> for ApiError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Unreachable(_) => Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached"),
+            UpstreamError::Timeout(_) => Self::new(Reason::UpstreamTimeout, error.to_string()),
+        }
+    }
+}

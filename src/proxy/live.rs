@@ -1,0 +1,111 @@
+//! The real API as an upstream: a streaming pass-through with the tenant's key swapped for the account's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri, Version};
+
+use super::headers::{strip_hop_by_hop, strip_private};
+use super::{OperationId, Upstream, UpstreamError};
+use crate::config;
+use crate::outbound::{Client, reasons};
+use crate::telemetry::Metrics;
+
+/// Paths that the upload host serves.
+const UPLOADS: &str = "/api/file-";
+
+/// The live API.
+pub struct Live {
+    client: Client,
+    base: Uri,
+    uploads: Uri,
+    key_name: String,
+    /// `Bearer …`, marked as not to be printed.
+    authorization: HeaderValue,
+    response_timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Live {
+    /// From the configuration, which has at least one upstream key in live mode; `None` without one, or with one
+    /// that cannot stand in a header.
+    pub fn new(config: &config::Upstream, client: Client, metrics: Arc<Metrics>) -> Option<Self> {
+        let key = config.keys.first()?;
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.secret.expose())).ok()?;
+        authorization.set_sensitive(true);
+        Some(Self {
+            client,
+            base: config.base_url.clone(),
+            uploads: config.upload_url.clone(),
+            key_name: key.name.clone(),
+            authorization,
+            response_timeout: config.response_timeout,
+            metrics,
+        })
+    }
+
+    async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+        let operation = request.extensions().get::<OperationId>().map_or_else(|| "other".into(), |id| Arc::clone(&id.0));
+        let uri = self.target(request.uri());
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        strip_hop_by_hop(request.headers_mut());
+        strip_private(request.headers_mut());
+        request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
+        let began = tokio::time::Instant::now();
+        let sent = tokio::time::timeout(self.response_timeout, self.client.send(request)).await;
+        let answer = match sent {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(UpstreamError::Unreachable(reasons(&error))),
+            Err(_) => Err(UpstreamError::Timeout(self.response_timeout)),
+        };
+        let status = answer.as_ref().ok().map(|response| response.status().as_u16());
+        self.metrics.upstream_answered(&self.key_name, &operation, status, began.elapsed());
+        let mut response = answer?;
+        strip_hop_by_hop(response.headers_mut());
+        Ok(response)
+    }
+
+    /// The same path and query on the upstream's host. A key in the query stays behind.
+    fn target(&self, uri: &Uri) -> Uri {
+        let base = if uri.path().starts_with(UPLOADS) { &self.uploads } else { &self.base };
+        let mut parts = base.clone().into_parts();
+        parts.path_and_query = Some(without_key(uri));
+        Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
+    }
+}
+
+/// Path and query of `uri`, without a parameter `key`.
+fn without_key(uri: &Uri) -> PathAndQuery {
+    let whole = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let is_key = |pair: &&str| pair.starts_with("key=");
+    let Some(query) = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair))) else { return whole() };
+    let rest: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
+    let text = if rest.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), rest.join("&")) };
+    text.parse().unwrap_or_else(|_| PathAndQuery::from_static("/"))
+}
+
+impl Upstream for Live {
+    fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
+        self.forward(request).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_query_stays_behind() {
+        let check = |from: &str, to: &str| assert_eq!(without_key(&from.parse().unwrap()), to, "{from}");
+        check("/a/b?x=1&key=kg_fake&y=2", "/a/b?x=1&y=2");
+        check("/a/b?key=kg_fake", "/a/b");
+        check("/a/b?monkey=1", "/a/b?monkey=1");
+        check("/a/b", "/a/b");
+    }
+}

@@ -1,0 +1,320 @@
+//! The numbers that Prometheus collects. Names and labels as the interface promises them.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::error::Reason;
+use crate::sim::{Event, Observer};
+
+/// Buckets for answers, in seconds.
+const ANSWER_BUCKETS: [f64; 14] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0];
+/// Buckets for tasks, in seconds.
+const TASK_BUCKETS: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    overhead: Histogram,
+    upstream_requests: IntCounterVec,
+    upstream_duration: HistogramVec,
+    refusals: IntCounterVec,
+    tasks_created: IntCounterVec,
+    tasks_finished: IntCounterVec,
+    tasks_running: IntGaugeVec,
+    task_duration: HistogramVec,
+    credits: prometheus::CounterVec,
+    callbacks: IntCounterVec,
+    callback_pending: IntGaugeVec,
+    callback_lag: Histogram,
+    connections: IntGaugeVec,
+}
+
+/// A request that has been answered.
+#[derive(Debug)]
+pub struct Finished<'a> {
+    /// Tenant id, or `other`.
+    pub tenant: &'a str,
+    /// Operation id, or one of the fixed names for what is none.
+    pub operation: &'a str,
+    /// `mock`, `live`, …
+    pub mode: &'a str,
+    /// HTTP status.
+    pub status: u16,
+    /// The number in the body, if it has one.
+    pub code: Option<u16>,
+    /// From the head of the request to the end of the answer.
+    pub took: Duration,
+    /// Of that, spent waiting for the upstream.
+    pub upstream: Duration,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let metrics = Self {
+            requests: make.counters(
+                "kiegate_requests_total",
+                "Requests answered on the data plane.",
+                &["tenant", "operation", "mode", "status", "code"],
+            ),
+            request_duration: make.histograms(
+                "kiegate_request_duration_seconds",
+                "Time from the head of a request to the end of its answer.",
+                &["operation", "mode"],
+                &ANSWER_BUCKETS,
+            ),
+            overhead: make.histogram(
+                "kiegate_overhead_seconds",
+                "Of that, the time not spent waiting for the upstream.",
+                &ANSWER_BUCKETS,
+            ),
+            upstream_requests: make.counters(
+                "kiegate_upstream_requests_total",
+                "Requests sent to the live upstream.",
+                &["key", "operation", "status"],
+            ),
+            upstream_duration: make.histograms(
+                "kiegate_upstream_duration_seconds",
+                "Time until the head of the upstream's answer arrived.",
+                &["operation"],
+                &ANSWER_BUCKETS,
+            ),
+            refusals: make.counters(
+                "kiegate_refusals_total",
+                "Requests that the gateway itself refused.",
+                &["tenant", "reason"],
+            ),
+            tasks_created: make.counters(
+                "kiegate_tasks_created_total",
+                "Tasks created.",
+                &["tenant", "operation", "model"],
+            ),
+            tasks_finished: make.counters(
+                "kiegate_tasks_finished_total",
+                "Tasks that came to their end.",
+                &["tenant", "operation", "outcome"],
+            ),
+            tasks_running: make.gauges("kiegate_tasks_running", "Tasks under way.", &["tenant"]),
+            task_duration: make.histograms(
+                "kiegate_task_duration_seconds",
+                "Time from a task's creation to its end, virtual where time is.",
+                &["operation"],
+                &TASK_BUCKETS,
+            ),
+            credits: make.amounts(
+                "kiegate_credits_total",
+                "Credits taken, confirmed and given back.",
+                &["tenant", "model", "kind"],
+            ),
+            callbacks: make.counters(
+                "kiegate_callbacks_total",
+                "Callbacks received (in) and attempts to deliver one (out).",
+                &["tenant", "direction", "result"],
+            ),
+            callback_pending: make.gauges(
+                "kiegate_callback_pending",
+                "Callbacks planned that have been neither delivered nor given up.",
+                &["tenant"],
+            ),
+            callback_lag: make.histogram(
+                "kiegate_callback_lag_seconds",
+                "How long after it was due an attempt came to its end.",
+                &ANSWER_BUCKETS,
+            ),
+            connections: make.gauges("kiegate_connections", "Open connections.", &["plane"]),
+            registry: registry.clone(),
+        };
+        metrics.connections.with_label_values(&["data"]).set(0);
+        metrics.connections.with_label_values(&["admin"]).set(0);
+        let build = make.gauges("kiegate_build_info", "Always 1.", &["version", "commit"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("KIEGATE_COMMIT")]).set(1);
+        #[cfg(target_os = "linux")]
+        make.register(prometheus::process_collector::ProcessCollector::for_self());
+        metrics
+    }
+
+    /// The page that Prometheus reads.
+    pub fn page(&self) -> (String, Vec<u8>) {
+        let encoder = TextEncoder::new();
+        let mut page = Vec::with_capacity(16 * 1024);
+        // Encoding into memory fails only for a family without samples, which gather() leaves out.
+        let _ = encoder.encode(&self.registry.gather(), &mut page);
+        (encoder.format_type().to_owned(), page)
+    }
+
+    /// A request was answered.
+    pub fn request_finished(&self, finished: &Finished<'_>) {
+        let mut status = [0; 3];
+        let mut code = [0; 3];
+        let code = finished.code.map_or("none", |number| three_digits(number, &mut code));
+        let Finished { tenant, operation, mode, took, upstream, .. } = finished;
+        let status = three_digits(finished.status, &mut status);
+        self.requests.with_label_values(&[tenant, operation, mode, status, code]).inc();
+        self.request_duration.with_label_values(&[operation, mode]).observe(took.as_secs_f64());
+        self.overhead.observe(took.saturating_sub(*upstream).as_secs_f64());
+    }
+
+    /// The gateway refused a request.
+    pub fn refused(&self, tenant: &str, reason: Reason) {
+        self.refusals.with_label_values(&[tenant, reason.name()]).inc();
+    }
+
+    /// The live upstream answered, or did not.
+    pub fn upstream_answered(&self, key: &str, operation: &str, status: Option<u16>, took: Duration) {
+        let mut digits = [0; 3];
+        let status = status.map_or("error", |status| three_digits(status, &mut digits));
+        self.upstream_requests.with_label_values(&[key, operation, status]).inc();
+        self.upstream_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+    }
+
+    /// A connection was opened on `plane`; it is closed when the value is dropped.
+    pub fn connection(&self, plane: &'static str) -> Connection {
+        let gauge = self.connections.with_label_values(&[plane]);
+        gauge.inc();
+        Connection(gauge)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An open connection, for the gauge.
+pub struct Connection(prometheus::IntGauge);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Metrics of what happens in the simulator.
+impl Observer for Metrics {
+    fn observe(&self, event: &Event<'_>) {
+        match *event {
+            Event::TaskCreated { owner, operation, model, credits } => {
+                self.tasks_created.with_label_values(&[owner, operation, model]).inc();
+                self.tasks_running.with_label_values(&[owner]).inc();
+                self.credits.with_label_values(&[owner, model, "reserved"]).inc_by(credits.as_f64().max(0.0));
+            }
+            Event::TaskFinished { owner, operation, model, outcome, took, credits } => {
+                self.tasks_finished.with_label_values(&[owner, operation, outcome]).inc();
+                self.tasks_running.with_label_values(&[owner]).dec();
+                self.task_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+                let kind = if outcome == "fail" { "refunded" } else { "settled" };
+                self.credits.with_label_values(&[owner, model, kind]).inc_by(credits.as_f64().max(0.0));
+            }
+            Event::TasksForgotten { owner, running, callbacks } => {
+                let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+                self.tasks_running.with_label_values(&[owner]).sub(count(running));
+                self.callback_pending.with_label_values(&[owner]).sub(count(callbacks));
+            }
+            Event::CallbacksPlanned { owner, count } => {
+                self.callback_pending.with_label_values(&[owner]).add(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            Event::CallbackSent { owner, result, lag } => {
+                self.callbacks.with_label_values(&[owner, "out", result]).inc();
+                self.callback_lag.observe(lag.as_secs_f64());
+                if result != "retried" {
+                    self.callback_pending.with_label_values(&[owner]).dec();
+                }
+            }
+        }
+    }
+}
+
+/// A number from 100 to 999 as text, without allocating; anything else is `other`.
+fn three_digits(number: u16, out: &mut [u8; 3]) -> &str {
+    if !(100..1000).contains(&number) {
+        return "other";
+    }
+    for (digit, power) in out.iter_mut().zip([100, 10, 1]) {
+        *digit = b'0' + u8::try_from(number / power % 10).unwrap_or(0);
+    }
+    std::str::from_utf8(out).unwrap_or("other")
+}
+
+/// Makes metrics and registers them. Names are constants, so that a mistake shows in the first test.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn register<C: prometheus::core::Collector + 'static>(&self, collector: C) {
+        self.0.register(Box::new(collector)).expect("each name is registered once");
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(counters.clone());
+        counters
+    }
+
+    fn amounts(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::CounterVec {
+        let amounts = prometheus::CounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(amounts.clone());
+        amounts
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(gauges.clone());
+        gauges
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histograms = HistogramVec::new(options, labels).expect("a valid name");
+        self.register(histograms.clone());
+        histograms
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histogram = Histogram::with_opts(options).expect("a valid name");
+        self.register(histogram.clone());
+        histogram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_labels_and_nonsense_becomes_other() {
+        let mut digits = [0; 3];
+        assert_eq!(three_digits(200, &mut digits), "200");
+        assert_eq!(three_digits(55, &mut digits), "other");
+        assert_eq!(three_digits(1000, &mut digits), "other");
+    }
+
+    #[test]
+    fn the_page_has_the_promised_names() {
+        let metrics = Metrics::new();
+        metrics.request_finished(&Finished {
+            tenant: "other",
+            operation: "runway.details",
+            mode: "mock",
+            status: 200,
+            code: Some(200),
+            took: Duration::from_micros(20),
+            upstream: Duration::from_micros(10),
+        });
+        let page = String::from_utf8(metrics.page().1).unwrap();
+        assert!(page.contains(
+            r#"kiegate_requests_total{code="200",mode="mock",operation="runway.details",status="200",tenant="other"} 1"#
+        ));
+        assert!(page.contains("kiegate_build_info{"));
+        #[cfg(target_os = "linux")]
+        assert!(page.contains("process_resident_memory_bytes"));
+    }
+}

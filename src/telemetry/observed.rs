@@ -1,0 +1,128 @@
+//! A body that reports when it has been sent, or abandoned.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+
+/// What is told of a body once it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The number that an envelope `{"code": …` begins with.
+    pub code: Option<u16>,
+    /// Bytes handed on.
+    pub bytes: u64,
+    /// Whether all of it was handed on.
+    pub complete: bool,
+}
+
+/// Passes a body on frame by frame and calls `then` once, at its end or when it is dropped before.
+pub struct Observed<F: FnOnce(Report)> {
+    body: Body,
+    report: Report,
+    started: bool,
+    then: Option<F>,
+}
+
+impl<F: FnOnce(Report)> Observed<F> {
+    /// Observes `body`.
+    pub fn new(body: Body, then: F) -> Self {
+        Self { body, report: Report::default(), started: false, then: Some(then) }
+    }
+
+    fn finish(&mut self) {
+        if let Some(then) = self.then.take() {
+            then(self.report);
+        }
+    }
+}
+
+impl<F: FnOnce(Report) + Unpin> http_body::Body for Observed<F> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    if !self.started {
+                        self.report.code = envelope_code(data);
+                        self.started = true;
+                    }
+                    self.report.bytes += data.len() as u64;
+                }
+                self.report.complete = self.body.is_end_stream();
+            }
+            Poll::Ready(None) => {
+                self.report.complete = true;
+                self.finish();
+            }
+            Poll::Ready(Some(Err(_))) => self.finish(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<F: FnOnce(Report)> Drop for Observed<F> {
+    fn drop(&mut self) {
+        // An empty body is never polled: it is complete as it is.
+        self.report.complete |= self.body.is_end_stream();
+        self.finish();
+    }
+}
+
+/// The number in a body that begins with `{"code":`, as the upstream's envelopes do.
+fn envelope_code(start: &[u8]) -> Option<u16> {
+    let rest = start.trim_ascii_start().strip_prefix(b"{\"code\":")?;
+    let digits = rest.trim_ascii_start();
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_reports_its_code_and_its_end() {
+        let (told, heard) = channel();
+        let body = Observed::new(Body::from(r#"{"code":422,"msg":"x"}"#), move |report| told.send(report).unwrap());
+        body.collect().await.unwrap();
+        assert_eq!(heard.recv().unwrap(), Report { code: Some(422), bytes: 22, complete: true });
+        assert!(heard.recv().is_err(), "it reports once");
+    }
+
+    #[test]
+    fn an_abandoned_body_reports_too() {
+        let (told, heard) = channel();
+        drop(Observed::new(Body::from("x"), move |report| told.send(report).unwrap()));
+        assert_eq!(heard.recv().unwrap(), Report { code: None, bytes: 0, complete: false });
+    }
+
+    #[test]
+    fn only_envelopes_have_codes() {
+        assert_eq!(envelope_code(b"{\"code\": 200,\"msg\":\"success\"}"), Some(200));
+        assert_eq!(envelope_code(b"{\"success\":true,\"code\":200}"), None);
+        assert_eq!(envelope_code(b"{\"code\":\"x\"}"), None);
+        assert_eq!(envelope_code(b"{\"code\":99999999}"), None);
+    }
+}
