@@ -29,6 +29,13 @@ pub use template::{Found, Path, Scope, Template};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OperationIx(u16);
 
+impl OperationIx {
+    /// Its place in [`Catalogue::operations`].
+    pub fn position(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// Which error, in [`Catalogue::error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ErrorIx(u16);

@@ -23,17 +23,12 @@ use crate::proxy::Upstream;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
 
-/// What the steps need to know.
-pub struct Gateway {
+/// What a [`Gateway`] is built from.
+pub struct Parts {
     /// The operations of the API.
     pub catalogue: Arc<Catalogue>,
-    names: Names,
-    /// By position: ids of operations, for labels.
-    operation_ids: Vec<Arc<str>>,
     /// Real time.
     pub clock: Clock,
-    /// Who may call.
-    pub tenants: RwLock<Arc<Tenants>>,
     /// Whether a key that belongs to no tenant is let through, for the upstream to judge: the open simulator.
     pub open: bool,
     /// What `X-Kiegate-Mode` says.
@@ -48,6 +43,15 @@ pub struct Gateway {
     pub largest_upload: usize,
     /// Whether a path that is no operation goes upstream.
     pub forward_unknown: bool,
+}
+
+/// What the steps need to know.
+pub struct Gateway {
+    parts: Parts,
+    tenants: RwLock<Arc<Tenants>>,
+    names: Names,
+    /// By position: ids of operations, for labels.
+    operation_ids: Vec<Arc<str>>,
 }
 
 /// Labels of what is no operation.
@@ -57,38 +61,14 @@ struct Names {
     other: Arc<str>,
 }
 
-/// What a [`Gateway`] is built from.
-pub struct Parts {
-    /// The operations of the API.
-    pub catalogue: Arc<Catalogue>,
-    /// Real time.
-    pub clock: Clock,
-    /// Who may call.
-    pub tenants: Tenants,
-    /// Whether a key that belongs to no tenant is let through, for the upstream to judge: the open simulator.
-    pub open: bool,
-    /// What `X-Kiegate-Mode` says.
-    pub mode: &'static str,
-    /// What answers.
-    pub upstream: Arc<dyn Upstream>,
-    /// Who is told.
-    pub metrics: Arc<Metrics>,
-    /// The largest JSON body, in bytes.
-    pub largest_json: usize,
-    /// The largest upload, in bytes.
-    pub largest_upload: usize,
-    /// Whether a path that is no operation goes upstream.
-    pub forward_unknown: bool,
-}
-
 impl Gateway {
-    /// Builds it; starts nothing.
+    /// Builds it, without tenants; starts nothing.
     pub fn new(parts: Parts) -> Self {
-        let operation_ids = parts.catalogue.operations().map(|(_, operation)| operation.id.as_str().into()).collect();
+        let operation_ids = parts.catalogue.operations().map(|(_, operation)| operation.id.as_str().into());
         Self {
             names: Names { control: "mock".into(), media: "media".into(), other: "other".into() },
-            operation_ids,
-            tenants: RwLock::new(Arc::new(parts.tenants)),
+            operation_ids: operation_ids.collect(),
+            tenants: RwLock::default(),
             parts,
         }
     }
@@ -110,6 +90,7 @@ pub fn routes(gateway: &Arc<Gateway>, beside: Option<Router>) -> Router {
     // The path of a request of the API, innermost first; what is added last is met first.
     let api = Router::new()
         .fallback(any(send_upstream))
+        .layer(from_fn_with_state(step(gateway), layers::permit)) // what the tenant may do at all
         .layer(from_fn_with_state(step(gateway), layers::bound_body)) // nothing larger than agreed is read on anybody's behalf
         .layer(from_fn_with_state(step(gateway), layers::authenticate)) // key to tenant, or 401
         .with_state(step(gateway));
@@ -131,7 +112,7 @@ async fn send_upstream(
 ) -> Response {
     let call = layers::call_of(&request);
     let waiting = call.upstream_waits();
-    match gateway.upstream.send(request).await {
+    match gateway.parts.upstream.send(request).await {
         Ok(response) => {
             waiting.over();
             response

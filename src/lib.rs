@@ -1,14 +1,25 @@
 //! kiegate: a gateway to the kie.ai API and an offline simulator of it, in one binary.
 //!
-//! In reading order: [`ids`] and [`clock`] are the words that all others share; [`wire`] is how the upstream spells
-//! what more than one module must speak; [`catalogue`] is what is known of the upstream, as data; [`media`] draws
-//! result files; [`sim`] plays the upstream; [`error`] makes HTTP of what goes wrong on our side.
+//! In reading order. The words that all others share: [`ids`], [`clock`], [`wire`] (forms that the upstream
+//! prescribes), [`config`]. What is known of the upstream: [`catalogue`]. The upstream played offline: [`sim`], with
+//! [`media`] to draw its results. The way of a request: [`gateway`], which asks [`tenants`] who calls and hands on to
+//! a [`proxy`]; [`outbound`] opens connections, [`error`] makes HTTP of what goes wrong. Beside it: [`telemetry`],
+//! [`admin`], [`background`]. And what ties it together: [`app`], started by [`cli`].
 
+pub mod admin;
+pub mod app;
 pub mod background;
 pub mod catalogue;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod error;
+pub mod gateway;
 pub mod ids;
 pub mod media;
+pub mod outbound;
+pub mod proxy;
 pub mod sim;
+pub mod telemetry;
+pub mod tenants;
 pub mod wire;

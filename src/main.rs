@@ -1,3 +1,7 @@
-//! The `kiegate` binary.
+//! The `kiegate` binary: see `kiegate::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kiegate::cli::main()
+}

@@ -27,8 +27,11 @@ impl Client {
         tcp.set_connect_timeout(Some(connect_timeout));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let connector =
-            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_all_versions().wrap_connector(tcp);
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
         let mut pool = Pooled::builder(TokioExecutor::new());
         pool.pool_timer(TokioTimer::new()).pool_idle_timeout(idle_timeout);
         Self(pool.build(connector))
@@ -67,7 +70,8 @@ impl Courier for Client {
             if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() {
                 return Err("not an http or https URL".to_owned());
             }
-            let mut request = Request::post(url).body(Body::from(parcel.body)).map_err(|error| error.to_string())?;
+            let mut request =
+                Request::post(url).body(Body::from(parcel.body)).map_err(|error| error.to_string())?;
             *request.headers_mut() = parcel.headers;
             let response = client.send(request).await.map_err(|error| reasons(&error))?;
             Ok(response.status())

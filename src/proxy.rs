@@ -43,7 +43,9 @@ pub enum UpstreamError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Unreachable(_) => Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached"),
+            UpstreamError::Unreachable(_) => {
+                Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
+            }
             UpstreamError::Timeout(_) => Self::new(Reason::UpstreamTimeout, error.to_string()),
         }
     }

@@ -38,7 +38,7 @@ impl Tenants {
             let known = Arc::new(Tenant { id: tenant.id.clone() });
             for key in &tenant.keys {
                 let tenant = Arc::clone(&known);
-                by_hash.insert(*key.hash.bytes(), Key { tenant, expires: key.expires });
+                by_hash.insert(key.hash.0, Key { tenant, expires: key.expires });
             }
         }
         Self { by_hash }

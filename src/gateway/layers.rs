@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName};
-use http::{Extensions, HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 use http_body_util::LengthLimitError;
 use tokio::time::Instant;
 
@@ -71,7 +71,11 @@ pub(super) fn call_of(request: &Request) -> Arc<Call> {
 }
 
 /// Gives the request its id and says which operation it is.
-pub(super) async fn identify(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn identify(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(request.headers()).unwrap_or_else(new_request_id);
     let (operation, class) = operation_of(&gateway, &request);
     let call = Arc::new(Call {
@@ -87,7 +91,7 @@ pub(super) async fn identify(State(gateway): State<Arc<Gateway>>, mut request: R
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
-    response.headers_mut().insert(MODE, HeaderValue::from_static(gateway.mode));
+    response.headers_mut().insert(MODE, HeaderValue::from_static(gateway.parts.mode));
     response
 }
 
@@ -106,10 +110,11 @@ fn new_request_id() -> HeaderValue {
 /// The operation's name in metrics, and its class if it is one of the API.
 fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Class>) {
     let path = request.uri().path();
-    match gateway.catalogue.resolve(request.method(), path) {
-        Resolved::Operation(index) => {
-            (Arc::clone(&gateway.operation_ids[index.position()]), Some(gateway.catalogue.operation(index).class))
-        }
+    match gateway.parts.catalogue.resolve(request.method(), path) {
+        Resolved::Operation(index) => (
+            Arc::clone(&gateway.operation_ids[index.position()]),
+            Some(gateway.parts.catalogue.operation(index).class),
+        ),
         _ if path.starts_with("/_mock/") => (Arc::clone(&gateway.names.control), None),
         _ if path.starts_with("/_media/") => (Arc::clone(&gateway.names.media), None),
         _ => (Arc::clone(&gateway.names.other), None),
@@ -125,16 +130,16 @@ pub(super) async fn record(State(gateway): State<Arc<Gateway>>, request: Request
     let status = response.status().as_u16();
     let refused = response.extensions().get::<Refused>().map(|refused| refused.0);
     if let Some(reason) = refused {
-        gateway.metrics.refused(call.tenant(), reason);
+        gateway.parts.metrics.refused(call.tenant(), reason);
     }
     let (parts, body) = response.into_parts();
     let then = move |report: Report| {
         let took = call.began.elapsed();
         let upstream = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
-        gateway.metrics.request_finished(&Finished {
+        gateway.parts.metrics.request_finished(&Finished {
             tenant: call.tenant(),
             operation: &call.operation,
-            mode: gateway.mode,
+            mode: gateway.parts.mode,
             status,
             code: report.code,
             took,
@@ -158,7 +163,11 @@ pub(super) async fn record(State(gateway): State<Arc<Gateway>>, request: Request
 }
 
 /// Finds the tenant by its key. The key goes on in `Authorization` alone, wherever it came from.
-pub(super) async fn authenticate(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn authenticate(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let key = api_key(request.headers(), request.uri());
     match admit(&gateway, key.as_ref(), &mut request) {
         Ok(()) => next.run(request).await,
@@ -185,9 +194,10 @@ pub(super) async fn authenticate_beside(
 }
 
 fn admit(gateway: &Gateway, key: Option<&Secret>, request: &mut Request) -> Result<(), ApiError> {
-    let tenant = key.and_then(|key| gateway.tenants().authenticate(key, gateway.clock.now()));
-    if tenant.is_none() && !gateway.open {
-        let what = "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
+    let tenant = key.and_then(|key| gateway.tenants().authenticate(key, gateway.parts.clock.now()));
+    if tenant.is_none() && !gateway.parts.open {
+        let what =
+            "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
         return Err(ApiError::new(Reason::Unauthorized, what));
     }
     if let Some(tenant) = tenant {
@@ -218,19 +228,38 @@ fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
     (!key.is_empty()).then(|| Secret::new(key))
 }
 
+/// Refuses what nobody may do here: paths that are no operation, where the gateway does not forward them.
+pub(super) async fn permit(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    if call_of(&request).class.is_none() && !gateway.parts.forward_unknown {
+        let what = "this gateway forwards known operations only (unknown_paths = \"deny\")";
+        return ApiError::new(Reason::Forbidden, what).into_response();
+    }
+    next.run(request).await
+}
+
 /// Refuses bodies above the limit: at once where the length is told, else when too much has come.
-pub(super) async fn bound_body(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+pub(super) async fn bound_body(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let call = call_of(&request);
-    let most = if call.class == Some(Class::Upload) { gateway.largest_upload } else { gateway.largest_json };
+    let most = if call.class == Some(Class::Upload) {
+        gateway.parts.largest_upload
+    } else {
+        gateway.parts.largest_json
+    };
     let too_large = || {
         let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
         ApiError::new(Reason::BodyTooLarge, what).into_response()
     };
-    let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let told =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if told.is_some_and(|told| told > most as u64) {
         return too_large();
     }
-    if told.is_none() && !http_body::Body::is_end_stream(request.body()) && call.class != Some(Class::Upload) {
+    if told.is_none() && !http_body::Body::is_end_stream(request.body()) && call.class != Some(Class::Upload)
+    {
         // A body of unknown length: read it here, so that one that grows too large is refused and not cut off.
         let (parts, body) = request.into_parts();
         return match axum::body::to_bytes(body, most).await {
@@ -251,9 +280,4 @@ fn is_length_limit(error: &axum::Error) -> bool {
         source = cause.source();
     }
     false
-}
-
-/// Whether this gateway forwards paths that are no operation.
-pub(super) fn is_known(extensions: &Extensions) -> bool {
-    extensions.get::<Arc<Call>>().is_some_and(|call| call.class.is_some())
 }

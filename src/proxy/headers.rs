@@ -30,7 +30,8 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Takes out what is between client and gateway alone: the host it called, the keys it sent, wishes for the simulator.
 pub(super) fn strip_private(headers: &mut HeaderMap) {
-    let mock: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-mock-")).cloned().collect();
+    let mock: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-mock-")).cloned().collect();
     mock.iter().chain(&[HOST]).for_each(|name| drop(headers.remove(name)));
     for name in ["x-api-key", "x-goog-api-key", "authorization"] {
         headers.remove(name);

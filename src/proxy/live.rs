@@ -50,7 +50,8 @@ impl Live {
     }
 
     async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let operation = request.extensions().get::<OperationId>().map_or_else(|| "other".into(), |id| Arc::clone(&id.0));
+        let operation =
+            request.extensions().get::<OperationId>().map_or_else(|| "other".into(), |id| Arc::clone(&id.0));
         let uri = self.target(request.uri());
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
@@ -84,9 +85,12 @@ impl Live {
 fn without_key(uri: &Uri) -> PathAndQuery {
     let whole = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let is_key = |pair: &&str| pair.starts_with("key=");
-    let Some(query) = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair))) else { return whole() };
+    let Some(query) = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair))) else {
+        return whole();
+    };
     let rest: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
-    let text = if rest.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), rest.join("&")) };
+    let text =
+        if rest.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), rest.join("&")) };
     text.parse().unwrap_or_else(|_| PathAndQuery::from_static("/"))
 }
 

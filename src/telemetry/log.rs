@@ -28,7 +28,8 @@ pub fn start(config: &Log) {
             registry.with(lines.with_filter(ours)).try_init()
         }
         LogFormat::Json => {
-            let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false);
+            let lines =
+                fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false);
             registry.with(lines.with_filter(ours)).try_init()
         }
     };

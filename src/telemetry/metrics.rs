@@ -220,7 +220,9 @@ impl Observer for Metrics {
                 self.callback_pending.with_label_values(&[owner]).sub(count(callbacks));
             }
             Event::CallbacksPlanned { owner, count } => {
-                self.callback_pending.with_label_values(&[owner]).add(i64::try_from(count).unwrap_or(i64::MAX));
+                self.callback_pending
+                    .with_label_values(&[owner])
+                    .add(i64::try_from(count).unwrap_or(i64::MAX));
             }
             Event::CallbackSent { owner, result, lag } => {
                 self.callbacks.with_label_values(&[owner, "out", result]).inc();

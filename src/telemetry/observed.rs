@@ -105,7 +105,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_reports_its_code_and_its_end() {
         let (told, heard) = channel();
-        let body = Observed::new(Body::from(r#"{"code":422,"msg":"x"}"#), move |report| told.send(report).unwrap());
+        let body =
+            Observed::new(Body::from(r#"{"code":422,"msg":"x"}"#), move |report| told.send(report).unwrap());
         body.collect().await.unwrap();
         assert_eq!(heard.recv().unwrap(), Report { code: Some(422), bytes: 22, complete: true });
         assert!(heard.recv().is_err(), "it reports once");

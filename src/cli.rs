@@ -1,0 +1,182 @@
+//! The command line: from arguments to an exit code. How the work is done is known elsewhere.
+
+mod models;
+mod serve;
+
+use std::io::{self, BufRead as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::catalogue::Source;
+use crate::clock::hex;
+use crate::config::{self, Config};
+use crate::{app, tenants};
+
+/// What a wrong configuration or a start that fails ends with.
+const UNUSABLE: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "kiegate", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM or SIGINT (also what `kiegate` alone does)
+    Serve(ServeArgs),
+    /// Check configuration, secrets and catalogue; exit 0 if all is well, 2 if not
+    Check {
+        #[command(flatten)]
+        layers: Layers,
+    },
+    /// Read a key on stdin and print its hash for the configuration file
+    Hash,
+    /// Print operations, models, prices and outcomes
+    Models {
+        /// Only this family
+        #[arg(long)]
+        family: Option<String>,
+        /// For machines
+        #[arg(long)]
+        json: bool,
+        /// Folder whose files override the catalogue's
+        #[arg(long, value_name = "DIR")]
+        catalog: Option<PathBuf>,
+    },
+    /// Ask a running gateway whether it is ready; exit 0 if so
+    Health {
+        /// Its admin plane
+        #[arg(long, default_value = "http://127.0.0.1:8788", value_name = "URL")]
+        admin: String,
+    },
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: Shell,
+    },
+}
+
+/// Where the configuration comes from, on every command that reads it.
+#[derive(Args, Clone, Default)]
+struct Layers {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Default)]
+struct ServeArgs {
+    #[command(flatten)]
+    layers: Layers,
+    /// Which upstream answers: mock, live, record or replay
+    #[arg(long)]
+    mode: Option<String>,
+    /// Address of the data plane
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Address of the admin plane
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<String>,
+    /// Folder for state that outlives the process
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Folder whose files override the catalogue's
+    #[arg(long, value_name = "DIR")]
+    catalog: Option<String>,
+    /// File that is replayed or written
+    #[arg(long, value_name = "FILE")]
+    recording: Option<String>,
+}
+
+impl ServeArgs {
+    /// The configuration that flags, environment and file make together.
+    fn config(&self) -> Result<Config, config::ConfigError> {
+        let flags = [
+            ("mode", &self.mode),
+            ("listen", &self.listen),
+            ("admin.listen", &self.admin_listen),
+            ("data_dir", &self.data_dir),
+            ("catalog", &self.catalog),
+            ("recording", &self.recording),
+        ];
+        let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+        config::load(self.layers.config.as_deref(), std::env::vars(), flags)
+    }
+}
+
+/// Runs the command line and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Check { layers }) => check(&ServeArgs { layers, ..ServeArgs::default() }),
+        Some(Command::Hash) => hash(),
+        Some(Command::Models { family, json, catalog }) => models::run(family.as_deref(), json, catalog),
+        Some(Command::Health { admin }) => serve::health(&admin),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "kiegate", &mut io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Says on standard error what keeps a command from its work.
+fn complain(what: &dyn std::fmt::Display) -> ExitCode {
+    let text = what.to_string();
+    let _ = writeln!(io::stderr(), "kiegate: {}", text.trim_end());
+    ExitCode::from(UNUSABLE)
+}
+
+fn check(args: &ServeArgs) -> ExitCode {
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error) => return complain(&error),
+    };
+    let catalogue = match app::catalogue(&config) {
+        Ok(catalogue) => catalogue,
+        Err(error) => return complain(&error),
+    };
+    if let Err(problems) = catalogue.check_deeply() {
+        return complain(&app::StartError::Catalogue(problems));
+    }
+    let counts = (catalogue.operations().count(), catalogue.models().count());
+    let _ = writeln!(
+        io::stdout(),
+        "ok: mode {}, {} operations, {} models",
+        config.mode.as_str(),
+        counts.0,
+        counts.1
+    );
+    ExitCode::SUCCESS
+}
+
+fn hash() -> ExitCode {
+    let mut key = String::new();
+    if let Err(error) = io::stdin().lock().read_line(&mut key) {
+        return complain(&format!("cannot read the key: {error}"));
+    }
+    let key = key.trim_end_matches(['\r', '\n']);
+    if key.is_empty() {
+        return complain(
+            &"no key on standard input; write it there, as in: printf %s \"$KEY\" | kiegate hash",
+        );
+    }
+    let _ = writeln!(io::stdout(), "sha256:{}", hex(&tenants::hash(key)));
+    ExitCode::SUCCESS
+}
+
+/// The catalogue that is compiled in, with the files of `folder` over it.
+fn source(folder: Option<PathBuf>) -> Result<Source, app::StartError> {
+    folder.map_or_else(
+        || Ok(Source::embedded()),
+        |folder| Source::with_overrides(&folder).map_err(app::StartError::Catalogue),
+    )
+}

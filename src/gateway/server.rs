@@ -1,0 +1,202 @@
+//! From sockets to requests: the accept loop of a plane, bounds on what a connection may do, graceful shutdown.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures_util::FutureExt;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep};
+use tower::ServiceExt as _;
+
+use crate::background;
+use crate::telemetry::Metrics;
+
+/// What a connection may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The largest request head, in bytes.
+    pub head: usize,
+    /// How long a head may take from its first byte to its last.
+    pub head_timeout: Duration,
+    /// How long a connection may lie idle between requests.
+    pub idle_timeout: Duration,
+}
+
+/// One of the two listeners.
+pub struct Plane {
+    /// `data` or `admin`.
+    pub name: &'static str,
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// What answers.
+    pub routes: Router,
+    /// What connections may do.
+    pub bounds: Bounds,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Serves `plane` until `stop` comes, then lets requests under way end; gives up on them when `grace` has passed.
+pub async fn serve(plane: Plane, stop: impl Future<Output = ()>, grace: Duration) {
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            accepted = plane.listener.accept() => match accepted {
+                Ok((socket, _)) => connect(&plane, socket, &graceful),
+                Err(error) => {
+                    // Out of descriptors, mostly: others will close.
+                    tracing::warn!(plane = plane.name, "cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            },
+            () = &mut stop => break,
+        }
+    }
+    drop(plane.listener);
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(plane = plane.name, "requests were still under way after {grace:?} and are cut off");
+    }
+}
+
+/// Serves one connection in the background.
+fn connect(plane: &Plane, socket: TcpStream, graceful: &GracefulShutdown) {
+    // Failing that, answers are a little late.
+    let _ = socket.set_nodelay(true);
+    let phase = Arc::new(Phase::default());
+    let guarded = GuardedIo::new(socket, plane.bounds.head_timeout, Arc::clone(&phase));
+    let routes = plane.routes.clone();
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        phase.set(Phase::REQUEST);
+        let phase = Arc::clone(&phase);
+        routes.clone().oneshot(request.map(Body::new)).inspect(move |_| phase.set(Phase::IDLE))
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(plane.bounds.head)
+        .header_read_timeout(plane.bounds.idle_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(plane.bounds.head).unwrap_or(u32::MAX))
+        .keep_alive_interval(plane.bounds.idle_timeout);
+    let connection =
+        builder.serve_connection(TokioIo::new(guarded), TowerToHyperService::new(service)).into_owned();
+    let connection = graceful.watch(connection);
+    let counted = plane.metrics.connection(plane.name);
+    let name = plane.name;
+    background::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(plane = name, "connection: {error}");
+        }
+        drop(counted);
+    });
+}
+
+/// What a connection is at, told by the service to the socket under it.
+#[derive(Debug, Default)]
+struct Phase(AtomicU8);
+
+impl Phase {
+    /// Between requests.
+    const IDLE: u8 = 0;
+    /// A head has begun to arrive.
+    const HEAD: u8 = 1;
+    /// A request is being answered.
+    const REQUEST: u8 = 2;
+
+    fn set(&self, phase: u8) {
+        self.0.store(phase, Ordering::Relaxed);
+    }
+
+    fn is(&self, phase: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == phase
+    }
+}
+
+pin_project! {
+    /// A socket that ends when a request's head dawdles. hyper's own timer counts idle time and heads alike, so it
+    /// is set to the longer of the two and this watches the shorter.
+    struct GuardedIo {
+        #[pin]
+        socket: TcpStream,
+        phase: Arc<Phase>,
+        head_timeout: Duration,
+        deadline: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl GuardedIo {
+    fn new(socket: TcpStream, head_timeout: Duration, phase: Arc<Phase>) -> Self {
+        Self { socket, phase, head_timeout, deadline: None }
+    }
+}
+
+impl AsyncRead for GuardedIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = this.socket.poll_read(context, buffer) {
+            if this.phase.is(Phase::IDLE) && buffer.filled().len() > before {
+                this.phase.set(Phase::HEAD);
+            }
+            return Poll::Ready(read);
+        }
+        // A head that came in one piece never gets here, so it costs no timer.
+        if !this.phase.is(Phase::HEAD) {
+            *this.deadline = None;
+            return Poll::Pending;
+        }
+        let timeout = *this.head_timeout;
+        let deadline =
+            this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
+        ready!(deadline.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long")))
+    }
+}
+
+impl AsyncWrite for GuardedIo {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.project().socket.poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().socket.poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().socket.poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().socket.poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
