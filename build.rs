@@ -38,8 +38,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 /// The commit that is built, or `unknown` outside of a checkout.
 fn commit() -> String {
     let git = std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    if Path::new(".git/HEAD").exists() {
-        println!("cargo::rerun-if-changed=.git/HEAD");
+    if Path::new(".git/logs/HEAD").exists() {
+        println!("cargo::rerun-if-changed=.git/logs/HEAD");
     }
     git.ok()
         .filter(|output| output.status.success())

@@ -135,7 +135,9 @@ pub(super) async fn record(State(gateway): State<Arc<Gateway>>, request: Request
     let (parts, body) = response.into_parts();
     let then = move |report: Report| {
         let took = call.began.elapsed();
-        let upstream = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
+        // What is not of the API may wait on purpose; that is no overhead.
+        let waited = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
+        let upstream = if call.class.is_some() { waited } else { took };
         gateway.parts.metrics.request_finished(&Finished {
             tenant: call.tenant(),
             operation: &call.operation,

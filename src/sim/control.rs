@@ -309,7 +309,7 @@ fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, seed: u64, now: Time
         "credits": lineage.task.price,
         "parent": lineage.task.parent.map(|parent| parent.to_string()),
         "input": view.input(),
-        "results": view.files().iter().map(|file| view.url(file)).collect::<Vec<_>>(),
+        "results": if view.ending() == "success" { view.files().iter().map(|file| view.url(file)).collect() } else { Vec::new() },
     })
 }
 

@@ -1,0 +1,155 @@
+//! The control API: what a test can steer and ask.
+
+use serde_json::{Value, json};
+
+use crate::support::World;
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_can_be_frozen_set_sped_up_and_moved() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    let set = json!({"now": "2026-12-24T18:00:00Z", "rate": 0});
+    let shown = acme.put("/_mock/clock", &set).await.expect_status(200).json();
+    assert_eq!(
+        (shown["iso"].as_str().unwrap(), shown["rate"].as_f64()),
+        ("2026-12-24T18:00:00.000Z", Some(0.0))
+    );
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(acme.get("/_mock/clock").await.json()["iso"], "2026-12-24T18:00:00.000Z");
+    acme.put("/_mock/clock", &json!({"rate": 60})).await.expect_status(200);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(acme.get("/_mock/clock").await.json()["iso"], "2026-12-24T18:01:00.000Z");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_does_not_go_back_under_a_task() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    acme.put("/_mock/clock", &json!({"now": 1000})).await.expect_status(200);
+    acme.call("veo.generate", &json!({"prompt": "x"})).await.expect_code(200);
+    let refused = acme.put("/_mock/clock", &json!({"now": 1000})).await.expect_status(200);
+    assert_eq!(refused.json()["now"], 1000, "to where it is, it may go");
+    acme.advance("1s").await;
+    let refused = acme.put("/_mock/clock", &json!({"now": 1000})).await.expect_status(400);
+    assert!(refused.text().contains("/_mock/reset"), "{}", refused.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn advancing_tells_what_happened_in_its_order() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    acme.freeze().await;
+    let hooked = json!({"prompt": "x", "callBackUrl": "https://app.example.com/hook"});
+    let late = acme.with("x-mock-delay", "90s").call("veo.generate", &hooked).await.task_id();
+    let early = acme
+        .with("x-mock-delay", "30s")
+        .wishing("fail:timeout")
+        .call("veo.generate", &json!({"prompt": "x"}))
+        .await
+        .task_id();
+    let events = acme.advance("80s").await;
+    assert_eq!(events.len(), 1);
+    assert_eq!((&events[0]["task"], &events[0]["outcome"]), (&json!(early), &json!("fail:timeout")));
+    let events = acme.until_idle().await;
+    let told: Vec<_> =
+        events.iter().map(|event| (event["type"].as_str().unwrap(), event["task"].clone())).collect();
+    assert_eq!(told, [("task", json!(late)), ("callback", json!(late))]);
+    assert_eq!(events[1]["status"], 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_empties_the_sandbox_and_nothing_else() {
+    let world = World::standard().await;
+    let (acme, zeta) = (world.client("acme"), world.client("zeta"));
+    for client in [&acme, &zeta] {
+        let request = json!({"prompt": "x", "callBackUrl": "https://app.example.com/hook"});
+        client.call("veo.generate", &request).await.expect_code(200);
+    }
+    acme.put("/_mock/settings", &json!({"pace": "instant"})).await;
+    acme.post("/_mock/reset", &json!({})).await.expect_status(200);
+    assert_eq!(acme.get("/_mock/tasks").await.json()["total"], 0);
+    assert!((acme.credits().await - 10_000.0).abs() < 1e-9);
+    assert_eq!(acme.get("/_mock/settings").await.json()["pace"], "fast");
+    assert_eq!(zeta.get("/_mock/tasks").await.json()["total"], 1);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(world.receiver.received().len(), 1, "only zeta's task calls back");
+    let page = world.metrics_page();
+    assert!(page.contains("kiegate_tasks_running{tenant=\"other\"} 0"), "{page}");
+    assert!(page.contains("kiegate_callback_pending{tenant=\"other\"} 0"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_catalogue_names_operations_models_and_outcomes() {
+    let world = World::standard().await;
+    let shown = world.client("acme").get("/_mock/catalog").await.expect_status(200).json();
+    let operations = shown["operations"].as_array().unwrap();
+    let veo = operations.iter().find(|operation| operation["id"] == "veo.generate").unwrap();
+    assert!(
+        veo["fail"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|error| error["id"] == "minor_upload" && error["code"] == 422)
+    );
+    assert!(shown["models"].as_array().unwrap().iter().any(|model| model["model"] == "nano-banana-2"));
+    assert!(shown["outcomes"].as_array().unwrap().contains(&json!("stall")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_are_listed_page_by_page_with_their_plans() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    for _ in 0..5 {
+        acme.call("veo.generate", &json!({"prompt": "x"})).await.expect_code(200);
+    }
+    let first = acme.get("/_mock/tasks?limit=3").await.json();
+    assert_eq!((first["tasks"].as_array().unwrap().len(), &first["next_cursor"]), (3, &json!(3)));
+    let rest = acme.get("/_mock/tasks?limit=3&cursor=3").await.json();
+    assert_eq!((rest["tasks"].as_array().unwrap().len(), &rest["next_cursor"]), (2, &Value::Null));
+    let task = &rest["tasks"][0];
+    assert_eq!(
+        (&task["operation"], &task["model"], &task["credits"]),
+        (&json!("veo.generate"), &json!("veo3_fast"), &json!(60.0))
+    );
+    assert_eq!(task["plan"]["outcome"], "success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn finishing_a_task_ends_it_now_and_calls_back() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    let request = json!({"prompt": "x", "callBackUrl": "https://app.example.com/hook"});
+    let id = acme.call("veo.generate", &request).await.task_id();
+    let finished =
+        acme.post(&format!("/_mock/tasks/{id}/finish"), &json!({})).await.expect_status(200).json();
+    assert_eq!(finished["ended"], true);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(world.receiver.received().len(), 1);
+    let again = acme.post(&format!("/_mock/tasks/{id}/finish"), &json!({"outcome": "fail:timeout"})).await;
+    assert_eq!(again.json()["plan"]["outcome"], "success", "what has ended stays as it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_understood_is_refused_with_a_hint() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    for (path, body, hint) in [
+        ("/_mock/settings", json!({"paec": "instant"}), "unknown setting \\\"paec\\\""),
+        ("/_mock/settings", json!({"pace": "quick"}), "instant"),
+        ("/_mock/clock", json!({"rate": -1}), "rate"),
+        ("/_mock/clock", json!({"now": "tomorrow"}), "2026-11-01T12:00:00Z"),
+        ("/_mock/clock", json!({"speed": 1}), "unknown field"),
+        ("/_mock/credits", json!({"credits": "many"}), "body"),
+        ("/_mock/inbox/a", json!({"answers": []}), "answers"),
+        ("/_mock/inbox/a", json!({"delay": "1y"}), "delay"),
+    ] {
+        let answer = acme.put(path, &body).await.expect_status(400);
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert!(answer.text().contains(hint), "{path}: {}", answer.text());
+    }
+    acme.post("/_mock/clock/advance", &json!({"by": "1"})).await.expect_status(400);
+    acme.post("/_mock/clock/advance", &json!({"by": "1s", "until": "idle"})).await.expect_status(400);
+    acme.get("/_mock/nothing").await.expect_status(404);
+    acme.get("/_mock/reset").await.expect_status(405);
+    world.stranger().get("/_mock/tasks").await.expect_status(401);
+}

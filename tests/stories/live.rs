@@ -1,0 +1,204 @@
+//! The live upstream, played by a second simulator on a real socket.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::routing::any;
+use http::Method;
+use kiegate::app::App;
+use kiegate::config::{Config, Sources};
+use kiegate::outbound::Client;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+fn config(text: &str) -> Config {
+    let environment = vec![("UPSTREAM_KEY_FOR_TEST".to_owned(), "fake-upstream-key".to_owned())];
+    let file = Some(("test.toml".into(), text.to_owned()));
+    Sources { file, environment, flags: Vec::new() }.read().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs `app` until the returned sender is used or dropped.
+fn run(app: App) -> (String, oneshot::Sender<()>) {
+    let base = format!("http://{}", app.data_address());
+    let (stop, stopped) = oneshot::channel::<()>();
+    kiegate::background::spawn(app.run(async {
+        let _ = stopped.await;
+    }));
+    (base, stop)
+}
+
+fn live_config(upstream: &str, more: &str) -> Config {
+    let hash = kiegate::clock::hex(&kiegate::tenants::hash("kg_acme_fake"));
+    config(&format!(
+        r#"
+        mode = "live"
+        listen = "127.0.0.1:0"
+        {more}
+        [admin]
+        listen = "127.0.0.1:0"
+        [upstream]
+        base_url = "{upstream}"
+        upload_url = "{upstream}"
+        response_timeout = "1s"
+        [[upstream.key]]
+        name = "main"
+        secret = "env:UPSTREAM_KEY_FOR_TEST"
+        [[tenant]]
+        id = "acme"
+        keys = ["sha256:{hash}"]
+        "#
+    ))
+}
+
+async fn call(method: Method, url: &str, key: Option<&str>, body: &str) -> (u16, http::HeaderMap, String) {
+    let client = Client::new(Duration::from_secs(5), Duration::from_secs(5));
+    let mut request = Request::builder().method(method).uri(url).header("x-mock-outcome", "stall");
+    if let Some(key) = key {
+        request = request.header("authorization", format!("Bearer {key}"));
+    }
+    let response = client.send(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    (parts.status.as_u16(), parts.headers, String::from_utf8_lossy(&body).into_owned())
+}
+
+/// An upstream that answers with what it was sent.
+async fn echo() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let handler = async |request: Request| {
+        let (parts, body) = request.into_parts();
+        if parts.uri.path() == "/slow" {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let headers: Vec<String> = parts
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        let seen =
+            json!({"code": 200, "uri": parts.uri.to_string(), "headers": headers, "length": body.len()});
+        (http::StatusCode::ACCEPTED, [("x-from-upstream", "yes")], seen.to_string())
+    };
+    kiegate::background::spawn(
+        async move { axum::serve(listener, Router::new().fallback(any(handler))).await },
+    );
+    base
+}
+
+async fn with_gateway<F: Future<Output = ()>>(config: Config, then: impl FnOnce(String) -> F) {
+    let app = App::start(config).await.unwrap();
+    let (base, stop) = run(app);
+    then(base).await;
+    let _ = stop.send(());
+}
+
+#[tokio::test]
+async fn the_key_is_swapped_and_everything_else_passes() {
+    let upstream = echo().await;
+    with_gateway(live_config(&upstream, ""), async |base| {
+        let url = format!("{base}/api/v1/anything?a=1&key=kg_acme_fake&b=2");
+        let (status, headers, body) = call(Method::POST, &url, Some("kg_acme_fake"), "{\"x\":1}").await;
+        assert_eq!((status, headers["x-from-upstream"].to_str().unwrap()), (202, "yes"));
+        assert_eq!(headers["x-kiegate-mode"], "live");
+        let seen: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&seen["uri"], &seen["length"]), (&json!("/api/v1/anything?a=1&b=2"), &json!(7)));
+        let headers = seen["headers"].to_string();
+        assert!(headers.contains("authorization: Bearer fake-upstream-key"), "{headers}");
+        assert!(!headers.contains("kg_acme_fake") && !headers.contains("x-mock"), "{headers}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_large_body_streams_both_ways() {
+    let upstream = echo().await;
+    with_gateway(live_config(&upstream, ""), async |base| {
+        let large = "x".repeat(5 * 1024 * 1024);
+        let (status, _, body) =
+            call(Method::POST, &format!("{base}/api/v1/x"), Some("kg_acme_fake"), &large).await;
+        assert_eq!(status, 202);
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["length"], large.len());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_are_refused_and_nothing_goes_upstream() {
+    let upstream = echo().await;
+    with_gateway(live_config(&upstream, ""), async |base| {
+        for key in [None, Some("guess")] {
+            let (status, headers, body) =
+                call(Method::GET, &format!("{base}/api/v1/chat/credit"), key, "").await;
+            assert_eq!((status, headers["x-kiegate-error"].to_str().unwrap()), (401, "unauthorized"));
+            assert!(headers.get("x-from-upstream").is_none() && body.contains("\"code\":401"), "{body}");
+        }
+        let (status, ..) = call(Method::GET, &format!("{base}/_mock/tasks"), None, "").await;
+        assert_eq!(status, 401, "the simulator is not there");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_gone_or_slow_is_told_as_such() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    with_gateway(live_config(&format!("http://{address}"), ""), async |base| {
+        let (status, headers, body) =
+            call(Method::GET, &format!("{base}/api/v1/chat/credit"), Some("kg_acme_fake"), "").await;
+        assert_eq!((status, headers["x-kiegate-error"].to_str().unwrap()), (502, "upstream_unreachable"));
+        assert!(!body.contains("os error"), "{body}");
+    })
+    .await;
+    let upstream = echo().await;
+    with_gateway(live_config(&upstream, ""), async |base| {
+        let (status, headers, _) = call(Method::GET, &format!("{base}/slow"), Some("kg_acme_fake"), "").await;
+        assert_eq!((status, headers["x-kiegate-error"].to_str().unwrap()), (504, "upstream_timeout"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unknown_paths_can_be_denied() {
+    let upstream = echo().await;
+    with_gateway(live_config(&upstream, "unknown_paths = \"deny\""), async |base| {
+        let (status, headers, _) =
+            call(Method::GET, &format!("{base}/api/v1/else"), Some("kg_acme_fake"), "").await;
+        assert_eq!((status, headers["x-kiegate-error"].to_str().unwrap()), (403, "forbidden"));
+        let (status, ..) =
+            call(Method::GET, &format!("{base}/api/v1/chat/credit"), Some("kg_acme_fake"), "").await;
+        assert_eq!(status, 202);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_before_a_simulator_behaves_like_the_simulator() {
+    let mock = App::start(config(
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[mock]\npace = \"instant\"\n",
+    ))
+    .await
+    .unwrap();
+    let (upstream, stop) = run(mock);
+    with_gateway(live_config(&upstream, ""), async |base| {
+        let key = Some("kg_acme_fake");
+        let request = json!({"prompt": "x"}).to_string();
+        let (_, _, created) = call(Method::POST, &format!("{base}/api/v1/veo/generate"), key, &request).await;
+        let created: Value = serde_json::from_str(&created).unwrap();
+        let id = created["data"]["taskId"].as_str().unwrap();
+        let (_, _, record) =
+            call(Method::GET, &format!("{base}/api/v1/veo/record-info?taskId={id}"), key, "").await;
+        let record: Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["data"]["successFlag"], 1, "{record}: the wish to stall did not travel upstream");
+    })
+    .await;
+    let _ = stop.send(());
+    let _ = Arc::new(());
+}

@@ -1,0 +1,218 @@
+//! Every outcome of every operation, by the name that the catalogue gives it.
+
+use kiegate::catalogue::{Class, OperationIx};
+use serde_json::{Value, json};
+
+use crate::support::{CATALOGUE, Client, World};
+
+/// A request that the operation accepts, made of the examples in its schema.
+async fn acceptable(client: &Client, operation: &str) -> Value {
+    match operation {
+        "runway.extend" | "veo.extend" | "veo.get4k" | "veo.get1080p" => {
+            let base = operation
+                .replace("extend", "generate")
+                .replace("get4k", "generate")
+                .replace("get1080p", "generate");
+            let request = Box::pin(acceptable(client, &base)).await;
+            let id = client.call(&base, &request).await.task_id();
+            client.until_idle().await;
+            json!({"taskId": id, "prompt": "and on it goes", "quality": "720p"})
+        }
+        "jobs.create" => json!({"model": "google/nano-banana", "input": {"prompt": "A paper boat"}}),
+        "gpt4o-image.generate" => json!({"prompt": "A paper boat", "size": "1:1"}),
+        "aleph.generate" => json!({"prompt": "A paper boat", "videoUrl": "https://example.com/in.mp4"}),
+        "runway.generate" => {
+            json!({"prompt": "A paper boat", "duration": 5, "quality": "720p", "aspectRatio": "16:9"})
+        }
+        "veo.generate" => json!({"prompt": "A paper boat"}),
+        _ => json!({"taskId": "unknown", "url": "https://example.com/a.png"}),
+    }
+}
+
+fn makers() -> impl Iterator<Item = (OperationIx, String)> {
+    let makes = CATALOGUE.operations().filter(|(_, operation)| operation.task().is_some());
+    makes.map(|(index, operation)| (index, operation.id.clone()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_failure_ends_in_the_failed_state_with_its_code_and_message() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    let mut tried = 0;
+    for (index, id) in makers() {
+        let request = acceptable(&acme, &id).await;
+        for (_, error) in CATALOGUE.errors_of(index).filter(|(_, error)| error.fails) {
+            acme.put("/_mock/credits", &json!({"credits": 100_000})).await.expect_status(200);
+            let mut request = request.clone();
+            request["callBackUrl"] = json!("https://app.example.com/hook");
+            if id.starts_with("veo.get") {
+                // An upgrade is made once: each try needs a base of its own.
+                request["taskId"] = acceptable(&acme, &id).await["taskId"].clone();
+            }
+            let wish = format!("fail:{}", error.id);
+            acme.wishing(&wish).call(&id, &request).await.expect_status(200);
+            let events = acme.until_idle().await;
+            let ended =
+                events.iter().any(|event| event["type"] == "task" && event["outcome"] == wish.as_str());
+            assert!(ended, "{id} {wish}: {events:?}");
+            if CATALOGUE.operation(index).task().unwrap().callbacks.is_empty() {
+                continue;
+            }
+            let callback = world.receiver.received().pop().unwrap().body;
+            let told =
+                callback["code"] == error.code || callback["data"]["failCode"] == error.code.to_string();
+            assert!(told, "{id} {wish}: {callback}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 60, "{tried}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_has_its_code_and_message() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    for (index, operation) in CATALOGUE.operations() {
+        for (_, error) in CATALOGUE.errors_of(index).filter(|(_, error)| error.refuses) {
+            let answer = acme
+                .wishing(&format!("reject:{}", error.id))
+                .call(&operation.id, &json!({"taskId": "x"}))
+                .await;
+            let body = answer.json();
+            assert_eq!(
+                (answer.status, &body["code"]),
+                (error.http, &json!(error.code)),
+                "{} {}",
+                operation.id,
+                error.id
+            );
+            assert_eq!(body.get("data").is_none(), error.without_data, "{} {}", operation.id, error.id);
+            assert_eq!(body["msg"].is_null(), error.message.is_none());
+        }
+    }
+    assert_eq!(acme.get("/_mock/tasks").await.json()["total"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_can_be_asked_for_by_its_code() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    for code in [401, 402, 404, 408, 422, 429, 433, 451, 455, 500, 501, 505] {
+        let answer = acme.wishing(&format!("reject:{code}")).call("runway.generate", &json!({})).await;
+        answer.expect_status(200).expect_code(code);
+    }
+    let answer = acme.wishing("reject:429").get("/api/v1/chat/credit").await;
+    answer.expect_refusal(429, "Your call frequency is too high. Please try again later.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn http_statuses_can_be_the_real_ones() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    acme.put("/_mock/settings", &json!({"http_status": "real"})).await.expect_status(200);
+    acme.wishing("reject:429").call("runway.generate", &json!({})).await.expect_status(429).expect_code(429);
+    acme.call("runway.generate", &json!({})).await.expect_status(422).expect_code(422);
+    acme.call("jobs.details", &json!({"taskId": "x"})).await.expect_status(422);
+    acme.call("common.credit", &json!({})).await.expect_status(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directive_in_the_prompt_does_what_the_header_does() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    let request =
+        json!({"model": "google/nano-banana", "input": {"prompt": "A boat [[mock:fail:content_policy]]"}});
+    let id = acme.call("jobs.create", &request).await.expect_code(200).task_id();
+    acme.until_idle().await;
+    let record = acme.call("jobs.details", &json!({"taskId": id})).await.json();
+    assert_eq!(record["data"]["failMsg"], "Invalid prompt: prompt contains prohibited content");
+    assert_eq!(record["data"]["failCode"], "422");
+    // The header wins.
+    let id = acme.wishing("success").call("jobs.create", &request).await.task_id();
+    acme.until_idle().await;
+    assert_eq!(acme.call("jobs.details", &json!({"taskId": id})).await.json()["data"]["state"], "success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_task_never_ends_until_somebody_ends_it() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    let mut request = acceptable(&acme, "veo.generate").await;
+    request["callBackUrl"] = json!("https://app.example.com/hook");
+    let id = acme.wishing("stall").call("veo.generate", &request).await.task_id();
+    assert_eq!(acme.until_idle().await.len(), 0);
+    acme.advance("13d").await;
+    let record = acme.call("veo.details", &json!({"taskId": id})).await.json();
+    assert_eq!(record["data"]["successFlag"], 0);
+    acme.post(&format!("/_mock/tasks/{id}/finish"), &json!({"outcome": "fail:video_failed"}))
+        .await
+        .expect_status(200);
+    acme.until_idle().await;
+    assert_eq!(acme.call("veo.details", &json!({"taskId": id})).await.json()["data"]["successFlag"], 3);
+    assert_eq!(world.receiver.received().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_needs_all_that_the_api_asks_for() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    for (request, outcome, flag, fallback) in [
+        (json!({"prompt": "x", "enableFallback": true}), "fail:minor_upload", 1, true),
+        (json!({"prompt": "x", "enableFallback": true}), "fallback:success", 1, true),
+        (json!({"prompt": "x", "enableFallback": true}), "fallback:fail", 3, false),
+        (json!({"prompt": "x", "enableFallback": true}), "fail:timeout", 3, false),
+        (
+            json!({"prompt": "x", "enableFallback": true, "aspect_ratio": "9:16"}),
+            "fail:minor_upload",
+            3,
+            false,
+        ),
+        (json!({"prompt": "x"}), "fail:minor_upload", 3, false),
+        (json!({"prompt": "x"}), "fallback:success", 3, false),
+    ] {
+        let id = acme.wishing(outcome).call("veo.generate", &request).await.task_id();
+        acme.until_idle().await;
+        let record = acme.call("veo.details", &json!({"taskId": id})).await.json()["data"].clone();
+        assert_eq!(
+            (&record["successFlag"], &record["fallbackFlag"]),
+            (&json!(flag), &json!(fallback)),
+            "{request} {outcome}"
+        );
+        if fallback {
+            assert_eq!(record["response"]["resolution"], "1080p");
+            acme.call("veo.get1080p", &json!({"taskId": id}))
+                .await
+                .expect_refusal(422, "record result data is empty.");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_status_can_stand_for_a_broken_gateway() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    let answer = acme.wishing("http:502").call("runway.generate", &json!({})).await.expect_status(502);
+    assert!(answer.header("content-type").starts_with("text/html"), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_that_cannot_be_granted_is_told_so() {
+    let world = World::standard().await;
+    let acme = world.client("acme");
+    let request = acceptable(&acme, "runway.generate").await;
+    let answer =
+        acme.wishing("fail:contnt_policy").call("runway.generate", &request).await.expect_status(400);
+    assert_eq!(answer.header("x-kiegate-error"), "bad_outcome");
+    assert!(answer.text().contains("there are image_info, content_policy"), "{}", answer.text());
+    for wish in ["explode", "reject:999", "fail:invalid_model", "http:1", "fallback:success"] {
+        acme.wishing(wish).call("runway.generate", &request).await.expect_status(400);
+    }
+    acme.with("x-mock-delay", "soon").call("runway.generate", &request).await.expect_status(400);
+    assert_eq!(acme.get("/_mock/tasks").await.json()["total"], 0);
+}
+
+#[test]
+fn every_class_of_operation_is_there() {
+    let has = |class| CATALOGUE.operations().any(|(_, operation)| operation.class == class);
+    assert!([Class::Create, Class::Details, Class::Action, Class::Account].into_iter().all(has));
+}

@@ -1,0 +1,322 @@
+//! What every story needs: a simulator behind a gateway, clients, a receiver of callbacks, and a clock to move.
+//!
+//! Everything runs in this process, without sockets, on tokio's paused time: exact, and as fast as the machine.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Method, Request, StatusCode};
+use kiegate::catalogue::Catalogue;
+use kiegate::clock::{Clock, Timestamp};
+use kiegate::gateway::{self, Gateway};
+use kiegate::ids::{Credits, Secret};
+use kiegate::proxy::Simulated;
+use kiegate::sim::{self, Courier, Parcel, Settings, Sim};
+use kiegate::telemetry::Metrics;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+pub static CATALOGUE: LazyLock<Arc<Catalogue>> =
+    LazyLock::new(|| Arc::new(Catalogue::embedded().expect("the embedded catalogue is sound")));
+
+/// What callbacks are signed with in stories.
+pub const WEBHOOK_KEY: &str = "story-webhook-key";
+
+/// A world that is being described.
+pub struct WorldBuilder {
+    settings: Settings,
+    open: bool,
+    tenants: Vec<kiegate::config::Tenant>,
+}
+
+/// A simulator behind a gateway, and what it called back.
+pub struct World {
+    routes: Router,
+    pub receiver: Receiver,
+    metrics: Arc<Metrics>,
+}
+
+impl World {
+    pub fn new() -> WorldBuilder {
+        WorldBuilder { settings: Settings::default(), open: true, tenants: Vec::new() }
+    }
+
+    pub async fn standard() -> Self {
+        Self::new().start()
+    }
+
+    /// Somebody with that bearer token.
+    pub fn client(&self, token: &str) -> Client {
+        Client { routes: self.routes.clone(), token: Some(token.to_owned()), headers: HeaderMap::new() }
+    }
+
+    /// Somebody without a key.
+    pub fn stranger(&self) -> Client {
+        Client { routes: self.routes.clone(), token: None, headers: HeaderMap::new() }
+    }
+
+    pub fn metrics_page(&self) -> String {
+        String::from_utf8(self.metrics.page().1).unwrap()
+    }
+}
+
+impl WorldBuilder {
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    pub fn closed_but_for(mut self, tenants: Vec<kiegate::config::Tenant>) -> Self {
+        self.open = false;
+        self.tenants = tenants;
+        self
+    }
+
+    pub fn start(self) -> World {
+        let receiver = Receiver::default();
+        let metrics = Arc::new(Metrics::new());
+        let clock = Clock::starting_at(Timestamp::from_millis(1_785_999_477_123));
+        let sim = Sim::new(sim::Parts {
+            catalogue: Arc::clone(&CATALOGUE),
+            clock,
+            settings: self.settings,
+            credits: Credits::whole(10_000),
+            webhook_secret: Some(Secret::new(WEBHOOK_KEY)),
+            public_url: None,
+            courier: Arc::new(receiver.clone()),
+            observer: Arc::clone(&metrics) as Arc<dyn sim::Observer>,
+        });
+        let gateway = Gateway::new(gateway::Parts {
+            catalogue: Arc::clone(&CATALOGUE),
+            clock,
+            open: self.open,
+            mode: "mock",
+            upstream: Arc::new(Simulated(sim.clone())),
+            metrics: Arc::clone(&metrics),
+            largest_json: 64 * 1024,
+            largest_upload: 1024 * 1024,
+            forward_unknown: true,
+        });
+        gateway.set_tenants(kiegate::tenants::Tenants::from_config(&self.tenants));
+        let routes = gateway::routes(&Arc::new(gateway), Some(sim::routes(sim)));
+        World { routes, receiver, metrics }
+    }
+}
+
+/// Takes callbacks in, and answers as it is told to.
+#[derive(Clone, Default)]
+pub struct Receiver(Arc<Mutex<ReceiverState>>);
+
+#[derive(Default)]
+struct ReceiverState {
+    received: Vec<Received>,
+    answers: VecDeque<Result<u16, String>>,
+    delays: Vec<(String, Duration)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub url: String,
+    pub headers: HeaderMap,
+    pub body: Value,
+    pub raw: Bytes,
+}
+
+impl Receiver {
+    /// All callbacks so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.0.lock().unwrap().received.clone()
+    }
+
+    /// What the next callbacks are answered; then 200.
+    pub fn answers(&self, answers: &[u16]) {
+        self.0.lock().unwrap().answers.extend(answers.iter().map(|status| Ok(*status)));
+    }
+
+    /// The next callback fails to connect.
+    pub fn is_down_once(&self) {
+        self.0.lock().unwrap().answers.push_back(Err("connection refused".into()));
+    }
+
+    /// Whatever goes to a URL with `part` in it is answered this much later.
+    pub fn is_slow(&self, part: &str, delay: Duration) {
+        self.0.lock().unwrap().delays.push((part.to_owned(), delay));
+    }
+}
+
+impl Courier for Receiver {
+    fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, Result<StatusCode, String>> {
+        let this = self.clone();
+        async move {
+            let delay = {
+                let mut state = this.0.lock().unwrap();
+                let body = serde_json::from_slice(&parcel.body).unwrap();
+                let delay =
+                    state.delays.iter().find(|(part, _)| parcel.url.contains(part)).map(|(_, delay)| *delay);
+                state.received.push(Received {
+                    url: parcel.url,
+                    headers: parcel.headers,
+                    body,
+                    raw: parcel.body,
+                });
+                delay
+            };
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
+            }
+            let answer = this.0.lock().unwrap().answers.pop_front().unwrap_or(Ok(200));
+            answer.map(|status| StatusCode::from_u16(status).unwrap())
+        }
+        .boxed()
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub raw: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.raw)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {}", String::from_utf8_lossy(&self.raw)))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.raw).into_owned()
+    }
+
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
+    }
+
+    #[track_caller]
+    pub fn expect_status(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+
+    /// The envelope must say this.
+    #[track_caller]
+    pub fn expect_code(self, code: u16) -> Self {
+        assert_eq!(self.json()["code"], code, "{}", self.text());
+        self
+    }
+
+    /// The envelope must be this refusal, over HTTP 200.
+    #[track_caller]
+    pub fn expect_refusal(self, code: u16, message: &str) -> Self {
+        let answer = self.expect_status(200);
+        assert_eq!(answer.json(), json!({"code": code, "msg": message, "data": null}));
+        answer
+    }
+
+    #[track_caller]
+    pub fn task_id(&self) -> String {
+        self.json()["data"]["taskId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no task: {}", self.text()))
+            .to_owned()
+    }
+}
+
+/// Somebody who calls the API.
+#[derive(Clone)]
+pub struct Client {
+    routes: Router,
+    token: Option<String>,
+    headers: HeaderMap,
+}
+
+impl Client {
+    /// The same client with one more header.
+    pub fn with(&self, name: &'static str, value: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.insert(name, value.parse().unwrap());
+        client
+    }
+
+    /// The same client asking for an outcome.
+    pub fn wishing(&self, outcome: &str) -> Self {
+        self.with("x-mock-outcome", outcome)
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
+        let mut request = Request::new(body.into());
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        request.headers_mut().insert("host", "kie.test".parse().unwrap());
+        request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        if let Some(token) = &self.token {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        request.headers_mut().extend(self.headers.clone());
+        let response = self.routes.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let raw = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, raw }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, body.to_string()).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, body.to_string()).await
+    }
+
+    /// Moves the sandbox's clock; gives what happened on the way.
+    pub async fn advance(&self, by: &str) -> Vec<Value> {
+        let answer = self.post("/_mock/clock/advance", &json!({"by": by})).await.expect_status(200);
+        answer.json()["events"].as_array().unwrap().clone()
+    }
+
+    pub async fn until_idle(&self) -> Vec<Value> {
+        let answer = self.post("/_mock/clock/advance", &json!({"until": "idle"})).await.expect_status(200);
+        answer.json()["events"].as_array().unwrap().clone()
+    }
+
+    pub async fn freeze(&self) {
+        self.put("/_mock/clock", &json!({"rate": 0})).await.expect_status(200);
+    }
+
+    /// The task as the control API shows it.
+    pub async fn task(&self, id: &str) -> Value {
+        self.get(&format!("/_mock/tasks/{id}")).await.expect_status(200).json()
+    }
+
+    pub async fn credits(&self) -> f64 {
+        self.get("/_mock/credits").await.json()["credits"].as_f64().unwrap()
+    }
+
+    /// Calls the operation of that id: a body for a POST, a query for a GET.
+    pub async fn call(&self, operation: &str, request: &Value) -> Answer {
+        let index =
+            CATALOGUE.operation_by_id(operation).unwrap_or_else(|| panic!("no operation {operation}"));
+        let operation = CATALOGUE.operation(index);
+        if operation.method == Method::GET {
+            let pairs = request.as_object().into_iter().flatten();
+            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let query = form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(pairs.map(|(name, value)| (name, text(value))))
+                .finish();
+            self.get(&format!("{}?{query}", operation.path)).await
+        } else {
+            self.post(&operation.path, request).await
+        }
+    }
+}
