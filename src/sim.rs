@@ -40,12 +40,11 @@ use crate::catalogue::{Catalogue, ModelChoice, OperationIx};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{Credits, Secret};
 use sandbox::{Finished, Sandbox, World};
-use view::{Setting, View};
 
 /// More sandboxes than this are not kept at once: the one that was used longest ago goes.
 const MOST_SANDBOXES: u64 = 10_000;
 /// A sandbox that nobody uses for so long goes too.
-const SANDBOX_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+const SANDBOX_IDLE: Duration = Duration::from_hours(24);
 
 /// What a simulator is built from.
 pub struct Parts {
@@ -207,11 +206,6 @@ impl Sim {
                 credits: task.price,
             });
         }
-    }
-
-    /// The scope of templates about the task of `lineage`.
-    fn view<'a>(&'a self, setting: &Setting<'a>, lineage: &'a view::Lineage) -> View<'a> {
-        View::new(*setting, lineage)
     }
 }
 

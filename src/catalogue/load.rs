@@ -173,7 +173,9 @@ pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
             .filter_map(|fill| fill.when.as_ref())
             .for_each(|when| check(&operation.id, "fill", when));
         let fallback = operation.task().and_then(|task| task.fallback.as_ref());
-        fallback.iter().for_each(|fallback| check(&operation.id, "fallback", &fallback.allowed_when));
+        if let Some(fallback) = fallback {
+            check(&operation.id, "fallback", &fallback.allowed_when);
+        }
     }
     for model in &catalogue.models {
         check(&model.name, "input", &model.input);
@@ -352,7 +354,7 @@ impl Loader {
             Context { loader: self, file, family: Some(family), operation: raw.operation.clone() };
         context.must_have_source("source", &raw.source);
         let results = context.results(&raw.results);
-        let draws = context.draws(&raw.draws);
+        let draws = draws(&raw.draws);
         let model = Model {
             refusals: context.refusals(&raw.refusals),
             rules: context.rules(raw.rules),
@@ -505,7 +507,7 @@ impl Context<'_> {
             records: raw.records.clone(),
             record: self.template("task.record", &raw.record),
             price: raw.price.as_ref().map(|price| self.price(price)),
-            draws: self.draws(&raw.draws),
+            draws: draws(&raw.draws),
             results: self.results(&raw.results),
             follows: raw.follows.as_ref().map(|follows| self.follows(follows)),
             fallback: raw.fallback.as_ref().map(|fallback| self.fallback(fallback)),
@@ -590,15 +592,6 @@ impl Context<'_> {
 
     fn pick(&mut self, at: &str, raw: &Value) -> Option<Pick> {
         Pick::parse(raw).map_err(|what| self.problem(at, what)).ok()
-    }
-
-    fn draws(&mut self, raw: &BTreeMap<String, RawDraw>) -> Vec<(String, DrawKind)> {
-        let kind = |raw: &RawDraw| match raw {
-            RawDraw::Uuid => DrawKind::Uuid,
-            RawDraw::Integer([low, high]) => DrawKind::Integer(*low, *high),
-            RawDraw::Base64(bytes) => DrawKind::Base64(*bytes),
-        };
-        raw.iter().map(|(name, raw)| (name.clone(), kind(raw))).collect()
     }
 
     fn results(&mut self, raw: &BTreeMap<String, RawResult>) -> Vec<(String, ResultKind)> {
@@ -739,10 +732,21 @@ fn leads_somewhere(path: &[&str], results: &[(String, ResultKind)], draws: &[(St
         ["error", field] => ["code", "message", "record_message"].contains(field),
         ["result", slot, "url" | "urls" | "size"] => results.iter().any(|(name, _)| name == slot),
         ["draw", name] => draws.iter().any(|(drawn, _)| drawn == name),
-        ["model", "result"] | ["state" | "ending" | "fallback"] => true,
-        ["input" | "request" | "parent" | "record", ..] => true,
+        ["model", "result"]
+        | ["state" | "ending" | "fallback"]
+        | ["input" | "request" | "parent" | "record", ..] => true,
         _ => false,
     }
+}
+
+/// The draws of a file's object, in the order of their names.
+fn draws(raw: &BTreeMap<String, RawDraw>) -> Vec<(String, DrawKind)> {
+    let kind = |raw: &RawDraw| match raw {
+        RawDraw::Uuid => DrawKind::Uuid,
+        RawDraw::Integer([low, high]) => DrawKind::Integer(*low, *high),
+        RawDraw::Base64(bytes) => DrawKind::Base64(*bytes),
+    };
+    raw.iter().map(|(name, raw)| (name.clone(), kind(raw))).collect()
 }
 
 fn class(raw: RawClass) -> Class {

@@ -90,13 +90,12 @@ impl Schema {
 
 impl Violation {
     fn of(error: &ValidationError<'_>) -> Self {
-        let field = match error.kind() {
-            ValidationErrorKind::Required { property } => property.as_str().unwrap_or_default().to_owned(),
-            _ => {
-                let path = error.instance_path().to_string();
-                let names = path.split('/').filter(|part| !part.is_empty() && part.parse::<usize>().is_err());
-                names.last().unwrap_or_default().to_owned()
-            }
+        let field = if let ValidationErrorKind::Required { property } = error.kind() {
+            property.as_str().unwrap_or_default().to_owned()
+        } else {
+            let path = error.instance_path().to_string();
+            let mut names = path.split('/').filter(|part| !part.is_empty() && part.parse::<usize>().is_err());
+            names.next_back().unwrap_or_default().to_owned()
         };
         Self { keyword: keyword(error.kind()), field }
     }

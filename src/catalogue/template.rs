@@ -386,6 +386,15 @@ fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("JSON of plain values goes into memory without fail");
 }
 
+/// A scope in which nothing is known: for what has no holes.
+struct Nothing;
+
+impl Scope for Nothing {
+    fn lookup<'a>(&'a self, _: &[Box<str>]) -> Found<'a> {
+        Found::Missing
+    }
+}
+
 impl Piece {
     fn to_text(&self, scope: &dyn Scope) -> String {
         match self {
@@ -411,12 +420,6 @@ impl Node {
         };
         if !foldable {
             return self;
-        }
-        struct Nothing;
-        impl Scope for Nothing {
-            fn lookup<'a>(&'a self, _: &[Box<str>]) -> Found<'a> {
-                Found::Missing
-            }
         }
         let mut json = Vec::new();
         self.render(&Nothing, &mut json);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Ending, Plan};
 use super::sandbox::{Due, Sandbox, SandboxId, Task, TaskKey, World};
-use super::view::{Lineage, Setting};
+use super::view::{Lineage, Setting, View};
 use super::{Event, Shared, Sim, download};
 use crate::catalogue::{CallbackKind, Lifecycle};
 use crate::clock::Timestamp;
@@ -235,7 +235,7 @@ impl Sim {
             origin: &lineage.task.origin,
             request: &Value::Null,
         };
-        let view = self.view(&setting, lineage);
+        let view = View::new(setting, lineage);
         let kind = &view.kind().callbacks[usize::from(due.stage)];
         let body = kind.body.to_json(&view);
         let mut headers = HeaderMap::new();

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use super::outcome::{VOCABULARY, Wish, WishedEnding, parse_duration};
 use super::plan::{Ending, State as TaskState};
 use super::sandbox::{Sandbox, SandboxId, TaskKey, World};
-use super::view::{Lineage, Setting};
+use super::view::{Lineage, Setting, View};
 use super::{Event, Sim, bearer, callback, origin, owner_of};
 use crate::catalogue::ErrorEntry;
 use crate::clock::Timestamp;
@@ -284,7 +284,7 @@ fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, seed: u64, now: Time
         origin: &caller.origin,
         request: &Value::Null,
     };
-    let view = sim.view(&setting, lineage);
+    let view = View::new(setting, lineage);
     let plan = &lineage.task.plan;
     let outcome = match plan.ending() {
         Ending::Success { fallback: false } => "success".to_owned(),

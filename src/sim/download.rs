@@ -134,7 +134,7 @@ impl Sim {
             origin: "",
             request: &Value::Null,
         };
-        let view = self.view(&setting, &lineage);
+        let view = View::new(setting, &lineage);
         let there = matches!(view.state(), State::Ended(Ending::Success { .. })) && !view.expired();
         there.then(|| then(&view, view.files()))
     }

@@ -19,7 +19,7 @@ use super::outcome::{Wish, WishedEnding};
 use super::plan::{Ending, Plan, State, Tempo};
 use super::sandbox::{Sandbox, Task, TaskKey, World, fingerprint};
 use super::settings::{HttpStatus, Settings};
-use super::view::{Lineage, Setting};
+use super::view::{Lineage, Setting, View};
 use super::{Event, Sim, bearer, collect, model_label, origin, owner_of};
 use crate::catalogue::{
     Behaviour, Consequence, ErrorEntry, ErrorIx, Fallback, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
@@ -115,7 +115,7 @@ impl Sim {
     async fn dawdle(&self, settings: &Settings, body: &Bytes) {
         let (shortest, longest) = settings.latency;
         if !longest.is_zero() {
-            let spread = u64::try_from((longest - shortest).as_millis()).unwrap_or(0);
+            let spread = u64::try_from(longest.saturating_sub(shortest).as_millis()).unwrap_or(0);
             let more = Draw::new(&[&settings.seed.to_le_bytes(), b"latency", body]).integer(0, spread);
             tokio::time::sleep(shortest + std::time::Duration::from_millis(more)).await;
         }
@@ -209,7 +209,7 @@ fn error_body(entry: &ErrorEntry, scope: &dyn Scope) -> Vec<u8> {
     format!("{{\"code\":{},\"msg\":{message}{data}}}", entry.code).into_bytes()
 }
 
-impl<'a> Call<'a> {
+impl Call<'_> {
     fn answer(&self) -> Answer {
         if let Some(wanted) = &self.wish.reject {
             return Err(self.wished_refusal(wanted));
@@ -245,7 +245,7 @@ impl<'a> Call<'a> {
 
     /// The body of `template` about the task of `lineage`.
     fn render(&self, template: &Template, lineage: &Lineage, now: Timestamp) -> Vec<u8> {
-        template.to_json(&self.sim.view(&self.setting(now), lineage))
+        template.to_json(&View::new(self.setting(now), lineage))
     }
 
     fn reply(&self, reply: &Reply, lineage: &Lineage, now: Timestamp) -> Answer {
@@ -603,13 +603,8 @@ impl<'a> Call<'a> {
             || "0".to_owned(),
             |index| index.as_str().map_or_else(|| index.to_string(), Into::into),
         );
-        let videos = self
-            .sim
-            .view(&self.setting(now), &base)
-            .files()
-            .iter()
-            .filter(|file| file.slot == "video")
-            .count();
+        let videos =
+            View::new(self.setting(now), &base).files().iter().filter(|file| file.slot == "video").count();
         if index.parse::<usize>().is_ok_and(|index| index >= videos) {
             return Err(upgrade.bad_index.into());
         }

@@ -83,8 +83,14 @@ impl Settings {
                 }
                 "emulate_quota" => value.as_bool().map(|emulate| settings.emulate_quota = emulate),
                 "http_status" => match value.as_str() {
-                    Some("wire") => Some(settings.http_status = HttpStatus::Wire),
-                    Some("real") => Some(settings.http_status = HttpStatus::Real),
+                    Some("wire") => {
+                        let _: () = settings.http_status = HttpStatus::Wire;
+                        Some(())
+                    }
+                    Some("real") => {
+                        let _: () = settings.http_status = HttpStatus::Real;
+                        Some(())
+                    }
                     _ => None,
                 },
                 _ => {
@@ -114,7 +120,7 @@ fn expected(key: &str) -> &'static str {
 fn parse_range(text: &str) -> Option<(Duration, Duration)> {
     let (low, high) = text.split_once("..").unwrap_or((text, text));
     let range = (parse_duration(low)?, parse_duration(high)?);
-    (range.0 <= range.1 && range.1 <= Duration::from_secs(60)).then_some(range)
+    (range.0 <= range.1 && range.1 <= Duration::from_mins(1)).then_some(range)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ const REQUIRED: &str = "This field is required";
 
 #[tokio::test(start_paused = true)]
 async fn no_key_or_a_bad_one_is_the_upstreams_own_refusal() {
-    let world = World::standard().await;
+    let world = World::standard();
     for client in [world.stranger(), world.client(""), world.client("invalid-key")] {
         let answer = client.get("/api/v1/chat/credit").await.expect_status(200);
         assert_eq!(answer.json(), json!({"code": 401, "msg": UNAUTHORIZED}), "no data key");
@@ -24,7 +24,7 @@ async fn no_key_or_a_bad_one_is_the_upstreams_own_refusal() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_paths_and_wrong_methods_are_the_frameworks_answers() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let answer = acme.get("/claude-haiku-4-5/v1/messages").await.expect_status(404);
     let body = answer.json();
@@ -41,8 +41,9 @@ async fn unknown_paths_and_wrong_methods_are_the_frameworks_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn wrong_requests_get_the_contracts_code_and_message() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let runway = |change: Value| {
         let mut request = json!({"prompt": "x", "duration": 5, "quality": "720p", "aspectRatio": "16:9"});
@@ -145,7 +146,7 @@ async fn wrong_requests_get_the_contracts_code_and_message() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_fields_are_ignored_as_the_real_api_does() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let request = json!({"prompt": "x", "model": "veo3", "expandPrompt": true, "metadata": {"a": [1]}});
     acme.call("veo.generate", &request).await.expect_code(200);
@@ -156,7 +157,7 @@ async fn unknown_fields_are_ignored_as_the_real_api_does() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_json_is_refused() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     for body in ["", "{", "{\"prompt\": }", "\u{0}", "[1,2", "{\"a\":1}{\"b\":2}"] {
         let answer = acme.send(Method::POST, "/api/v1/gpt4o-image/generate", body).await;
@@ -170,7 +171,7 @@ async fn what_is_no_json_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_large_is_refused_by_the_gateway() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let large = json!({"prompt": "x".repeat(70_000)}).to_string();
     let answer = acme.send(Method::POST, "/api/v1/veo/generate", large.clone()).await.expect_status(413);
@@ -238,7 +239,7 @@ proptest! {
     fn nonsense_is_answered_with_an_envelope(request in any_json()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let world = World::standard().await;
+            let world = World::standard();
             let acme = world.client("acme");
             for (_, operation) in CATALOGUE.operations().filter(|(_, operation)| operation.method == Method::POST) {
                 let answer = acme.call(&operation.id, &request).await;

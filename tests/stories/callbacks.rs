@@ -18,10 +18,10 @@ async fn create(client: &Client, url: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_callback_comes_by_itself_signed_and_once() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let id = create(&acme, HOOK).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let received = world.receiver.received();
     assert_eq!(received.len(), 1);
     let callback = &received[0];
@@ -36,7 +36,7 @@ async fn a_callback_comes_by_itself_signed_and_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_record_is_final_before_its_callback_leaves() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.put("/_mock/settings", &json!({"pace": "instant"})).await.expect_status(200);
     let id = create(&acme, HOOK).await;
@@ -50,7 +50,7 @@ async fn the_record_is_final_before_its_callback_leaves() {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_address_counts_as_none() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     create(&acme, "").await;
     acme.until_idle().await;
@@ -60,7 +60,7 @@ async fn an_empty_address_counts_as_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_delivery_is_tried_three_more_times_in_virtual_time() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     world.receiver.answers(&[500, 302, 404]);
@@ -89,7 +89,7 @@ async fn a_failed_delivery_is_tried_three_more_times_in_virtual_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_succeeds_later_is_not_repeated() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     world.receiver.answers(&[503, 200]);
     create(&acme, HOOK).await;
@@ -106,9 +106,9 @@ async fn a_delivery_that_succeeds_later_is_not_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_receiver_delays_nobody_and_times_out_after_fifteen_seconds() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
-    world.receiver.is_slow("slow", Duration::from_secs(60));
+    world.receiver.is_slow("slow", Duration::from_mins(1));
     create(&acme, "https://slow.example.com/hook").await;
     create(&acme, "https://fast.example.com/hook").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -129,7 +129,7 @@ async fn a_slow_receiver_delays_nobody_and_times_out_after_fifteen_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn callbacks_go_wrong_as_asked() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     create(&acme.wishing("callback:drop"), HOOK).await;
@@ -153,7 +153,7 @@ async fn callbacks_go_wrong_as_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn the_inbox_receives_checks_and_answers_as_programmed() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     let inbox = acme.get("/_mock/inbox").await.json()["url"].as_str().unwrap().to_owned();
@@ -176,7 +176,7 @@ async fn the_inbox_receives_checks_and_answers_as_programmed() {
 
 #[tokio::test(start_paused = true)]
 async fn one_can_wait_for_the_inbox() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let inbox = acme.get("/_mock/inbox").await.json()["url"].as_str().unwrap().to_owned();
     create(&acme, &format!("{inbox}/a")).await;
@@ -189,7 +189,7 @@ async fn one_can_wait_for_the_inbox() {
 
 #[tokio::test(start_paused = true)]
 async fn many_callbacks_due_at_once_all_leave() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     acme.put("/_mock/credits", &json!({"credits": 1_000_000})).await.expect_status(200);

@@ -54,7 +54,7 @@ async fn tell_all(file: &str) {
 
 /// Plays one story in a world of its own.
 async fn tell(story: &Value) -> Result<(), String> {
-    let world = World::standard().await;
+    let world = World::standard();
     let client = world.client("reader");
     client.freeze().await;
     let mut ids = BTreeMap::new();

@@ -6,7 +6,7 @@ use crate::support::World;
 
 #[tokio::test(start_paused = true)]
 async fn the_clock_can_be_frozen_set_sped_up_and_moved() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let set = json!({"now": "2026-12-24T18:00:00Z", "rate": 0});
     let shown = acme.put("/_mock/clock", &set).await.expect_status(200).json();
@@ -23,7 +23,7 @@ async fn the_clock_can_be_frozen_set_sped_up_and_moved() {
 
 #[tokio::test(start_paused = true)]
 async fn the_clock_does_not_go_back_under_a_task() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.put("/_mock/clock", &json!({"now": 1000})).await.expect_status(200);
     acme.call("veo.generate", &json!({"prompt": "x"})).await.expect_code(200);
@@ -36,7 +36,7 @@ async fn the_clock_does_not_go_back_under_a_task() {
 
 #[tokio::test(start_paused = true)]
 async fn advancing_tells_what_happened_in_its_order() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     let hooked = json!({"prompt": "x", "callBackUrl": "https://app.example.com/hook"});
@@ -59,7 +59,7 @@ async fn advancing_tells_what_happened_in_its_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reset_empties_the_sandbox_and_nothing_else() {
-    let world = World::standard().await;
+    let world = World::standard();
     let (acme, zeta) = (world.client("acme"), world.client("zeta"));
     for client in [&acme, &zeta] {
         let request = json!({"prompt": "x", "callBackUrl": "https://app.example.com/hook"});
@@ -71,7 +71,7 @@ async fn a_reset_empties_the_sandbox_and_nothing_else() {
     assert!((acme.credits().await - 10_000.0).abs() < 1e-9);
     assert_eq!(acme.get("/_mock/settings").await.json()["pace"], "fast");
     assert_eq!(zeta.get("/_mock/tasks").await.json()["total"], 1);
-    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    tokio::time::sleep(std::time::Duration::from_mins(1)).await;
     assert_eq!(world.receiver.received().len(), 1, "only zeta's task calls back");
     let page = world.metrics_page();
     assert!(page.contains("kiegate_tasks_running{tenant=\"other\"} 0"), "{page}");
@@ -80,7 +80,7 @@ async fn a_reset_empties_the_sandbox_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn the_catalogue_names_operations_models_and_outcomes() {
-    let world = World::standard().await;
+    let world = World::standard();
     let shown = world.client("acme").get("/_mock/catalog").await.expect_status(200).json();
     let operations = shown["operations"].as_array().unwrap();
     let veo = operations.iter().find(|operation| operation["id"] == "veo.generate").unwrap();
@@ -97,7 +97,7 @@ async fn the_catalogue_names_operations_models_and_outcomes() {
 
 #[tokio::test(start_paused = true)]
 async fn tasks_are_listed_page_by_page_with_their_plans() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     for _ in 0..5 {
         acme.call("veo.generate", &json!({"prompt": "x"})).await.expect_code(200);
@@ -116,14 +116,14 @@ async fn tasks_are_listed_page_by_page_with_their_plans() {
 
 #[tokio::test(start_paused = true)]
 async fn finishing_a_task_ends_it_now_and_calls_back() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let request = json!({"prompt": "x", "callBackUrl": "https://app.example.com/hook"});
     let id = acme.call("veo.generate", &request).await.task_id();
     let finished =
         acme.post(&format!("/_mock/tasks/{id}/finish"), &json!({})).await.expect_status(200).json();
     assert_eq!(finished["ended"], true);
-    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    tokio::time::sleep(std::time::Duration::from_mins(1)).await;
     assert_eq!(world.receiver.received().len(), 1);
     let again = acme.post(&format!("/_mock/tasks/{id}/finish"), &json!({"outcome": "fail:timeout"})).await;
     assert_eq!(again.json()["plan"]["outcome"], "success", "what has ended stays as it is");
@@ -131,7 +131,7 @@ async fn finishing_a_task_ends_it_now_and_calls_back() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_understood_is_refused_with_a_hint() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     for (path, body, hint) in [
         ("/_mock/settings", json!({"paec": "instant"}), "unknown setting \\\"paec\\\""),

@@ -20,7 +20,7 @@ fn tenant(id: &str, key: &str, expires: Option<i64>) -> config::Tenant {
 #[tokio::test(start_paused = true)]
 async fn a_closed_simulator_knows_its_tenants_only() {
     let long_ago = Some(1_000);
-    let world = World::new()
+    let world = World::build()
         .closed_but_for(vec![tenant("video", "kg_video_fake", None), tenant("old", "kg_old_fake", long_ago)])
         .start();
     world.client("kg_video_fake").get("/api/v1/chat/credit").await.expect_code(200);
@@ -40,7 +40,7 @@ async fn a_closed_simulator_knows_its_tenants_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_may_come_in_four_ways() {
-    let world = World::standard().await;
+    let world = World::standard();
     let id = world.client("acme").call("veo.generate", &json!({"prompt": "x"})).await.task_id();
     let path = format!("/api/v1/veo/record-info?taskId={id}");
     for client in
@@ -54,7 +54,7 @@ async fn a_key_may_come_in_four_ways() {
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_has_a_request_id_and_the_mode() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let answer = acme.with("x-request-id", "my-id-1").get("/api/v1/chat/credit").await;
     assert_eq!((answer.header("x-request-id"), answer.header("x-kiegate-mode")), ("my-id-1", "mock"));
@@ -68,7 +68,7 @@ async fn every_answer_has_a_request_id_and_the_mode() {
 /// A bug once let any text become a label.
 #[tokio::test(start_paused = true)]
 async fn what_a_client_sends_does_not_grow_the_number_of_series() {
-    let world = World::standard().await;
+    let world = World::standard();
     let count =
         || world.metrics_page().lines().filter(|line| line.starts_with("kiegate_requests_total")).count();
     for number in 0..50 {

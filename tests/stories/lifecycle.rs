@@ -14,7 +14,7 @@ async fn state(client: &crate::support::Client, id: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_moves_through_its_states_by_itself() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let id = acme.call("runway.generate", &boat()).await.expect_code(200).task_id();
     let mut seen = vec![];
@@ -30,7 +30,7 @@ async fn a_task_moves_through_its_states_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn instant_pace_is_done_at_once_and_realistic_pace_takes_its_time() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.put("/_mock/settings", &json!({"pace": "instant"})).await.expect_status(200);
     let id = acme.call("runway.generate", &boat()).await.task_id();
@@ -45,7 +45,7 @@ async fn instant_pace_is_done_at_once_and_realistic_pace_takes_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delay_is_kept_to_the_millisecond() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     let slow = acme.with("x-mock-delay", "90s").wishing("fail:nsfw");
@@ -58,7 +58,7 @@ async fn a_delay_is_kept_to_the_millisecond() {
 
 #[tokio::test(start_paused = true)]
 async fn two_keys_never_see_each_other() {
-    let world = World::standard().await;
+    let world = World::standard();
     let (acme, zeta) = (world.client("acme"), world.client("zeta"));
     let id = acme.call("runway.generate", &boat()).await.task_id();
     assert_ne!(id, zeta.call("runway.generate", &boat()).await.task_id());
@@ -71,7 +71,7 @@ async fn two_keys_never_see_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_family_does_not_know_the_tasks_of_another() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let id = acme.call("runway.generate", &boat()).await.task_id();
     acme.call("jobs.details", &json!({"taskId": id})).await.expect_refusal(422, "recordInfo is null");
@@ -81,7 +81,7 @@ async fn a_family_does_not_know_the_tasks_of_another() {
 
 #[tokio::test(start_paused = true)]
 async fn a_create_costs_its_price_and_a_failure_gives_it_back() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.put("/_mock/credits", &json!({"credits": 50.5})).await.expect_status(200);
     acme.wishing("fail:nsfw").call("runway.generate", &boat()).await.expect_code(200);
@@ -102,7 +102,7 @@ async fn a_create_costs_its_price_and_a_failure_gives_it_back() {
 
 #[tokio::test(start_paused = true)]
 async fn prices_follow_model_and_options() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     for (operation, request, price) in [
         ("veo.generate", json!({"prompt": "x"}), 60.0),
@@ -141,7 +141,7 @@ async fn prices_follow_model_and_options() {
 #[tokio::test(start_paused = true)]
 async fn the_same_seed_and_requests_give_the_same_bytes() {
     let run = async |noise: bool| {
-        let world = World::standard().await;
+        let world = World::standard();
         let (acme, other) = (world.client("acme"), world.client("other"));
         acme.put("/_mock/clock", &json!({"now": 1_800_000_000_000_i64, "rate": 0})).await.expect_status(200);
         if noise {
@@ -171,7 +171,7 @@ async fn the_same_seed_and_requests_give_the_same_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn another_seed_gives_other_tasks() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let first = acme.call("runway.generate", &boat()).await.task_id();
     acme.post("/_mock/reset", &json!({})).await.expect_status(200);
@@ -183,7 +183,7 @@ async fn another_seed_gives_other_tasks() {
 
 #[tokio::test(start_paused = true)]
 async fn chance_lets_the_asked_share_of_tasks_fail() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.put("/_mock/settings", &json!({"pace": "instant", "failure_rate": 0.3})).await.expect_status(200);
     let mut failed = 0;
@@ -200,7 +200,7 @@ async fn chance_lets_the_asked_share_of_tasks_fail() {
 
 #[tokio::test(start_paused = true)]
 async fn the_emulated_quota_is_twenty_creates_in_ten_seconds() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     acme.put("/_mock/settings", &json!({"emulate_quota": true})).await.expect_status(200);
@@ -217,7 +217,7 @@ async fn the_emulated_quota_is_twenty_creates_in_ten_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn extensions_chain_and_grow() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let mut id = acme.call("runway.generate", &boat()).await.task_id();
     for seconds in [10, 15] {
@@ -235,7 +235,7 @@ async fn extensions_chain_and_grow() {
 
 #[tokio::test(start_paused = true)]
 async fn tasks_and_callbacks_are_counted() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let mut request = boat();
     request["callBackUrl"] = json!("https://app.example.com/hook");

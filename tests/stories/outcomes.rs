@@ -36,7 +36,7 @@ fn makers() -> impl Iterator<Item = (OperationIx, String)> {
 
 #[tokio::test(start_paused = true)]
 async fn every_failure_ends_in_the_failed_state_with_its_code_and_message() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let mut tried = 0;
     for (index, id) in makers() {
@@ -59,8 +59,7 @@ async fn every_failure_ends_in_the_failed_state_with_its_code_and_message() {
                 continue;
             }
             let callback = world.receiver.received().pop().unwrap().body;
-            let told =
-                callback["code"] == error.code || callback["data"]["failCode"] == error.code.to_string();
+            let told = callback["code"] == error.code || callback["data"]["failCode"] == error.code;
             assert!(told, "{id} {wish}: {callback}");
             tried += 1;
         }
@@ -70,7 +69,7 @@ async fn every_failure_ends_in_the_failed_state_with_its_code_and_message() {
 
 #[tokio::test(start_paused = true)]
 async fn every_refusal_has_its_code_and_message() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     for (index, operation) in CATALOGUE.operations() {
         for (_, error) in CATALOGUE.errors_of(index).filter(|(_, error)| error.refuses) {
@@ -95,7 +94,7 @@ async fn every_refusal_has_its_code_and_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_can_be_asked_for_by_its_code() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     for code in [401, 402, 404, 408, 422, 429, 433, 451, 455, 500, 501, 505] {
         let answer = acme.wishing(&format!("reject:{code}")).call("runway.generate", &json!({})).await;
@@ -107,7 +106,7 @@ async fn a_refusal_can_be_asked_for_by_its_code() {
 
 #[tokio::test(start_paused = true)]
 async fn http_statuses_can_be_the_real_ones() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.put("/_mock/settings", &json!({"http_status": "real"})).await.expect_status(200);
     acme.wishing("reject:429").call("runway.generate", &json!({})).await.expect_status(429).expect_code(429);
@@ -118,7 +117,7 @@ async fn http_statuses_can_be_the_real_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn a_directive_in_the_prompt_does_what_the_header_does() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let request =
         json!({"model": "google/nano-banana", "input": {"prompt": "A boat [[mock:fail:content_policy]]"}});
@@ -135,7 +134,7 @@ async fn a_directive_in_the_prompt_does_what_the_header_does() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_task_never_ends_until_somebody_ends_it() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let mut request = acceptable(&acme, "veo.generate").await;
     request["callBackUrl"] = json!("https://app.example.com/hook");
@@ -154,7 +153,7 @@ async fn a_stalled_task_never_ends_until_somebody_ends_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fallback_needs_all_that_the_api_asks_for() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     for (request, outcome, flag, fallback) in [
         (json!({"prompt": "x", "enableFallback": true}), "fail:minor_upload", 1, true),
@@ -189,7 +188,7 @@ async fn a_fallback_needs_all_that_the_api_asks_for() {
 
 #[tokio::test(start_paused = true)]
 async fn an_http_status_can_stand_for_a_broken_gateway() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let answer = acme.wishing("http:502").call("runway.generate", &json!({})).await.expect_status(502);
     assert!(answer.header("content-type").starts_with("text/html"), "{answer:?}");
@@ -197,7 +196,7 @@ async fn an_http_status_can_stand_for_a_broken_gateway() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wish_that_cannot_be_granted_is_told_so() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let request = acceptable(&acme, "runway.generate").await;
     let answer =

@@ -31,20 +31,20 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Where a box's content begins.
-fn find_box(file: &[u8], name: &[u8; 4]) -> usize {
-    file.windows(4).position(|window| window == name).unwrap_or_else(|| panic!("no {name:?}")) + 4
+fn find_box(file: &[u8], name: [u8; 4]) -> usize {
+    file.windows(4).position(|window| *window == name).unwrap_or_else(|| panic!("no {name:?}")) + 4
 }
 
 /// The length of an MP4 in whole seconds, from its movie header.
 pub(crate) fn mp4_seconds(file: &[u8]) -> u32 {
-    let mvhd = find_box(file, b"mvhd");
+    let mvhd = find_box(file, *b"mvhd");
     assert_eq!(file[mvhd], 0, "version 0");
     be32(file, mvhd + 16) / be32(file, mvhd + 12)
 }
 
 /// Width and height of an MP4's first track.
 fn mp4_size(file: &[u8]) -> (u32, u32) {
-    let tkhd = find_box(file, b"tkhd");
+    let tkhd = find_box(file, *b"tkhd");
     (be32(file, tkhd + 76) >> 16, be32(file, tkhd + 80) >> 16)
 }
 
@@ -62,7 +62,7 @@ fn jpeg_size(file: &[u8]) -> (u32, u32) {
 
 #[tokio::test(start_paused = true)]
 async fn videos_have_the_asked_shape_and_length() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.put("/_mock/credits", &json!({"credits": 100_000})).await;
     let runway = |aspect: &str, duration: Value, quality: &str| json!({"prompt": "x", "duration": duration, "quality": quality, "aspectRatio": aspect});
@@ -104,7 +104,7 @@ async fn videos_have_the_asked_shape_and_length() {
 
 #[tokio::test(start_paused = true)]
 async fn images_have_the_asked_size_format_and_number() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     let market = |model: &str, input: Value| json!({"model": model, "input": input});
     let square = fetch(
@@ -138,7 +138,7 @@ async fn images_have_the_asked_size_format_and_number() {
 
 #[tokio::test(start_paused = true)]
 async fn results_are_there_after_success_and_go_after_two_weeks() {
-    let world = World::standard().await;
+    let world = World::standard();
     let acme = world.client("acme");
     acme.freeze().await;
     let request = json!({"prompt": "x", "duration": 5, "quality": "720p", "aspectRatio": "16:9"});
@@ -167,7 +167,7 @@ async fn results_are_there_after_success_and_go_after_two_weeks() {
 
 #[tokio::test(start_paused = true)]
 async fn a_download_link_works_for_twenty_minutes() {
-    let world = World::standard().await;
+    let world = World::standard();
     let (acme, zeta) = (world.client("acme"), world.client("zeta"));
     acme.freeze().await;
     let id = acme.call("gpt4o-image.generate", &json!({"prompt": "x", "size": "1:1"})).await.task_id();

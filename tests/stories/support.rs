@@ -43,12 +43,12 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> WorldBuilder {
+    pub fn build() -> WorldBuilder {
         WorldBuilder { settings: Settings::default(), open: true, tenants: Vec::new() }
     }
 
-    pub async fn standard() -> Self {
-        Self::new().start()
+    pub fn standard() -> Self {
+        Self::build().start()
     }
 
     /// Somebody with that bearer token.
@@ -67,11 +67,6 @@ impl World {
 }
 
 impl WorldBuilder {
-    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.settings);
-        self
-    }
-
     pub fn closed_but_for(mut self, tenants: Vec<kiegate::config::Tenant>) -> Self {
         self.open = false;
         self.tenants = tenants;

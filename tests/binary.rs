@@ -1,0 +1,331 @@
+//! The real binary: what it prints, how it fails, how it stops; and the README's tour, run as written.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kiegate");
+
+fn kiegate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    kiegate(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A running gateway; killed when dropped.
+struct Server {
+    child: Child,
+    data: u16,
+    admin: u16,
+    banner: String,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts one on ports that the system chooses, and reads from its banner which they are.
+    fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let mut child = kiegate(&["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut banner = String::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            banner.push_str(&line);
+            banner.push('\n');
+            if line.starts_with("Dashboard at") {
+                break;
+            }
+        }
+        let (data, admin) = (
+            port_after(&banner, "mode at http://127.0.0.1:"),
+            port_after(&banner, "Dashboard at http://127.0.0.1:"),
+        );
+        Self { child, data, admin, banner, log, _folder: folder }
+    }
+
+    /// Waits for a condition, 10 s at most.
+    fn wait_until(&self, condition: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < Duration::from_secs(10), "{}", self.logged());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Sends bytes to the data plane and reads until the server closes.
+    fn raw(&self, request: &[u8]) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.data)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let _ = socket.write_all(request);
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.raw(
+            format!(
+                "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\nconnection: close\r\n\r\n"
+            )
+            .as_bytes(),
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The port that stands after `before`.
+fn port_after(banner: &str, before: &str) -> u16 {
+    let rest = banner.split(before).nth(1).unwrap_or_else(|| panic!("no {before} in {banner}"));
+    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+fn health(admin: u16) -> Output {
+    run(&["health", "--admin", &format!("http://127.0.0.1:{admin}")])
+}
+
+#[test]
+fn it_says_where_it_is_and_prints_a_line_that_works() {
+    let server = Server::start(&[]);
+    let line = server.banner.lines().find(|line| line.trim_start().starts_with("curl ")).unwrap().trim();
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(
+        out(&output).starts_with(r#"{"code":200,"msg":"success","data":{"taskId":""#),
+        "{} {}",
+        out(&output),
+        err(&output)
+    );
+    let arrived = server.get("/_mock/inbox/hello?count=1&wait=10");
+    assert!(arrived.contains(r#""signature_valid":true"#), "{arrived}");
+}
+
+/// Every `sh` block of the README, in its order, against a fresh server.
+#[test]
+fn the_tour_of_the_readme_works_as_written() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let mut script = String::from("set -euo pipefail\n");
+    let mut blocks = 0;
+    for block in readme.split("\n```sh\n").skip(1) {
+        script.push_str(block.split("\n```").next().unwrap());
+        script.push('\n');
+        blocks += 1;
+    }
+    assert!(blocks >= 5, "the README has a tour");
+    let server = Server::start(&[]);
+    let script = script.replace("127.0.0.1:8787", &format!("127.0.0.1:{}", server.data));
+    let script = script.replace("127.0.0.1:8788", &format!("127.0.0.1:{}", server.admin));
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("bash").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}\n{}\n{}", script, out(&output), err(&output));
+}
+
+#[test]
+fn it_becomes_ready_and_stops_when_told_to() {
+    let mut server = Server::start(&[]);
+    assert!(health(server.admin).status.success());
+    let page = {
+        let mut socket = TcpStream::connect(("127.0.0.1", server.admin)).unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        socket.read_to_string(&mut page).unwrap();
+        page
+    };
+    assert!(page.contains("kiegate_build_info{") && page.contains("process_cpu_seconds_total"), "{page}");
+    server.signal("-TERM");
+    let status = server.child.wait().unwrap();
+    assert!(status.success(), "{status}: {}", server.logged());
+    let gone = health(server.admin);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(err(&gone).contains("does not answer"), "{}", err(&gone));
+}
+
+#[test]
+fn a_request_under_way_is_answered_before_it_stops() {
+    let mut server = Server::start(&[]);
+    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
+    socket
+        .write_all(
+            b"GET /_mock/inbox/a?count=1&wait=2 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\n\r\n",
+        )
+        .unwrap();
+    thread::sleep(Duration::from_millis(200));
+    server.signal("-TERM");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(r#""complete":false"#), "{answer}");
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_hangup_reloads_the_tenants() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kiegate.toml");
+    let hash = |key: &str| {
+        let mut child = kiegate(&["hash"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("{key}\n").as_bytes()).unwrap();
+        out(&child.wait_with_output().unwrap()).trim().to_owned()
+    };
+    let config =
+        |key: &str| format!("[mock]\nopen = false\n[[tenant]]\nid = \"acme\"\nkeys = [\"{}\"]\n", hash(key));
+    fs::write(&file, config("another-fake-key")).unwrap();
+    let server = Server::start(&["--config", file.to_str().unwrap()]);
+    assert!(server.get("/api/v1/chat/credit").contains("401 Unauthorized"));
+    fs::write(&file, config("demo")).unwrap();
+    server.signal("-HUP");
+    server.wait_until(|| server.get("/api/v1/chat/credit").contains("200 OK"));
+    fs::write(&file, "[mock]\nopn = true\n").unwrap();
+    server.signal("-HUP");
+    server.wait_until(|| server.logged().contains("did you mean"));
+    assert!(server.get("/api/v1/chat/credit").contains("200 OK"), "the old configuration holds");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_place_and_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    fs::write(&file, "mode = \"mock\"\n[mock]\npaec = \"instant\"\nseed = \"x\"\n").unwrap();
+    let name = file.to_str().unwrap();
+    for arguments in [["check", "--config", name], ["serve", "--config", name]] {
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let text = err(&output);
+        assert!(
+            text.contains("wrong.toml:3")
+                && text.contains("mock.paec")
+                && text.contains("did you mean \"pace\""),
+            "{text}"
+        );
+        assert!(text.contains("wrong.toml:4"), "all problems at once: {text}");
+    }
+    let output = run(&["check"]);
+    assert!(output.status.success() && out(&output).starts_with("ok: mode mock"), "{}", err(&output));
+    let output = run(&["serve", "--mode", "replay"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("not available yet"), "{}", err(&output));
+    let output = run(&["check", "--config", "/nowhere/kiegate.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_port_in_use_is_told_as_such() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = run(&["serve", &format!("--listen=127.0.0.1:{port}"), "--admin-listen=127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains(&format!("port {port} is in use")), "{}", err(&output));
+}
+
+#[test]
+fn models_can_be_listed_for_people_and_machines() {
+    let table = out(&run(&["models"]));
+    assert!(
+        table.contains("veo.generate")
+            && table.contains("nano-banana-2")
+            && table.contains("fail:minor_upload"),
+        "{table}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_slice(&run(&["models", "--json", "--family", "jobs"]).stdout).unwrap();
+    assert_eq!(json["operations"].as_array().unwrap().len(), 2);
+    assert!(
+        json["models"].as_array().unwrap().iter().any(|model| model["model"] == "kling-2.6/text-to-video")
+    );
+    let wrong = run(&["models", "--family", "rnway"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(err(&wrong).contains("there are account"), "{}", err(&wrong));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(out(&run(&["completions", shell])).contains("kiegate"));
+    }
+    assert!(out(&run(&["--version"])).starts_with("kiegate 0."));
+}
+
+#[test]
+fn nonsense_on_the_socket_ends_nothing() {
+    let server = Server::start(&[]);
+    let long_head = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "x".repeat(40 * 1024));
+    assert!(server.raw(long_head.as_bytes()).starts_with("HTTP/1.1 431"), "head too large");
+    let large = format!(
+        "POST /api/v1/veo/generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        11 * 1024 * 1024
+    );
+    assert!(server.raw(large.as_bytes()).starts_with("HTTP/1.1 413"), "body too large");
+    for nonsense in [
+        &b"\x00\x01\x02\x03\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /api/v1/veo/generate HTTP/1.1\r\nhost: x\r\ncontent-length: nine\r\n\r\n",
+        b"POST /api/v1/veo/generate HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /%ff%fe?%zz=1&taskId=%00 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET /_media/../../etc/passwd HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    ] {
+        server.raw(nonsense);
+    }
+    // A client that goes away in the middle of its body.
+    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
+    socket.write_all(b"POST /api/v1/veo/generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\ncontent-length: 100\r\n\r\n{").unwrap();
+    drop(socket);
+    assert!(server.get("/api/v1/chat/credit").contains(r#"{"code":200"#));
+    assert!(!server.logged().contains("panicked"), "{}", server.logged());
+}
+
+#[test]
+fn http_2_is_spoken_in_cleartext() {
+    let server = Server::start(&[]);
+    let url = format!("http://127.0.0.1:{}/api/v1/chat/credit", server.data);
+    let output = Command::new("curl")
+        .args([
+            "-s",
+            "--http2-prior-knowledge",
+            "-w",
+            " %{http_version}",
+            "-H",
+            "authorization: Bearer demo",
+            &url,
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(out(&output), r#"{"code":200,"msg":"success","data":10000.0} 2"#, "{}", err(&output));
+}
+
+#[test]
+fn the_example_configurations_are_there() {
+    for file in ["config/kiegate.toml", "config/live.toml", "config/cluster.toml"] {
+        assert!(Path::new(file).exists(), "{file}");
+    }
+    assert!(run(&["check", "--config", "config/kiegate.toml"]).status.success());
+}

@@ -1,0 +1,90 @@
+//! Every file of the catalogue is sound, and what breaks one is told with its place.
+
+use std::fs;
+
+use kiegate::catalogue::{Catalogue, Problem, Resolved, Source};
+
+fn problems(source: &Source) -> String {
+    let lines =
+        |problems: Vec<Problem>| problems.iter().map(|problem| format!("{problem}\n")).collect::<String>();
+    match Catalogue::load(source) {
+        Err(problems) => lines(problems),
+        Ok(catalogue) => catalogue.check_deeply().err().map(lines).unwrap_or_default(),
+    }
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(format!("fixtures/{name}")).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn the_embedded_catalogue_has_no_problems() {
+    assert_eq!(problems(&Source::embedded()), "");
+}
+
+#[test]
+fn every_operation_is_found_by_its_method_and_path() {
+    let catalogue = Catalogue::embedded().unwrap();
+    for (index, operation) in catalogue.operations() {
+        assert_eq!(
+            catalogue.resolve(&operation.method, &operation.path),
+            Resolved::Operation(index),
+            "{}",
+            operation.id
+        );
+        assert_eq!(catalogue.operation_by_id(&operation.id), Some(index));
+    }
+    assert_eq!(catalogue.resolve(&http::Method::GET, "/nope"), Resolved::Unknown);
+}
+
+#[test]
+fn every_model_has_a_duration_a_source_and_an_example_that_fits() {
+    let catalogue = Catalogue::embedded().unwrap();
+    for (_, model) in catalogue.models() {
+        assert!(model.lifecycle.phases.iter().map(|phase| phase.stay.1).sum::<u32>() > 0, "{}", model.name);
+        assert!(!model.source.is_empty() && !model.lifecycle.source.is_empty(), "{}", model.name);
+        assert_eq!(model.input.violation(&model.example), None, "{}", model.name);
+        let price = model.price.as_ref().map(|price| price.of(&model.example));
+        assert_ne!(price, Some(None), "{}: no rate fits the example", model.name);
+    }
+}
+
+#[test]
+fn a_broken_file_is_named_with_line_and_reason() {
+    let runway = text("catalogue/runway.json");
+    for (change, expected) in [
+        (runway.replacen("\"family\"", "\"famly\"", 1), "unknown field `famly`"),
+        (runway.replacen("${task.id}", "${task.idd}", 1), "`${task.idd}` leads nowhere"),
+        (
+            runway.replacen("\"error\": \"invalid_parameters\"", "\"error\": \"invalid_params\"", 1),
+            "there is no error \"invalid_params\" here",
+        ),
+        (
+            runway.replacen("\"lifecycle\": \"video\"", "\"lifecycle\": \"vido\"", 1),
+            "the family has no lifecycle \"vido\"",
+        ),
+        (runway.replacen("| civil}", "| civill}", 1), "unknown filter \"civill\""),
+        (runway.replacen("\"type\": \"object\"", "\"type\": \"objekt\"", 1), "not a valid JSON Schema"),
+        (runway[..runway.len() / 2].to_owned(), "EOF"),
+    ] {
+        assert_ne!(change, runway, "{expected}: nothing was changed");
+        let found = problems(&Source::embedded().with_file("catalogue/runway.json", &change));
+        assert!(found.contains(expected), "{expected}\n{found}");
+        assert!(found.contains("runway"), "{found}");
+    }
+}
+
+#[test]
+fn a_folder_can_add_a_model_and_replace_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models/acme");
+    fs::create_dir_all(&models).unwrap();
+    let model = text("models/google/google-nano-banana.json").replace("google/nano-banana", "acme/image-1");
+    fs::write(models.join("image-1.json"), model).unwrap();
+    let source = Source::with_overrides(folder.path()).unwrap();
+    let catalogue = Catalogue::load(&source).unwrap();
+    let create = catalogue.operation_by_id("jobs.create").unwrap();
+    assert!(catalogue.model_by_name(create, "acme/image-1").is_some());
+    assert!(catalogue.model_by_name(create, "google/nano-banana").is_some());
+    assert!(Source::with_overrides(&folder.path().join("nowhere")).is_err());
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The test command: format, lints, documentation, every test. Exits non-zero if anything fails.
+# What tests need beside Rust is installed from Debian's packages when run as root, or named.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+need() { # need COMMAND PACKAGE
+    command -v "$1" >/dev/null && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing $2"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+    fi
+    command -v "$1" >/dev/null || { echo "the tests need $1: install the package $2" >&2; exit 1; }
+}
+need curl curl
+need ffmpeg ffmpeg
+
+# Outside of the checkout, so that a fresh clone starts from what an earlier one has built.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${HOME:-/tmp}/.cache/kiegate/target}"
+export RUSTDOCFLAGS="${RUSTDOCFLAGS:--Dwarnings}"
+
+echo "== format";        cargo fmt --all --check
+echo "== clippy";        cargo clippy --locked --all-targets --quiet -- -D warnings
+echo "== documentation"; cargo doc --locked --no-deps --document-private-items --quiet
+echo "== tests"
+# Ignored tests need ffmpeg, which is here by now.
+cargo test --locked -- --include-ignored
