@@ -357,7 +357,7 @@ struct Finish {
 async fn finish(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>, body: Bytes) -> Answer {
     let Finish { outcome } = if body.is_empty() { Finish::default() } else { read(&body)? };
     let key = TaskKey::parse(&id).ok_or_else(|| no_task(&id))?;
-    let planned = caller.with_world(&sim, |world, now| {
+    let (planned, withdrawn) = caller.with_world(&sim, |world, now| {
         let old = world.tasks.get(&key).cloned().ok_or_else(|| no_task(&id))?;
         let ending = match &outcome {
             None => Some(old.plan.ending()).filter(|ending| *ending != Ending::Stall),
@@ -366,17 +366,18 @@ async fn finish(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>, 
         let mut revised = (*old).clone();
         revised.plan = old.plan.finished_at(now, ending.unwrap_or(Ending::Success { fallback: false }));
         if revised.plan == old.plan {
-            return Ok(0);
+            return Ok((0, 0));
         }
+        let before = world.due.len();
         world.due.retain(|due| due.0.task != key);
+        let withdrawn = before - world.due.len();
         let planned = callback::plan(world, &sim, key, &revised);
         world.replace(key, revised);
-        Ok(planned)
+        Ok((planned, withdrawn))
     })?;
-    if planned > 0 {
-        let owner = &caller.sandbox.owner;
-        sim.parts().observer.observe(&Event::CallbacksPlanned { owner, count: planned });
-    }
+    let (owner, observer) = (&caller.sandbox.owner, &sim.parts().observer);
+    observer.observe(&Event::CallbacksPlanned { owner, count: planned });
+    observer.observe(&Event::TasksForgotten { owner, running: 0, callbacks: withdrawn });
     // Settles what has just become due, and sends its callback.
     caller.with_world(&sim, |_, _| ());
     sim.drive(&caller.sandbox);

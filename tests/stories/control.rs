@@ -125,6 +125,11 @@ async fn finishing_a_task_ends_it_now_and_calls_back() {
     assert_eq!(finished["ended"], true);
     tokio::time::sleep(std::time::Duration::from_mins(1)).await;
     assert_eq!(world.receiver.received().len(), 1);
+    let page = world.metrics_page();
+    assert!(
+        page.contains("kiegate_callback_pending{tenant=\"other\"} 0"),
+        "planned twice, withdrawn once: {page}"
+    );
     let again = acme.post(&format!("/_mock/tasks/{id}/finish"), &json!({"outcome": "fail:timeout"})).await;
     assert_eq!(again.json()["plan"]["outcome"], "success", "what has ended stays as it is");
 }
