@@ -3,7 +3,7 @@
 //! It is someone else's API: it knows nothing of who shares the gateway, what they may do or how its answers travel.
 //! It knows sandboxes (one for each bearer token), tasks whose whole future is planned when they are made, and the
 //! callbacks that follow from the plans. In reading order: [`plan`] (what happens to a task, pure), `outcome` (what
-//! a test may ask for), `sandbox` (one key's world), `view` and `files` (a task as the catalogue's bodies see it),
+//! a test may ask for), `task` (one task as data), `sandbox` (one key's world), `view` (a task as the catalogue's bodies see it, and its files),
 //! `http` (from request to answer), `callback` (what is due, sent and tried again), `control` (`/_mock`),
 //! `download` (`/_media`).
 //!
@@ -12,13 +12,14 @@
 mod callback;
 mod control;
 mod download;
-mod files;
 mod http;
 mod inbox;
+mod log;
 mod outcome;
 pub mod plan;
 mod sandbox;
 mod settings;
+mod task;
 mod time;
 mod view;
 
@@ -33,8 +34,8 @@ use moka::sync::Cache;
 pub use callback::{Courier, Parcel};
 pub use control::routes;
 pub use plan::Pace;
-pub use sandbox::SandboxId;
 pub use settings::{HttpStatus, Settings};
+pub use task::SandboxId;
 
 use crate::catalogue::{Catalogue, ModelChoice, OperationIx};
 use crate::clock::{Clock, Timestamp};

@@ -13,9 +13,11 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
+use super::log::Attempt;
 use super::plan::{Ending, Plan};
-use super::sandbox::{Due, Sandbox, SandboxId, Task, TaskKey, World};
-use super::view::{Lineage, Setting, View};
+use super::sandbox::{Sandbox, World};
+use super::task::{Due, Lineage, SandboxId, Task, TaskKey};
+use super::view::{Setting, View};
 use super::{Event, Shared, Sim, download};
 use crate::catalogue::{CallbackKind, Lifecycle};
 use crate::clock::Timestamp;
@@ -38,19 +40,6 @@ pub struct Parcel {
 pub trait Courier: Send + Sync + 'static {
     /// Posts a parcel; gives the receiver's status, or what went wrong in words.
     fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, Result<StatusCode, String>>;
-}
-
-/// A callback attempt that was made, for the log.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    due: Due,
-    url: String,
-    headers: HeaderMap,
-    body: Bytes,
-    result: Result<u16, String>,
-    took: Duration,
-    /// `delivered`, `retried`, `dead` or `dropped`.
-    verdict: &'static str,
 }
 
 /// Where work takes no time at all, its callback waits so long in real time: the answer to the create comes first.
@@ -345,57 +334,6 @@ async fn drive(shared: Weak<Shared>, sandbox: Weak<Sandbox>) {
                 let _ = tokio::time::timeout(wait, notified).await;
             }
         }
-    }
-}
-
-impl Attempt {
-    fn outcome(&self) -> (Value, Value) {
-        match &self.result {
-            Ok(status) => (json!(status), Value::Null),
-            Err(error) => (Value::Null, json!(error)),
-        }
-    }
-
-    /// As `/_mock/callbacks` shows it.
-    pub(super) fn to_json(&self) -> Value {
-        let (status, error) = self.outcome();
-        let headers: serde_json::Map<_, _> = self
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
-            .collect();
-        json!({
-            "task": self.due.task.to_string(),
-            "url": self.url,
-            "attempt": self.due.attempt + 1,
-            "at": self.due.at,
-            "headers": headers,
-            "body": serde_json::from_slice::<Value>(&self.body).unwrap_or_default(),
-            "status": status,
-            "error": error,
-            "result": self.verdict,
-            "duplicate": self.due.duplicate,
-            "took_ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
-        })
-    }
-
-    pub(super) fn task(&self) -> TaskKey {
-        self.due.task
-    }
-
-    /// As `advance` lists it.
-    fn to_event(&self) -> Value {
-        let (status, error) = self.outcome();
-        json!({
-            "at": self.due.at,
-            "type": "callback",
-            "task": self.due.task.to_string(),
-            "url": self.url,
-            "attempt": self.due.attempt + 1,
-            "status": status,
-            "error": error,
-            "result": self.verdict,
-        })
     }
 }
 

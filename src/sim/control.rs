@@ -19,8 +19,9 @@ use serde_json::{Map, Value, json};
 
 use super::outcome::{VOCABULARY, Wish, WishedEnding, parse_duration};
 use super::plan::{Ending, State as TaskState};
-use super::sandbox::{Sandbox, SandboxId, TaskKey, World};
-use super::view::{Lineage, Setting, View};
+use super::sandbox::{Sandbox, World};
+use super::task::{Lineage, SandboxId, Task, TaskKey};
+use super::view::{Setting, View};
 use super::{Event, Sim, bearer, callback, origin, owner_of};
 use crate::catalogue::ErrorEntry;
 use crate::clock::Timestamp;
@@ -384,7 +385,7 @@ async fn finish(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>, 
     task(State(sim), caller, Path(id)).await
 }
 
-fn wished_ending(sim: &Sim, task: &super::sandbox::Task, outcome: &str) -> Result<Ending, ProblemDocument> {
+fn wished_ending(sim: &Sim, task: &Task, outcome: &str) -> Result<Ending, ProblemDocument> {
     let mut wish = Wish::default();
     wish.add(outcome).map_err(|what| ProblemDocument::bad_request(format!("outcome: {what}")))?;
     match wish.ending {

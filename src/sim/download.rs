@@ -17,10 +17,11 @@ use moka::sync::Cache;
 use serde_json::Value;
 use sha2::Sha256;
 
+use super::Sim;
 use super::plan::{Ending, State};
-use super::sandbox::{Sandbox, SandboxId, TaskKey};
-use super::view::{Setting, View};
-use super::{Sim, files};
+use super::sandbox::Sandbox;
+use super::task::{SandboxId, TaskKey};
+use super::view::{File, Setting, View};
 use crate::clock::{Timestamp, hex};
 use crate::media;
 
@@ -120,7 +121,7 @@ impl Sim {
         sandbox: &Arc<Sandbox>,
         task: TaskKey,
         now: Timestamp,
-        then: impl FnOnce(&View<'_>, &[files::File]) -> T,
+        then: impl FnOnce(&View<'_>, &[File]) -> T,
     ) -> Option<T> {
         let (lineage, seed) = {
             let world = sandbox.world();

@@ -17,9 +17,10 @@ use serde_json::{Map, Value};
 use super::callback;
 use super::outcome::{Wish, WishedEnding};
 use super::plan::{Ending, Plan, State, Tempo};
-use super::sandbox::{Sandbox, Task, TaskKey, World, fingerprint};
+use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
-use super::view::{Lineage, Setting, View};
+use super::task::{Lineage, Task, TaskKey, fingerprint};
+use super::view::{Setting, View};
 use super::{Event, Sim, bearer, collect, model_label, origin, owner_of};
 use crate::catalogue::{
     Behaviour, Consequence, ErrorEntry, ErrorIx, Fallback, Found, Link, Lookup, ModelChoice, ModelIx, Moment,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::sandbox::Bounded;
+use super::log::Bounded;
 use crate::clock::Timestamp;
 use crate::wire;
 
@@ -20,12 +20,12 @@ const MOST_ARRIVALS: usize = 1000;
 /// All boxes of a sandbox by name.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    boxes: HashMap<String, Box_>,
+    boxes: HashMap<String, Letterbox>,
 }
 
 /// One box: what it answers and what it got.
 #[derive(Debug)]
-struct Box_ {
+struct Letterbox {
     /// Statuses for the next arrivals; the last one stays.
     answers: VecDeque<u16>,
     delay: Duration,
@@ -45,7 +45,7 @@ pub(super) struct Arrival {
     answered: u16,
 }
 
-impl Default for Box_ {
+impl Default for Letterbox {
     fn default() -> Self {
         Self { answers: VecDeque::from([200]), delay: Duration::ZERO, arrivals: Bounded::new(MOST_ARRIVALS) }
     }
@@ -91,7 +91,7 @@ impl Inbox {
         })
     }
 
-    fn open(&mut self, name: &str) -> Option<&mut Box_> {
+    fn open(&mut self, name: &str) -> Option<&mut Letterbox> {
         let room = self.boxes.len() < MOST_BOXES || self.boxes.contains_key(name);
         room.then(|| self.boxes.entry(name.to_owned()).or_default())
     }

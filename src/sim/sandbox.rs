@@ -5,131 +5,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::callback::Attempt;
 use super::inbox::Inbox;
-use super::outcome::CallbackFaults;
-use super::plan::{Ending, Plan, State};
+use super::log::{Attempt, Bounded};
+use super::plan::{Ending, State};
 use super::settings::Settings;
+use super::task::{Due, Lineage, SandboxId, Task, TaskKey};
 use super::time::VirtualClock;
-use super::view::Lineage;
-use crate::catalogue::{Catalogue, Lifecycle, ModelIx, OperationIx, TaskKind};
-use crate::clock::{Timestamp, digest, hex};
+use crate::clock::{Timestamp, digest};
 use crate::ids::Credits;
-
-/// Which sandbox: derived from the bearer token, which it does not give away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SandboxId([u8; 12]);
-
-impl SandboxId {
-    /// The sandbox of `token`.
-    pub fn of(token: &str) -> Self {
-        let digest = digest(&[b"sandbox", token.as_bytes()]);
-        Self(std::array::from_fn(|index| digest[index]))
-    }
-
-    /// Reads what [`fmt::Display`] wrote.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Display for SandboxId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&hex(&self.0))
-    }
-}
-
-/// A task's id: 32 hexadecimal digits on the wire, as recorded from the real API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct TaskKey([u8; 16]);
-
-impl TaskKey {
-    /// The id that belongs to `parts`.
-    pub(super) fn derive(parts: &[&[u8]]) -> Self {
-        let digest = digest(parts);
-        Self(std::array::from_fn(|index| digest[index]))
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Display for TaskKey {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&hex(&self.0))
-    }
-}
-
-fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    if digits.len() != 2 * N {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
-}
-
-/// A simulated task: what was decided when it was created.
-#[derive(Clone, Debug)]
-pub(super) struct Task {
-    pub(super) operation: OperationIx,
-    pub(super) model: Option<ModelIx>,
-    pub(super) plan: Plan,
-    /// The request, completed with defaults, as compact JSON.
-    pub(super) input: Box<str>,
-    /// Where its result links lead in callbacks: the host by which it was created.
-    pub(super) origin: Arc<str>,
-    pub(super) parent: Option<TaskKey>,
-    pub(super) price: Credits,
-    pub(super) callbacks: CallbackFaults,
-}
-
-impl Task {
-    pub(super) fn kind<'c>(&self, catalogue: &'c Catalogue) -> &'c TaskKind {
-        catalogue.operation(self.operation).task().expect("only operations that make tasks are put into one")
-    }
-
-    pub(super) fn lifecycle<'c>(&self, catalogue: &'c Catalogue) -> &'c Lifecycle {
-        let own = self.model.map(|model| &catalogue.model(model).lifecycle);
-        own.or(self.kind(catalogue).lifecycle.as_ref()).expect("load refuses tasks without a lifecycle")
-    }
-}
-
-/// A callback that is to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Due {
-    pub(super) at: Timestamp,
-    pub(super) task: TaskKey,
-    /// Which of the task kind's callbacks.
-    pub(super) stage: u8,
-    /// 0 for the first try.
-    pub(super) attempt: u8,
-    /// The second of a pair that a fault asked for.
-    pub(super) duplicate: bool,
-}
 
 /// A task that came to its end.
 #[derive(Clone, Debug)]
@@ -173,28 +60,6 @@ pub(super) struct World {
 
 /// More tasks than this a sandbox does not keep: the oldest go.
 const MOST_TASKS: usize = 1_000_000;
-
-/// The latest entries of a log, and how many were dropped before them.
-#[derive(Debug)]
-pub(super) struct Bounded<T> {
-    pub(super) entries: VecDeque<Arc<T>>,
-    pub(super) dropped: u64,
-    most: usize,
-}
-
-impl<T> Bounded<T> {
-    pub(super) fn new(most: usize) -> Self {
-        Self { entries: VecDeque::new(), dropped: 0, most }
-    }
-
-    pub(super) fn push(&mut self, entry: T) {
-        if self.entries.len() == self.most {
-            self.entries.pop_front();
-            self.dropped += 1;
-        }
-        self.entries.push_back(Arc::new(entry));
-    }
-}
 
 impl Sandbox {
     pub(super) fn new(
@@ -349,30 +214,10 @@ impl World {
     }
 }
 
-/// A request as the ids and recordings see it: without the address that it wants to be called back at.
-pub(super) fn fingerprint(request: &Value) -> String {
-    let mut request = request.clone();
-    if let Some(members) = request.as_object_mut() {
-        members.shift_remove("callBackUrl");
-    }
-    request.sort_all_objects();
-    request.to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::task::fingerprint;
     use super::*;
-
-    #[test]
-    fn ids_survive_the_wire() {
-        let key = TaskKey::derive(&[b"x"]);
-        assert_eq!(TaskKey::parse(&key.to_string()), Some(key));
-        assert_eq!(TaskKey::parse(&key.to_string().to_uppercase()), None);
-        assert_eq!(TaskKey::parse("task_123"), None);
-        let sandbox = SandboxId::of("demo");
-        assert_eq!(SandboxId::parse(&sandbox.to_string()), Some(sandbox));
-        assert_ne!(sandbox, SandboxId::of("demo2"));
-    }
 
     #[test]
     fn an_id_depends_on_the_request_and_how_often_it_came() {

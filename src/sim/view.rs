@@ -1,27 +1,21 @@
 //! A task as the bodies of the catalogue see it: every name that a template may use, looked up.
 
+mod files;
+
 use std::cell::OnceCell;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::files::{self, File};
+pub(super) use files::File;
+
 use super::plan::{Ending, State};
-use super::sandbox::{SandboxId, Task, TaskKey};
+use super::task::{Lineage, SandboxId, Task, TaskKey};
 use crate::catalogue::{
     Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, ResultKind, Scope, TaskKind, Template,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
-
-/// A task and the tasks it goes on from, taken out of the sandbox so that no lock is held while a body is written.
-#[derive(Clone)]
-pub(super) struct Lineage {
-    pub(super) key: TaskKey,
-    pub(super) task: Arc<Task>,
-    pub(super) parent: Option<Box<Lineage>>,
-}
 
 /// What every body needs to know beside the task.
 #[derive(Clone, Copy)]

@@ -4,30 +4,30 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::plan::{Ending, State};
-use super::view::View;
+use super::super::plan::{Ending, State};
+use super::View;
 use crate::catalogue::{Found, Pick, ResultKind, Scope, Size};
 use crate::media::{Format, Spec};
 
 /// A file that a task makes.
 #[derive(Debug, Clone)]
-pub(super) struct File {
+pub(in crate::sim) struct File {
     /// The name that the catalogue gives to files of this kind: `video`, `cover`.
-    pub(super) slot: String,
+    pub(in crate::sim) slot: String,
     /// The last part of its address.
-    pub(super) name: String,
-    pub(super) format: Format,
-    pub(super) width: u32,
-    pub(super) height: u32,
-    pub(super) duration: Duration,
-    pub(super) audio: bool,
+    pub(in crate::sim) name: String,
+    pub(in crate::sim) format: Format,
+    pub(in crate::sim) width: u32,
+    pub(in crate::sim) height: u32,
+    pub(in crate::sim) duration: Duration,
+    pub(in crate::sim) audio: bool,
 }
 
 /// More files than this no task makes, whatever its request says.
 const MOST_FILES: u32 = 64;
 
 /// All files of the task behind `view`.
-pub(super) fn of(view: &View<'_>) -> Vec<File> {
+pub(in crate::sim) fn of(view: &View<'_>) -> Vec<File> {
     view.results().iter().flat_map(|(slot, kind)| of_kind(view, slot, kind)).collect()
 }
 
@@ -128,7 +128,7 @@ fn even(side: f64) -> u32 {
 
 impl File {
     /// What to draw for it.
-    pub(super) fn spec(&self, view: &View<'_>) -> Spec {
+    pub(in crate::sim) fn spec(&self, view: &View<'_>) -> Spec {
         let prompt = view.model_input().get("prompt").and_then(Value::as_str).unwrap_or_default();
         let mut seed = view.draw(&self.name);
         Spec {

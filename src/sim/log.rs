@@ -1,0 +1,97 @@
+//! What a sandbox remembers of what happened, bounded: callback attempts, arrivals in its inbox.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::task::{Due, TaskKey};
+
+/// The latest entries of a log, and how many were dropped before them.
+#[derive(Debug)]
+pub(super) struct Bounded<T> {
+    pub(super) entries: VecDeque<Arc<T>>,
+    pub(super) dropped: u64,
+    most: usize,
+}
+
+impl<T> Bounded<T> {
+    pub(super) fn new(most: usize) -> Self {
+        Self { entries: VecDeque::new(), dropped: 0, most }
+    }
+
+    pub(super) fn push(&mut self, entry: T) {
+        if self.entries.len() == self.most {
+            self.entries.pop_front();
+            self.dropped += 1;
+        }
+        self.entries.push_back(Arc::new(entry));
+    }
+}
+
+/// A callback attempt that was made, for the log.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) due: Due,
+    pub(super) url: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) result: Result<u16, String>,
+    pub(super) took: Duration,
+    /// `delivered`, `retried`, `dead` or `dropped`.
+    pub(super) verdict: &'static str,
+}
+
+impl Attempt {
+    fn outcome(&self) -> (Value, Value) {
+        match &self.result {
+            Ok(status) => (json!(status), Value::Null),
+            Err(error) => (Value::Null, json!(error)),
+        }
+    }
+
+    /// As `/_mock/callbacks` shows it.
+    pub(super) fn to_json(&self) -> Value {
+        let (status, error) = self.outcome();
+        let headers: serde_json::Map<_, _> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
+            .collect();
+        json!({
+            "task": self.due.task.to_string(),
+            "url": self.url,
+            "attempt": self.due.attempt + 1,
+            "at": self.due.at,
+            "headers": headers,
+            "body": serde_json::from_slice::<Value>(&self.body).unwrap_or_default(),
+            "status": status,
+            "error": error,
+            "result": self.verdict,
+            "duplicate": self.due.duplicate,
+            "took_ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    pub(super) fn task(&self) -> TaskKey {
+        self.due.task
+    }
+
+    /// As `advance` lists it.
+    pub(super) fn to_event(&self) -> Value {
+        let (status, error) = self.outcome();
+        json!({
+            "at": self.due.at,
+            "type": "callback",
+            "task": self.due.task.to_string(),
+            "url": self.url,
+            "attempt": self.due.attempt + 1,
+            "status": status,
+            "error": error,
+            "result": self.verdict,
+        })
+    }
+}

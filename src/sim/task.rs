@@ -1,0 +1,155 @@
+//! A simulated task as plain data: its id, what was decided of it, which callback is due.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::outcome::CallbackFaults;
+use super::plan::Plan;
+use crate::catalogue::{Catalogue, Lifecycle, ModelIx, OperationIx, TaskKind};
+use crate::clock::{Timestamp, digest, hex};
+use crate::ids::Credits;
+
+/// Which sandbox: derived from the bearer token, which it does not give away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SandboxId([u8; 12]);
+
+impl SandboxId {
+    /// The sandbox of `token`.
+    pub fn of(token: &str) -> Self {
+        let digest = digest(&[b"sandbox", token.as_bytes()]);
+        Self(std::array::from_fn(|index| digest[index]))
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        parse_hex(text).map(Self)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SandboxId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&hex(&self.0))
+    }
+}
+
+/// A task's id: 32 hexadecimal digits on the wire, as recorded from the real API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct TaskKey([u8; 16]);
+
+impl TaskKey {
+    /// The id that belongs to `parts`.
+    pub(super) fn derive(parts: &[&[u8]]) -> Self {
+        let digest = digest(parts);
+        Self(std::array::from_fn(|index| digest[index]))
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        parse_hex(text).map(Self)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&hex(&self.0))
+    }
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// A simulated task: what was decided when it was created.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    pub(super) operation: OperationIx,
+    pub(super) model: Option<ModelIx>,
+    pub(super) plan: Plan,
+    /// The request, completed with defaults, as compact JSON.
+    pub(super) input: Box<str>,
+    /// Where its result links lead in callbacks: the host by which it was created.
+    pub(super) origin: Arc<str>,
+    pub(super) parent: Option<TaskKey>,
+    pub(super) price: Credits,
+    pub(super) callbacks: CallbackFaults,
+}
+
+impl Task {
+    pub(super) fn kind<'c>(&self, catalogue: &'c Catalogue) -> &'c TaskKind {
+        catalogue.operation(self.operation).task().expect("only operations that make tasks are put into one")
+    }
+
+    pub(super) fn lifecycle<'c>(&self, catalogue: &'c Catalogue) -> &'c Lifecycle {
+        let own = self.model.map(|model| &catalogue.model(model).lifecycle);
+        own.or(self.kind(catalogue).lifecycle.as_ref()).expect("load refuses tasks without a lifecycle")
+    }
+}
+
+/// A callback that is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    pub(super) at: Timestamp,
+    pub(super) task: TaskKey,
+    /// Which of the task kind's callbacks.
+    pub(super) stage: u8,
+    /// 0 for the first try.
+    pub(super) attempt: u8,
+    /// The second of a pair that a fault asked for.
+    pub(super) duplicate: bool,
+}
+
+/// A task and the tasks it goes on from, taken out of the sandbox so that no lock is held while a body is written.
+#[derive(Clone)]
+pub(super) struct Lineage {
+    pub(super) key: TaskKey,
+    pub(super) task: Arc<Task>,
+    pub(super) parent: Option<Box<Lineage>>,
+}
+
+/// A request as the ids and recordings see it: without the address that it wants to be called back at.
+pub(super) fn fingerprint(request: &Value) -> String {
+    let mut request = request.clone();
+    if let Some(members) = request.as_object_mut() {
+        members.shift_remove("callBackUrl");
+    }
+    request.sort_all_objects();
+    request.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_the_wire() {
+        let key = TaskKey::derive(&[b"x"]);
+        assert_eq!(TaskKey::parse(&key.to_string()), Some(key));
+        assert_eq!(TaskKey::parse(&key.to_string().to_uppercase()), None);
+        assert_eq!(TaskKey::parse("task_123"), None);
+        let sandbox = SandboxId::of("demo");
+        assert_eq!(SandboxId::parse(&sandbox.to_string()), Some(sandbox));
+        assert_ne!(sandbox, SandboxId::of("demo2"));
+    }
+}
