@@ -67,8 +67,13 @@ impl Server {
 
     /// Waits for a condition, 10 s at most.
     fn wait_until(&self, condition: impl Fn() -> bool) {
-        let tries = std::iter::repeat_with(|| thread::sleep(Duration::from_millis(5))).take(2000);
-        assert!(condition() || tries.map(|()| condition()).any(|holds| holds), "{}", self.logged());
+        for _ in 0..2000 {
+            if condition() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it did not come about within 10 s: {}", self.logged());
     }
 
     fn logged(&self) -> String {
