@@ -115,6 +115,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             largest_json: size(config.server.json_body),
             largest_upload: size(config.server.upload),
+            body_timeout: config.server.idle_timeout,
             forward_unknown: config.mode == Mode::Mock || config.unknown_paths == UnknownPaths::Forward,
         }));
         gateway.set_tenants(Tenants::from_config(&config.tenants));

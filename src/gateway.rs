@@ -7,6 +7,7 @@ mod layers;
 mod server;
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub largest_json: usize,
     /// The largest upload, in bytes.
     pub largest_upload: usize,
+    /// How long a body may stop coming.
+    pub body_timeout: Duration,
     /// Whether a path that is no operation goes upstream.
     pub forward_unknown: bool,
 }

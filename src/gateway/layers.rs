@@ -8,12 +8,14 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName};
-use http::{HeaderMap, HeaderValue, Uri};
-use http_body_util::LengthLimitError;
+use http::header::{AUTHORIZATION, CONNECTION, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
+use tower_http::timeout::TimeoutBody;
 
-use super::Gateway;
+use super::{Gateway, Parts};
 use crate::catalogue::{Class, Resolved};
 use crate::clock::hex;
 use crate::error::{ApiError, Reason, Refused};
@@ -239,47 +241,35 @@ pub(super) async fn permit(State(gateway): State<Arc<Gateway>>, request: Request
     next.run(request).await
 }
 
-/// Refuses bodies above the limit: at once where the length is told, else when too much has come.
+/// Refuses bodies above the limit, and gives up on those that stop coming. A body of the API's own JSON is read here,
+/// so that one that grows too large is refused and not cut off; anything else streams through.
 pub(super) async fn bound_body(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let call = call_of(&request);
-    let most = if call.class == Some(Class::Upload) {
-        gateway.parts.largest_upload
-    } else {
-        gateway.parts.largest_json
-    };
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let class = call_of(&request).class;
+    let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
+    let most = if class == Some(Class::Upload) { largest_upload } else { largest_json };
     let too_large = || {
         let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
         ApiError::new(Reason::BodyTooLarge, what).into_response()
     };
-    let told =
-        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if told.is_some_and(|told| told > most as u64) {
+    if request.body().size_hint().lower() > most as u64 {
         return too_large();
     }
-    if told.is_none() && !http_body::Body::is_end_stream(request.body()) && call.class != Some(Class::Upload)
-    {
-        // A body of unknown length: read it here, so that one that grows too large is refused and not cut off.
-        let (parts, body) = request.into_parts();
-        return match axum::body::to_bytes(body, most).await {
-            Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-            Err(error) if is_length_limit(&error) => too_large(),
-            Err(_) => http::StatusCode::BAD_REQUEST.into_response(),
-        };
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(TimeoutBody::new(body_timeout, body), most);
+    if matches!(class, None | Some(Class::Upload)) {
+        return next.run(Request::from_parts(parts, Body::new(body))).await;
     }
-    next.run(request).await
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.is::<LengthLimitError>() {
-            return true;
-        }
-        source = cause.source();
+    match body.collect().await {
+        Ok(body) => next.run(Request::from_parts(parts, Body::from(body.to_bytes()))).await,
+        Err(error) if error.is::<LengthLimitError>() => too_large(),
+        // Nobody waits for this answer, or nobody keeps to the rules: it closes the connection either way.
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, [(CONNECTION, "close")]).into_response(),
     }
-    false
 }

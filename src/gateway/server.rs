@@ -78,7 +78,7 @@ fn connect(plane: &Plane, socket: TcpStream, graceful: &GracefulShutdown) {
     // Failing that, answers are a little late.
     let _ = socket.set_nodelay(true);
     let phase = Arc::new(Phase::default());
-    let guarded = GuardedIo::new(socket, plane.bounds.head_timeout, Arc::clone(&phase));
+    let guarded = GuardedIo::new(socket, plane.bounds, Arc::clone(&phase));
     let routes = plane.routes.clone();
     let service = tower::service_fn(move |request: Request<Incoming>| {
         phase.set(Phase::REQUEST);
@@ -114,12 +114,14 @@ fn connect(plane: &Plane, socket: TcpStream, graceful: &GracefulShutdown) {
 struct Phase(AtomicU8);
 
 impl Phase {
+    /// Nothing has come yet.
+    const FRESH: u8 = 0;
     /// Between requests.
-    const IDLE: u8 = 0;
+    const IDLE: u8 = 1;
     /// A head has begun to arrive.
-    const HEAD: u8 = 1;
+    const HEAD: u8 = 2;
     /// A request is being answered.
-    const REQUEST: u8 = 2;
+    const REQUEST: u8 = 3;
 
     fn set(&self, phase: u8) {
         self.0.store(phase, Ordering::Relaxed);
@@ -131,20 +133,22 @@ impl Phase {
 }
 
 pin_project! {
-    /// A socket that ends when a request's head dawdles. hyper's own timer counts idle time and heads alike, so it
-    /// is set to the longer of the two and this watches the shorter.
+    /// A socket that ends when nothing comes, or when a request's head dawdles. hyper's own timer starts after the
+    /// first byte and counts idle time and heads alike, so it is set to the idle time and this watches the rest.
     struct GuardedIo {
         #[pin]
         socket: TcpStream,
         phase: Arc<Phase>,
         head_timeout: Duration,
+        idle_timeout: Duration,
         deadline: Option<Pin<Box<Sleep>>>,
     }
 }
 
 impl GuardedIo {
-    fn new(socket: TcpStream, head_timeout: Duration, phase: Arc<Phase>) -> Self {
-        Self { socket, phase, head_timeout, deadline: None }
+    fn new(socket: TcpStream, bounds: Bounds, phase: Arc<Phase>) -> Self {
+        let Bounds { head_timeout, idle_timeout, .. } = bounds;
+        Self { socket, phase, head_timeout, idle_timeout, deadline: None }
     }
 }
 
@@ -156,22 +160,26 @@ impl AsyncRead for GuardedIo {
     ) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buffer.filled().len();
+        let waits = this.phase.is(Phase::FRESH) || this.phase.is(Phase::IDLE);
         if let Poll::Ready(read) = this.socket.poll_read(context, buffer) {
-            if this.phase.is(Phase::IDLE) && buffer.filled().len() > before {
+            if waits && buffer.filled().len() > before {
                 this.phase.set(Phase::HEAD);
+                *this.deadline = None;
             }
             return Poll::Ready(read);
         }
-        // A head that came in one piece never gets here, so it costs no timer.
-        if !this.phase.is(Phase::HEAD) {
-            *this.deadline = None;
-            return Poll::Pending;
-        }
-        let timeout = *this.head_timeout;
-        let deadline =
-            this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
-        ready!(deadline.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long")))
+        // A head that comes at once and in one piece never gets here, so it costs no timer.
+        let patience = match this.phase.0.load(Ordering::Relaxed) {
+            Phase::FRESH => *this.idle_timeout,
+            Phase::HEAD => *this.head_timeout,
+            _ => {
+                *this.deadline = None;
+                return Poll::Pending;
+            }
+        };
+        let start = || Box::pin(tokio::time::sleep_until(Instant::now() + patience));
+        ready!(this.deadline.get_or_insert_with(start).as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came in time")))
     }
 }
 

@@ -185,6 +185,15 @@ async fn a_body_that_is_too_large_is_refused_by_the_gateway() {
     assert!(page.contains(r#"kiegate_refusals_total{reason="body_too_large",tenant="other"} 2"#), "{page}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_coming_is_given_up() {
+    let world = World::standard();
+    let first = futures_util::stream::iter(vec![Ok::<_, std::io::Error>("{\"prompt\":")]);
+    let stalled = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+    let body = axum::body::Body::from_stream(stalled);
+    world.client("acme").send(Method::POST, "/api/v1/veo/generate", body).await.expect_status(408);
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -59,7 +59,8 @@ async fn every_failure_ends_in_the_failed_state_with_its_code_and_message() {
                 continue;
             }
             let callback = world.receiver.received().pop().unwrap().body;
-            let told = callback["code"] == error.code || callback["data"]["failCode"] == error.code;
+            let told = callback["code"] == error.code
+                || callback["data"]["failCode"].as_str() == Some(&error.code.to_string());
             assert!(told, "{id} {wish}: {callback}");
             tried += 1;
         }

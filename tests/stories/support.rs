@@ -96,6 +96,7 @@ impl WorldBuilder {
             metrics: Arc::clone(&metrics),
             largest_json: 64 * 1024,
             largest_upload: 1024 * 1024,
+            body_timeout: Duration::from_secs(75),
             forward_unknown: true,
         });
         gateway.set_tenants(kiegate::tenants::Tenants::from_config(&self.tenants));
