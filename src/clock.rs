@@ -155,6 +155,47 @@ impl Draw {
     }
 }
 
+/// The span that `text` stands for, `250ms`, `1.5s` or `1m30s`: whole milliseconds, and not beyond ten years.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    const LONGEST: u64 = 3650 * 24 * 3_600_000;
+    if text.is_empty() {
+        return None;
+    }
+    let mut total = 0_u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|sign: char| sign.is_ascii_alphabetic())?);
+        let end = tail.find(|sign: char| !sign.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        total = total.checked_add(scaled(number, unit_millis(unit)?)?)?;
+        rest = tail;
+    }
+    (total <= LONGEST).then(|| Duration::from_millis(total))
+}
+
+fn unit_millis(unit: &str) -> Option<u64> {
+    match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(24 * 3_600_000),
+        _ => None,
+    }
+}
+
+/// `number`, which may have decimals, times `unit`, if that is whole.
+fn scaled(number: &str, unit: u64) -> Option<u64> {
+    let (whole, decimals) = number.split_once('.').map_or((number, None), |(a, b)| (a, Some(b)));
+    let digits =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
+    let whole = digits(whole)?.checked_mul(unit)?;
+    let Some(decimals) = decimals else { return Some(whole) };
+    let divisor = 10_u64.checked_pow(u32::try_from(decimals.len()).ok()?)?;
+    let part = digits(decimals)?.checked_mul(unit)?;
+    part.is_multiple_of(divisor).then(|| whole.checked_add(part / divisor))?
+}
+
 /// SHA-256 over `parts`, each preceded by its length.
 pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -203,6 +244,17 @@ mod tests {
         assert_eq!(Timestamp::parse_rfc3339("2026-04-16T07:18:35.587Z"), Some(time));
         assert_eq!(Timestamp::from_millis(-1).seconds(), -1);
         assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let millis = |text| parse_duration(text).map(|span| span.as_millis());
+        assert_eq!(millis("1.5s"), Some(1500));
+        assert_eq!(millis("1m30s"), Some(90_000));
+        assert_eq!(millis("15d"), Some(15 * 86_400_000));
+        for wrong in ["", "5", "s", "-1s", "1 year", "1e400s", "0.0001s", "99999d"] {
+            assert_eq!(millis(wrong), None, "{wrong}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
@@ -55,22 +55,16 @@ pub enum Reason {
     UpstreamUnreachable,
     /// The upstream did not answer in time.
     UpstreamTimeout,
-    /// Too much to do.
-    Overloaded,
-    /// About to stop.
-    Draining,
 }
 
 impl Reason {
     /// All of them: what a metric's label may be.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 5] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::BodyTooLarge,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
-        Self::Overloaded,
-        Self::Draining,
     ];
 
     /// The name that goes over the wire.
@@ -81,8 +75,6 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
-            Self::Overloaded => "overloaded",
-            Self::Draining => "draining",
         }
     }
 
@@ -94,7 +86,6 @@ impl Reason {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -104,14 +95,12 @@ impl Reason {
 pub struct ApiError {
     reason: Reason,
     message: String,
-    retry_after: Option<u64>,
 }
 
 impl ApiError {
     /// A refusal for `reason`; `message` is for the client.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        let again = matches!(reason, Reason::Overloaded | Reason::Draining);
-        Self { reason, message: message.into(), retry_after: again.then_some(1) }
+        Self { reason, message: message.into() }
     }
 
     /// Why.
@@ -133,9 +122,6 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
         headers.insert("x-kiegate-error", HeaderValue::from_static(self.reason.name()));
-        if let Some(seconds) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
         response.extensions_mut().insert(Refused(self.reason));
         response
     }

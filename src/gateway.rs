@@ -102,7 +102,12 @@ pub fn routes(gateway: &Arc<Gateway>, beside: Option<Router>) -> Router {
             .layer(from_fn_with_state(step(gateway), layers::bound_body))
             .layer(from_fn_with_state(step(gateway), layers::authenticate_beside))
             .fallback_service(api),
-        None => api,
+        // What is ours alone is never asked of the upstream.
+        None => Router::new()
+            .route("/_mock/{*ours}", any(layers::not_here))
+            .route("/_media/{*ours}", any(layers::not_here))
+            .with_state(step(gateway))
+            .fallback_service(api),
     };
     all.layer(from_fn_with_state(step(gateway), layers::record)) // sees everything, refusals too: one line, one sample
         .layer(from_fn_with_state(step(gateway), layers::identify)) // request id and operation, which all others speak of

@@ -64,15 +64,6 @@ impl Schema {
         Some(violations.find(|violation| violation.keyword == "required").unwrap_or(first))
     }
 
-    /// The default that the schema states for a top-level property.
-    pub fn defaults(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let properties = self.source.get("properties").and_then(Value::as_object);
-        properties
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, property)| property.get("default").map(|default| (name.as_str(), default)))
-    }
-
     /// The values that the schema lists for the property at `pointer` (`/model`).
     pub fn choices(&self, pointer: &str) -> Vec<&str> {
         let path = pointer.replace('/', "/properties/");
@@ -146,7 +137,6 @@ mod tests {
         );
         assert_eq!(violation(json!([])), Some(("type", String::new())));
         assert_eq!(violation(json!({"prompt": "x", "size": "1:1", "extra": 1})), None);
-        assert_eq!(schema.defaults().collect::<Vec<_>>(), [("size", &json!("1:1"))]);
         assert_eq!(schema.choices("/size"), ["1:1"]);
     }
 

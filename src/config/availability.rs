@@ -2,6 +2,7 @@
 //!
 //! A setting without effect is refused, never silently ignored. Whoever makes one work deletes its line here.
 
+use super::choices::Mode;
 use super::problem::{Problem, ProblemKind};
 use super::reader::{Desk, KeyPath, walk};
 use super::tree::{Node, Value};
@@ -11,6 +12,8 @@ use super::tree::{Node, Value};
 enum When {
     /// Whenever it is set, be it to its default.
     Set,
+    /// When it is set in a mode that asks the paid API.
+    SetWhenPaid,
     /// When it is one of these words.
     Is(&'static [&'static str]),
     /// When it is a list of more than this many.
@@ -20,6 +23,7 @@ enum When {
 /// What is not available yet, and when.
 const NOT_YET: &[(&str, When)] = &[
     ("mode", When::Is(&["record", "replay"])),
+    ("public_url", When::SetWhenPaid),
     ("data_dir", When::Set),
     ("recording", When::Set),
     ("trusted_proxies", When::Set),
@@ -57,10 +61,11 @@ const NOT_YET: &[(&str, When)] = &[
 
 impl When {
     /// How a message says it, if it holds for `value`.
-    fn holds(self, value: &Value) -> Option<String> {
+    fn holds(self, value: &Value, mode: Mode) -> Option<String> {
         const NOT_YET: &str = "not available yet";
         match (self, value) {
             (Self::Set, _) => Some(NOT_YET.to_owned()),
+            (Self::SetWhenPaid, _) => mode.is_paid().then(|| format!("{NOT_YET} in {} mode", mode.as_str())),
             (Self::Is(words), Value::Text(text) | Value::Raw(text)) => {
                 words.contains(&text.as_str()).then(|| format!("\"{text}\" is {NOT_YET}"))
             }
@@ -73,10 +78,10 @@ impl When {
 }
 
 /// Reports every setting of `tree` that nothing obeys yet.
-pub(super) fn report(tree: &Node, desk: &Desk<'_>) {
+pub(super) fn report(tree: &Node, mode: Mode, desk: &Desk<'_>) {
     walk(tree, &KeyPath::default(), &mut |path, node| {
         let when = NOT_YET.iter().find(|(key, _)| *key == path.pattern).map(|(_, when)| when);
-        if let Some(what) = when.and_then(|when| when.holds(&node.value)) {
+        if let Some(what) = when.and_then(|when| when.holds(&node.value, mode)) {
             desk.report(Problem {
                 place: node.place.clone(),
                 key: path.shown.clone(),

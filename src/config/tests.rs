@@ -397,7 +397,7 @@ fn the_default_file_names_every_key_and_no_other() {
 #[test]
 fn what_is_commented_out_is_only_too_early() {
     let told = lines(&uncommented(KIEGATE)).join("\n").replace("[0]", "[]");
-    let at_once = |key: &&str| !["mode", "upstream.key"].contains(key);
+    let at_once = |key: &&str| !["mode", "upstream.key", "public_url"].contains(key);
     for key in availability::keys().filter(at_once) {
         assert!(told.contains(&format!(" {key}: not available yet")), "{key} in\n{told}");
     }
@@ -405,6 +405,18 @@ fn what_is_commented_out_is_only_too_early() {
         let invalid = invalid(&read(&uncommented(text), &SET, &[]));
         assert_eq!(invalid, [""; 0], "{example}");
     }
+}
+
+/// In mock mode it sets the origin of result links; where upstream calls back, nothing listens yet.
+#[test]
+fn an_address_for_callbacks_is_refused_where_nothing_takes_them() {
+    let with = |mode: &str| lines(&format!("mode = \"{mode}\"\npublic_url = \"https://kie.example.com\"\n"));
+    assert_eq!(with("mock"), [""; 0]);
+    assert!(
+        with("live").iter().any(|line| line.contains("public_url: not available yet in live mode")),
+        "{:?}",
+        with("live")
+    );
 }
 
 #[test]

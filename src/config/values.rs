@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, parse_duration};
 use crate::ids::TenantId;
 
 /// What to write instead of a text that was not understood, where that can be told.
@@ -64,12 +64,10 @@ impl Parse for Rate {
         let (requests, per) = rate.split_once('/').ok_or(None)?;
         let requests =
             requests.parse().map_err(|_| Some("the number must be whole and at least 1".to_owned()))?;
-        let per = if per.starts_with(|first: char| first.is_ascii_digit()) {
-            millis(per)
-        } else {
-            unit_millis(per)
-        };
-        let per = per.filter(|millis| *millis > 0).map(Duration::from_millis).ok_or(None)?;
+        // A bare unit is one of it: `50/s`.
+        let bare = per.starts_with(|first: char| first.is_ascii_alphabetic());
+        let per = if bare { parse_duration(&format!("1{per}")) } else { parse_duration(per) };
+        let per = per.filter(|per| !per.is_zero()).ok_or(None)?;
         Ok(Self { requests, per, burst: burst.unwrap_or(requests) })
     }
 }
@@ -86,49 +84,8 @@ impl Parse for Duration {
 
     fn parse(text: &str) -> Result<Self, Hint> {
         let with_unit = || text.parse::<u32>().ok().map(|number| format!("did you mean \"{number}s\"?"));
-        millis(text).map(Self::from_millis).ok_or_else(with_unit)
+        parse_duration(text).ok_or_else(with_unit)
     }
-}
-
-/// The milliseconds that `text`, such as `1m30s` or `1.5s`, stands for: whole ones, and not beyond ten years.
-fn millis(text: &str) -> Option<u64> {
-    const LONGEST: u64 = 3650 * 24 * 3_600_000;
-    if text.is_empty() {
-        return None;
-    }
-    let mut total = 0_u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (number, tail) = rest.split_at(rest.find(|sign: char| sign.is_ascii_alphabetic())?);
-        let end = tail.find(|sign: char| !sign.is_ascii_alphabetic()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(end);
-        total = total.checked_add(scaled(number, unit_millis(unit)?)?)?;
-        rest = tail;
-    }
-    (total <= LONGEST).then_some(total)
-}
-
-fn unit_millis(unit: &str) -> Option<u64> {
-    match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        "d" => Some(24 * 3_600_000),
-        _ => None,
-    }
-}
-
-/// `number`, which may have decimals, times `unit`, if that is whole.
-fn scaled(number: &str, unit: u64) -> Option<u64> {
-    let (whole, decimals) = number.split_once('.').map_or((number, None), |(a, b)| (a, Some(b)));
-    let digits =
-        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
-    let whole = digits(whole)?.checked_mul(unit)?;
-    let Some(decimals) = decimals else { return Some(whole) };
-    let divisor = 10_u64.checked_pow(u32::try_from(decimals.len()).ok()?)?;
-    let part = digits(decimals)?.checked_mul(unit)?;
-    part.is_multiple_of(divisor).then(|| whole.checked_add(part / divisor))?
 }
 
 /// The duration as the configuration writes it, in the largest unit (hours at most) that gives a whole

@@ -18,7 +18,7 @@ use tower_http::timeout::TimeoutBody;
 use super::{Gateway, Parts};
 use crate::catalogue::{Class, Resolved};
 use crate::clock::hex;
-use crate::error::{ApiError, Reason, Refused};
+use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
 use crate::proxy::OperationId;
 use crate::sim::Owner;
@@ -241,6 +241,14 @@ pub(super) async fn permit(State(gateway): State<Arc<Gateway>>, request: Request
     next.run(request).await
 }
 
+/// A path of kiegate's own that does not exist in this mode.
+pub(super) async fn not_here(State(gateway): State<Arc<Gateway>>, uri: Uri) -> ProblemDocument {
+    ProblemDocument::new(
+        StatusCode::NOT_FOUND,
+        format!("there is no {} in {} mode", uri.path(), gateway.parts.mode),
+    )
+}
+
 /// Refuses bodies above the limit, and gives up on those that stop coming. A body of the API's own JSON is read here,
 /// so that one that grows too large is refused and not cut off; anything else streams through.
 pub(super) async fn bound_body(
@@ -253,7 +261,8 @@ pub(super) async fn bound_body(
     }
     let class = call_of(&request).class;
     let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
-    let most = if class == Some(Class::Upload) { largest_upload } else { largest_json };
+    let streams = matches!(class, None | Some(Class::Upload));
+    let most = if streams { largest_upload } else { largest_json };
     let too_large = || {
         let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
         ApiError::new(Reason::BodyTooLarge, what).into_response()
@@ -263,7 +272,7 @@ pub(super) async fn bound_body(
     }
     let (parts, body) = request.into_parts();
     let body = Limited::new(TimeoutBody::new(body_timeout, body), most);
-    if matches!(class, None | Some(Class::Upload)) {
+    if streams {
         return next.run(Request::from_parts(parts, Body::new(body))).await;
     }
     match body.collect().await {

@@ -17,14 +17,14 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::outcome::{VOCABULARY, Wish, WishedEnding, parse_duration};
+use super::outcome::{VOCABULARY, Wish, WishedEnding};
 use super::plan::{Ending, State as TaskState};
 use super::sandbox::{Sandbox, World};
 use super::task::{Lineage, SandboxId, Task, TaskKey};
 use super::view::{Setting, View};
 use super::{Event, Sim, bearer, callback, origin, owner_of};
 use crate::catalogue::ErrorEntry;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, parse_duration};
 use crate::error::ProblemDocument;
 use crate::ids::Credits;
 
@@ -81,6 +81,20 @@ impl Caller {
         };
         sim.tell_finished(&self.sandbox, &finished);
         value
+    }
+}
+
+/// The query, read into a known form; what does not fit is told as everything else here is.
+struct Asked<T>(T);
+
+impl<T: for<'de> Deserialize<'de> + Send> FromRequestParts<Sim> for Asked<T> {
+    type Rejection = ProblemDocument;
+
+    async fn from_request_parts(parts: &mut Parts, sim: &Sim) -> Result<Self, Self::Rejection> {
+        match Query::from_request_parts(parts, sim).await {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(error) => Err(ProblemDocument::bad_request(format!("query: {}", error.body_text()))),
+        }
     }
 }
 
@@ -238,7 +252,7 @@ async fn advance(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer 
     let advance: Advance = read(&body)?;
     let target = match (advance.by, advance.until.as_deref()) {
         (Some(by), None) => {
-            let by = parse_duration(&by).filter(|by| by.as_secs() < 100 * 365 * 86_400).ok_or_else(|| {
+            let by = parse_duration(&by).ok_or_else(|| {
                 ProblemDocument::bad_request(format!(
                     "by: \"{by}\" is no duration; write \"90s\", \"15m\" or \"14d\""
                 ))
@@ -315,6 +329,7 @@ fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, seed: u64, now: Time
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     limit: Option<usize>,
     cursor: Option<usize>,
@@ -418,22 +433,26 @@ async fn inbox(caller: Caller) -> Json<Value> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wait {
     count: Option<usize>,
-    wait: Option<f64>,
+    wait: Option<String>,
 }
 
 async fn arrivals(
     State(sim): State<Sim>,
     caller: Caller,
     Path(name): Path<String>,
-    Query(wait): Query<Wait>,
+    Asked(wait): Asked<Wait>,
 ) -> Answer {
     let wanted = wait.count.unwrap_or(0);
-    let patience = wait.wait.unwrap_or(0.0);
-    let patience = Duration::try_from_secs_f64(patience).ok().filter(|patience| patience.as_secs() <= 600);
-    let patience =
-        patience.ok_or_else(|| ProblemDocument::bad_request("wait: takes seconds from 0 to 600"))?;
+    let patience = wait.wait.as_deref().map_or(Some(Duration::ZERO), |text| {
+        let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
+        parse_duration(text).or_else(seconds).filter(|patience| patience.as_secs() <= 600)
+    });
+    let patience = patience.ok_or_else(|| {
+        ProblemDocument::bad_request("wait: takes a duration such as \"5s\", 600 s at most")
+    })?;
     let deadline = sim.parts().clock.instant() + patience;
     loop {
         let arrived = caller.sandbox.arrived.notified();

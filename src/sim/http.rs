@@ -89,8 +89,12 @@ impl Sim {
             );
         };
         let sandbox = self.sandbox(token, &owner_of(&parts.extensions));
-        let settings = sandbox.world().settings.clone();
-        self.dawdle(&settings, &body).await;
+        let (settings, answers) = {
+            let mut world = sandbox.world();
+            world.answers += 1;
+            (world.settings.clone(), world.answers)
+        };
+        self.dawdle(&settings, answers).await;
         let wish = match Wish::read(&parts.headers, &String::from_utf8_lossy(&body)) {
             Ok(wish) => wish,
             Err(what) => return self.refusal(Refused::BadWish(what), &settings, &Value::Null),
@@ -112,12 +116,13 @@ impl Sim {
         }
     }
 
-    /// Waits as long as the sandbox wants an answer to take.
-    async fn dawdle(&self, settings: &Settings, body: &Bytes) {
+    /// Waits as long as the sandbox wants its `answers`th answer to take.
+    async fn dawdle(&self, settings: &Settings, answers: u64) {
         let (shortest, longest) = settings.latency;
         if !longest.is_zero() {
             let spread = u64::try_from(longest.saturating_sub(shortest).as_millis()).unwrap_or(0);
-            let more = Draw::new(&[&settings.seed.to_le_bytes(), b"latency", body]).integer(0, spread);
+            let more = Draw::new(&[&settings.seed.to_le_bytes(), b"latency", &answers.to_le_bytes()])
+                .integer(0, spread);
             tokio::time::sleep(shortest + std::time::Duration::from_millis(more)).await;
         }
     }

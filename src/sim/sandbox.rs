@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) due: BinaryHeap<Reverse<Due>>,
     pub(super) in_flight: usize,
     pub(super) driven: bool,
+    /// How many calls of the API have come.
+    pub(super) answers: u64,
     pub(super) recent_creates: VecDeque<Timestamp>,
     pub(super) attempts: Bounded<Attempt>,
     pub(super) inbox: Inbox,
@@ -105,6 +107,7 @@ impl World {
             due: BinaryHeap::new(),
             in_flight: 0,
             driven: false,
+            answers: 0,
             recent_creates: VecDeque::new(),
             attempts: Bounded::new(10_000),
             inbox: Inbox::default(),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::outcome::parse_duration;
 use super::plan::Pace;
+use crate::clock::parse_duration;
 
 /// Whether the number in the body is also the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,8 @@ pub(super) use files::File;
 use super::plan::{Ending, State};
 use super::task::{Lineage, SandboxId, Task, TaskKey};
 use crate::catalogue::{
-    Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, ResultKind, Scope, TaskKind, Template,
+    Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, Moment, ResultKind, Scope, TaskKind,
+    Template,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -170,7 +171,8 @@ impl<'a> View<'a> {
     /// When it ended, unless it still runs or never counted as completed.
     pub(super) fn completed(&self) -> Option<Timestamp> {
         let plan = &self.task().plan;
-        let stillborn = matches!(plan.ending(), Ending::Fail(_)) && plan.ends() == Some(plan.created());
+        let ending = self.lifecycle().ending(self.ending());
+        let stillborn = ending.is_some_and(|ending| ending.moment == Moment::AtOnce);
         matches!(self.state, State::Ended(_)).then(|| plan.ends()).flatten().filter(|_| !stillborn)
     }
 

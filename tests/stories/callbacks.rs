@@ -180,7 +180,7 @@ async fn one_can_wait_for_the_inbox() {
     let acme = world.client("acme");
     let inbox = acme.get("/_mock/inbox").await.json()["url"].as_str().unwrap().to_owned();
     create(&acme, &format!("{inbox}/a")).await;
-    let waited = acme.get("/_mock/inbox/a?count=1&wait=10").await.json();
+    let waited = acme.get("/_mock/inbox/a?count=1&wait=10s").await.json();
     assert_eq!((waited["complete"].clone(), waited["received"].as_array().unwrap().len()), (json!(true), 1));
     let waited = acme.get("/_mock/inbox/a?count=2&wait=1").await.json();
     assert_eq!(waited["complete"], false);
