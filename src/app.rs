@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tower::ServiceExt as _;
 
 use crate::admin::{self, Admin};
 use crate::catalogue::{Catalogue, Source};
 use crate::clock::Clock;
 use crate::config::{self, Config, Mode, UnknownPaths};
-use crate::gateway::{self, Bounds, Gateway, Plane};
+use crate::gateway::{self, Answer, Bounds, DataPlane, Gateway, Plane};
 use crate::outbound::Client;
 use crate::proxy::{Live, Simulated, Upstream};
 use crate::sim::{self, Sim};
@@ -141,7 +143,7 @@ impl App {
 
     /// Serves both planes until `stop` comes, then lets requests under way end, up to the configured grace.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let data_plane = format!("http://{}", reachable(self.data_address()));
+        let data_url = format!("http://{}", reachable(self.data_address()));
         let bounds = Bounds {
             head: usize::try_from(self.config.server.head).unwrap_or(usize::MAX),
             head_timeout: self.config.server.head_timeout,
@@ -153,18 +155,27 @@ impl App {
             protect_metrics: self.config.admin.protect_metrics,
             ready: Arc::clone(&self.ready),
             mode: self.config.mode.as_str(),
-            data_plane,
+            data_plane: data_url,
         };
-        let beside = self.sim.clone().map(sim::routes);
-        let plane = |name, listener, routes| Plane {
+        let data_plane = DataPlane::new(Arc::clone(&self.gateway), self.sim.clone().map(sim::routes));
+        let answer_data: Answer = Arc::new(move |request| {
+            let plane = data_plane.clone();
+            async move { plane.answer(request).await }.boxed()
+        });
+        let admin_routes = admin::routes(admin);
+        let answer_admin: Answer = Arc::new(move |request| {
+            let routes = admin_routes.clone();
+            routes.oneshot(request).map(|answer| answer.unwrap_or_else(|never| match never {})).boxed()
+        });
+        let plane = |name, listener, answer| Plane {
             name,
             listener,
-            routes,
+            answer,
             bounds,
             metrics: Arc::clone(&self.metrics),
         };
-        let data = plane("data", self.data, gateway::routes(&self.gateway, beside));
-        let admin = plane("admin", self.admin, admin::routes(admin));
+        let data = plane("data", self.data, answer_data);
+        let admin = plane("admin", self.admin, answer_admin);
         let (stopping, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;

@@ -1,25 +1,25 @@
 //! The data plane: its routes, and the steps that a request of the API goes through.
 //!
-//! A step is a few lines of glue in `layers`; verdicts come from the module that owns them. What answers in the end
+//! A step is a few lines of glue in `steps`; verdicts come from the module that owns them. What answers in the end
 //! is an [`Upstream`], and no step knows which one. `server` turns sockets into requests, for both planes.
 
-mod layers;
 mod server;
+mod steps;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::any;
+use axum::response::Response;
+use tower::ServiceExt as _;
 
-pub use server::{Bounds, Plane, serve};
+pub use server::{Answer, Bounds, Plane, serve};
+
+use steps::Call;
 
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
-use crate::error::ApiError;
 use crate::proxy::Upstream;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
@@ -87,48 +87,48 @@ impl Gateway {
     }
 }
 
-/// All routes of the data plane; `beside` are those that are not of the API: the simulator's own.
-pub fn routes(gateway: &Arc<Gateway>, beside: Option<Router>) -> Router {
-    let step = |gateway: &Arc<Gateway>| Arc::clone(gateway);
-    // The path of a request of the API, innermost first; what is added last is met first.
-    let api = Router::new()
-        .fallback(any(send_upstream))
-        .layer(from_fn_with_state(step(gateway), layers::permit)) // what the tenant may do at all
-        .layer(from_fn_with_state(step(gateway), layers::bound_body)) // nothing larger than agreed is read on anybody's behalf
-        .layer(from_fn_with_state(step(gateway), layers::authenticate)) // key to tenant, or 401
-        .with_state(step(gateway));
-    let all = match beside {
-        Some(beside) => beside
-            .layer(from_fn_with_state(step(gateway), layers::bound_body))
-            .layer(from_fn_with_state(step(gateway), layers::authenticate_beside))
-            .fallback_service(api),
-        // What is ours alone is never asked of the upstream.
-        None => Router::new()
-            .route("/_mock/{*ours}", any(layers::not_here))
-            .route("/_media/{*ours}", any(layers::not_here))
-            .with_state(step(gateway))
-            .fallback_service(api),
-    };
-    all.layer(from_fn_with_state(step(gateway), layers::record)) // sees everything, refusals too: one line, one sample
-        .layer(from_fn_with_state(step(gateway), layers::identify)) // request id and operation, which all others speak of
+/// The data plane as a whole: the API, and beside it what is kiegate's own.
+#[derive(Clone)]
+pub struct DataPlane {
+    gateway: Arc<Gateway>,
+    own: Router,
 }
 
-/// The end of the path.
-async fn send_upstream(
-    axum::extract::State(gateway): axum::extract::State<Arc<Gateway>>,
-    request: Request,
-) -> Response {
-    let call = layers::call_of(&request);
-    let waiting = call.upstream_waits();
-    match gateway.parts.upstream.send(request).await {
-        Ok(response) => {
-            waiting.over();
-            response
-        }
-        Err(error) => {
-            waiting.over();
-            tracing::warn!(request.id = %call.request_id(), "{error}");
-            ApiError::from(error).into_response()
-        }
+impl DataPlane {
+    /// `own` are the routes below `/_…`; without them such paths are answered as not there, and never forwarded.
+    pub fn new(gateway: Arc<Gateway>, own: Option<Router>) -> Self {
+        let own =
+            own.unwrap_or_else(|| Router::new().fallback(steps::not_here).with_state(Arc::clone(&gateway)));
+        Self { gateway, own }
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, request: Request) -> Response {
+        let call = Arc::new(steps::identify(&self.gateway, &request)); // request id and operation, which all others speak of
+        let line = format!("{} {}", request.method(), request.uri().path());
+        let answered = if request.uri().path().starts_with("/_") {
+            self.answer_own(&call, request).await
+        } else {
+            self.answer_api(&call, request).await
+        };
+        let response = answered.unwrap_or_else(|refusal| refusal);
+        steps::record(&self.gateway, call, line, response) // sees everything, refusals too: one line, one sample
+    }
+
+    /// The path of a request of the API, in its order. A new concern is a new line.
+    async fn answer_api(&self, call: &Call, request: Request) -> Result<Response, Response> {
+        let gateway = &*self.gateway;
+        let request = steps::authenticate(gateway, call, request)?; // key to tenant, or 401
+        let request = steps::permit(gateway, call, request)?; // what the tenant may do at all
+        let request = steps::bound_body(gateway, call, request).await?; // no more is read than agreed
+        Ok(steps::send_upstream(gateway, call, request).await)
+    }
+
+    /// The path of a request for what is kiegate's own.
+    async fn answer_own(&self, call: &Call, request: Request) -> Result<Response, Response> {
+        let gateway = &*self.gateway;
+        let request = steps::authenticate_own(gateway, call, request)?;
+        let request = steps::bound_body(gateway, call, request).await?;
+        Ok(self.own.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
     }
 }

@@ -22,12 +22,21 @@ use crate::error::{ApiError, Reason};
 /// stands in `Authorization` alone.
 pub trait Upstream: Send + Sync + 'static {
     /// Sends `request` and gives the answer, whose body may still be on its way.
-    fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
+    fn send(
+        &self,
+        request: Request<Body>,
+        about: About,
+    ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
 }
 
-/// A request extension: the operation's id, for metrics; `other` for what is none.
+/// What the gateway knows of a request; for metrics.
 #[derive(Clone, Debug)]
-pub struct OperationId(pub Arc<str>);
+pub struct About {
+    /// The operation's id; `other` for what is none.
+    pub operation: Arc<str>,
+    /// The tenant's id, if it is one.
+    pub tenant: Option<Arc<str>>,
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

@@ -73,7 +73,7 @@ pub trait Observer: Send + Sync + 'static {
     fn observe(&self, event: &Event<'_>);
 }
 
-/// Something worth telling. `owner` is what the request's [`Owner`] said when its sandbox was made.
+/// Something worth telling. `owner` is what the [`Owner`] of its first request said when its sandbox was made.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A create was accepted.
@@ -129,7 +129,7 @@ pub enum Event<'a> {
     },
 }
 
-/// A request extension: who the sandbox of this request counts to, in metrics.
+/// Who a sandbox counts to, in metrics. A request extension on the control API.
 #[derive(Clone, Debug)]
 pub struct Owner(pub Arc<str>);
 
@@ -168,12 +168,13 @@ impl Sim {
     }
 
     /// The sandbox of `token`, made if need be.
-    fn sandbox(&self, token: &str, owner: &Owner) -> Arc<Sandbox> {
+    fn sandbox(&self, token: &str, owner: Option<&Owner>) -> Arc<Sandbox> {
         let id = SandboxId::of(token);
         self.0.sandboxes.get_with(id, || {
             let parts = self.parts();
             let settings = parts.settings.clone();
-            Arc::new(Sandbox::new(id, Arc::clone(&owner.0), settings, parts.credits, self.real_now()))
+            let owner = owner.map_or_else(|| "other".into(), |owner| Arc::clone(&owner.0));
+            Arc::new(Sandbox::new(id, owner, settings, parts.credits, self.real_now()))
         })
     }
 
@@ -241,11 +242,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let token = token.trim();
     let good = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.starts_with("invalid");
     good.then_some(token)
-}
-
-/// The owner that a request names, or nobody in particular.
-fn owner_of(request: &::http::Extensions) -> Owner {
-    request.get::<Owner>().cloned().unwrap_or_else(|| Owner("other".into()))
 }
 
 /// `http://host` of a request, for links in its answer.

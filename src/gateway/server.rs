@@ -1,5 +1,6 @@
 //! From sockets to requests: the accept loop of a plane, bounds on what a connection may do, graceful shutdown.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,20 +8,20 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
-use tower::ServiceExt as _;
 
 use crate::background;
 use crate::telemetry::Metrics;
@@ -36,6 +37,9 @@ pub struct Bounds {
     pub idle_timeout: Duration,
 }
 
+/// What answers the requests of a plane.
+pub type Answer = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response> + Send + Sync>;
+
 /// One of the two listeners.
 pub struct Plane {
     /// `data` or `admin`.
@@ -43,7 +47,7 @@ pub struct Plane {
     /// Where it listens.
     pub listener: TcpListener,
     /// What answers.
-    pub routes: Router,
+    pub answer: Answer,
     /// What connections may do.
     pub bounds: Bounds,
     /// Counts connections.
@@ -79,11 +83,14 @@ fn connect(plane: &Plane, socket: TcpStream, graceful: &GracefulShutdown) {
     let _ = socket.set_nodelay(true);
     let phase = Arc::new(Phase::default());
     let guarded = GuardedIo::new(socket, plane.bounds, Arc::clone(&phase));
-    let routes = plane.routes.clone();
-    let service = tower::service_fn(move |request: Request<Incoming>| {
+    let answer = Arc::clone(&plane.answer);
+    let service = service_fn(move |request: Request<Incoming>| {
         phase.set(Phase::REQUEST);
         let phase = Arc::clone(&phase);
-        routes.clone().oneshot(request.map(Body::new)).inspect(move |_| phase.set(Phase::IDLE))
+        answer(request.map(Body::new)).map(move |response| {
+            phase.set(Phase::IDLE);
+            Ok::<_, Infallible>(response)
+        })
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -96,8 +103,7 @@ fn connect(plane: &Plane, socket: TcpStream, graceful: &GracefulShutdown) {
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(plane.bounds.head).unwrap_or(u32::MAX))
         .keep_alive_interval(plane.bounds.idle_timeout);
-    let connection =
-        builder.serve_connection(TokioIo::new(guarded), TowerToHyperService::new(service)).into_owned();
+    let connection = builder.serve_connection(TokioIo::new(guarded), service).into_owned();
     let connection = graceful.watch(connection);
     let counted = plane.metrics.connection(plane.name);
     let name = plane.name;

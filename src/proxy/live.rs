@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri, Version};
 
 use super::headers::{strip_hop_by_hop, strip_private};
-use super::{OperationId, Upstream, UpstreamError};
+use super::{About, Upstream, UpstreamError};
 use crate::config;
 use crate::outbound::{Client, reasons};
 use crate::telemetry::Metrics;
@@ -49,9 +49,11 @@ impl Live {
         })
     }
 
-    async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let operation =
-            request.extensions().get::<OperationId>().map_or_else(|| "other".into(), |id| Arc::clone(&id.0));
+    async fn forward(
+        &self,
+        mut request: Request<Body>,
+        about: About,
+    ) -> Result<Response<Body>, UpstreamError> {
         let uri = self.target(request.uri());
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
@@ -66,7 +68,7 @@ impl Live {
             Err(_) => Err(UpstreamError::Timeout(self.response_timeout)),
         };
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
-        self.metrics.upstream_answered(&self.key_name, &operation, status, began.elapsed());
+        self.metrics.upstream_answered(&self.key_name, &about.operation, status, began.elapsed());
         let mut response = answer?;
         strip_hop_by_hop(response.headers_mut());
         Ok(response)
@@ -95,8 +97,12 @@ fn without_key(uri: &Uri) -> PathAndQuery {
 }
 
 impl Upstream for Live {
-    fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
-        self.forward(request).boxed()
+    fn send(
+        &self,
+        request: Request<Body>,
+        about: About,
+    ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
+        self.forward(request, about).boxed()
     }
 }
 

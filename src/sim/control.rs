@@ -22,7 +22,7 @@ use super::plan::{Ending, State as TaskState};
 use super::sandbox::{Sandbox, World};
 use super::task::{Lineage, SandboxId, Task, TaskKey};
 use super::view::{Setting, View};
-use super::{Event, Sim, bearer, callback, origin, owner_of};
+use super::{Event, Owner, Sim, bearer, callback, origin};
 use crate::catalogue::ErrorEntry;
 use crate::clock::{Timestamp, parse_duration};
 use crate::error::ProblemDocument;
@@ -67,7 +67,7 @@ impl FromRequestParts<Sim> for Caller {
                           as in `Authorization: Bearer demo`";
             ProblemDocument::new(StatusCode::UNAUTHORIZED, detail)
         })?;
-        Ok(Self { sandbox: sim.sandbox(token, &owner_of(&parts.extensions)), origin: origin(sim, parts) })
+        Ok(Self { sandbox: sim.sandbox(token, parts.extensions.get::<Owner>()), origin: origin(sim, parts) })
     }
 }
 

@@ -21,7 +21,7 @@ use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
 use super::task::{Lineage, Task, TaskKey, fingerprint};
 use super::view::{Setting, View};
-use super::{Event, Sim, bearer, collect, model_label, origin, owner_of};
+use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
     Behaviour, Consequence, ErrorEntry, ErrorIx, Fallback, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
     Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
@@ -67,16 +67,16 @@ enum Looked {
 }
 
 impl Sim {
-    /// Answers a request of the API. The caller bounds the body.
-    pub async fn answer(&self, request: Request) -> Response {
+    /// Answers a request of the API. The caller bounds the body. A sandbox that it makes counts to `owner`.
+    pub async fn answer(&self, request: Request, owner: Option<Owner>) -> Response {
         match self.catalogue().resolve(request.method(), request.uri().path()) {
-            Resolved::Operation(operation) => self.operate(operation, request).await,
+            Resolved::Operation(operation) => self.operate(operation, request, owner).await,
             Resolved::WrongMethod => self.framework(&self.catalogue().shared().wrong_method, &request),
             Resolved::Unknown => self.framework(&self.catalogue().shared().unknown_path, &request),
         }
     }
 
-    async fn operate(&self, index: OperationIx, request: Request) -> Response {
+    async fn operate(&self, index: OperationIx, request: Request, owner: Option<Owner>) -> Response {
         let Ok((parts, body)) = collect(request).await else {
             // The body broke off: nobody is there to read an answer.
             return plain_status(StatusCode::BAD_REQUEST);
@@ -88,7 +88,7 @@ impl Sim {
                 &Value::Null,
             );
         };
-        let sandbox = self.sandbox(token, &owner_of(&parts.extensions));
+        let sandbox = self.sandbox(token, owner.as_ref());
         let (settings, answers) = {
             let mut world = sandbox.world();
             world.answers += 1;

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -14,13 +13,12 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, StatusCode};
 use kiegate::catalogue::Catalogue;
 use kiegate::clock::{Clock, Timestamp};
-use kiegate::gateway::{self, Gateway};
+use kiegate::gateway::{self, DataPlane, Gateway};
 use kiegate::ids::{Credits, Secret};
 use kiegate::proxy::Simulated;
 use kiegate::sim::{self, Courier, Parcel, Settings, Sim};
 use kiegate::telemetry::Metrics;
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
 
 pub static CATALOGUE: LazyLock<Arc<Catalogue>> =
     LazyLock::new(|| Arc::new(Catalogue::embedded().expect("the embedded catalogue is sound")));
@@ -37,7 +35,7 @@ pub struct WorldBuilder {
 
 /// A simulator behind a gateway, and what it called back.
 pub struct World {
-    routes: Router,
+    plane: DataPlane,
     pub receiver: Receiver,
     metrics: Arc<Metrics>,
 }
@@ -53,12 +51,12 @@ impl World {
 
     /// Somebody with that bearer token.
     pub fn client(&self, token: &str) -> Client {
-        Client { routes: self.routes.clone(), token: Some(token.to_owned()), headers: HeaderMap::new() }
+        Client { plane: self.plane.clone(), token: Some(token.to_owned()), headers: HeaderMap::new() }
     }
 
     /// Somebody without a key.
     pub fn stranger(&self) -> Client {
-        Client { routes: self.routes.clone(), token: None, headers: HeaderMap::new() }
+        Client { plane: self.plane.clone(), token: None, headers: HeaderMap::new() }
     }
 
     pub fn metrics_page(&self) -> String {
@@ -100,8 +98,8 @@ impl WorldBuilder {
             forward_unknown: true,
         });
         gateway.set_tenants(kiegate::tenants::Tenants::from_config(&self.tenants));
-        let routes = gateway::routes(&Arc::new(gateway), Some(sim::routes(sim)));
-        World { routes, receiver, metrics }
+        let plane = DataPlane::new(Arc::new(gateway), Some(sim::routes(sim)));
+        World { plane, receiver, metrics }
     }
 }
 
@@ -229,7 +227,7 @@ impl Answer {
 /// Somebody who calls the API.
 #[derive(Clone)]
 pub struct Client {
-    routes: Router,
+    plane: DataPlane,
     token: Option<String>,
     headers: HeaderMap,
 }
@@ -257,7 +255,7 @@ impl Client {
             request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         request.headers_mut().extend(self.headers.clone());
-        let response = self.routes.clone().oneshot(request).await.unwrap();
+        let response = self.plane.answer(request).await;
         let (parts, body) = response.into_parts();
         let raw = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         Answer { status: parts.status.as_u16(), headers: parts.headers, raw }

@@ -1,4 +1,5 @@
-//! The steps of a request: a few lines of glue each, from a module's answer to HTTP.
+//! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step gives the request on, or
+//! the response that ends its way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,7 +7,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, CONNECTION, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -20,7 +20,7 @@ use crate::catalogue::{Class, Resolved};
 use crate::clock::hex;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
-use crate::proxy::OperationId;
+use crate::proxy::About;
 use crate::sim::Owner;
 use crate::telemetry::{Finished, Observed, Report};
 
@@ -47,54 +47,19 @@ impl Call {
     fn tenant(&self) -> &str {
         self.tenant.get().map_or("other", |tenant| tenant)
     }
-
-    /// Counts from now until the value is told that it is over, as time of the upstream.
-    pub(super) fn upstream_waits(&self) -> Waiting<'_> {
-        Waiting { call: self, since: Instant::now() }
-    }
-}
-
-/// See [`Call::upstream_waits`].
-pub(super) struct Waiting<'a> {
-    call: &'a Call,
-    since: Instant,
-}
-
-impl Waiting<'_> {
-    pub(super) fn over(&self) {
-        let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.call.upstream_micros.fetch_add(micros, Ordering::Relaxed);
-    }
-}
-
-/// The call that `identify` put in.
-pub(super) fn call_of(request: &Request) -> Arc<Call> {
-    request.extensions().get::<Arc<Call>>().map(Arc::clone).expect("identify is the outermost step")
 }
 
 /// Gives the request its id and says which operation it is.
-pub(super) async fn identify(
-    State(gateway): State<Arc<Gateway>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let id = request_id(request.headers()).unwrap_or_else(new_request_id);
-    let (operation, class) = operation_of(&gateway, &request);
-    let call = Arc::new(Call {
+pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
+    let (operation, class) = operation_of(gateway, request);
+    Call {
         began: Instant::now(),
-        request_id: id.clone(),
-        operation: Arc::clone(&operation),
+        request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
+        operation,
         class,
         tenant: OnceLock::new(),
         upstream_micros: AtomicU64::new(0),
-    });
-    request.extensions_mut().insert(call);
-    request.extensions_mut().insert(OperationId(operation));
-    request.headers_mut().insert(REQUEST_ID, id.clone());
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(REQUEST_ID, id);
-    response.headers_mut().insert(MODE, HeaderValue::from_static(gateway.parts.mode));
-    response
+    }
 }
 
 /// The client's own id, if it is 1 to 128 visible ASCII characters.
@@ -123,18 +88,18 @@ fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Class
     }
 }
 
-/// Counts the request and writes its line, once its answer has been sent or given up.
-pub(super) async fn record(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    let call = call_of(&request);
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let refused = response.extensions().get::<Refused>().map(|refused| refused.0);
+/// Puts the call's id and the gateway's mode on the answer; counts it and writes its line once it has been sent or
+/// given up.
+pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert(REQUEST_ID, call.request_id.clone());
+    parts.headers.insert(MODE, HeaderValue::from_static(gateway.parts.mode));
+    let status = parts.status.as_u16();
+    let refused = parts.extensions.get::<Refused>().map(|refused| refused.0);
     if let Some(reason) = refused {
         gateway.parts.metrics.refused(call.tenant(), reason);
     }
-    let (parts, body) = response.into_parts();
+    let gateway = Arc::clone(gateway);
     let then = move |report: Report| {
         let took = call.began.elapsed();
         // What is not of the API may wait on purpose; that is no overhead.
@@ -160,54 +125,27 @@ pub(super) async fn record(State(gateway): State<Arc<Gateway>>, request: Request
             complete = report.complete,
             duration_ms,
             refused = refused.map(Reason::name),
-            "{method} {path}",
+            "{line}",
         );
     };
     Response::from_parts(parts, Body::new(Observed::new(body, then)))
 }
 
 /// Finds the tenant by its key. The key goes on in `Authorization` alone, wherever it came from.
-pub(super) async fn authenticate(
-    State(gateway): State<Arc<Gateway>>,
+pub(super) fn authenticate(
+    gateway: &Gateway,
+    call: &Call,
     mut request: Request,
-    next: Next,
-) -> Response {
+) -> Result<Request, Response> {
     let key = api_key(request.headers(), request.uri());
-    match admit(&gateway, key.as_ref(), &mut request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-/// As [`authenticate`], for what stands beside the API: results and inboxes are open to whoever knows their address.
-pub(super) async fn authenticate_beside(
-    State(gateway): State<Arc<Gateway>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let path = request.uri().path();
-    let inbox = path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'));
-    if path.starts_with("/_media/") || inbox {
-        return next.run(request).await;
-    }
-    let key = api_key(request.headers(), request.uri());
-    match admit(&gateway, key.as_ref(), &mut request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-fn admit(gateway: &Gateway, key: Option<&Secret>, request: &mut Request) -> Result<(), ApiError> {
-    let tenant = key.and_then(|key| gateway.tenants().authenticate(key, gateway.parts.clock.now()));
+    let tenant = key.as_ref().and_then(|key| gateway.tenants().authenticate(key, gateway.parts.clock.now()));
     if tenant.is_none() && !gateway.parts.open {
         let what =
             "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
-        return Err(ApiError::new(Reason::Unauthorized, what));
+        return Err(ApiError::new(Reason::Unauthorized, what).into_response());
     }
     if let Some(tenant) = tenant {
-        let id: Arc<str> = tenant.id.as_str().into();
-        let _ = call_of(request).tenant.set(Arc::clone(&id));
-        request.extensions_mut().insert(Owner(id));
+        let _ = call.tenant.set(tenant.id.as_str().into());
     }
     let headers = request.headers_mut();
     match key.map(|key| HeaderValue::from_str(&format!("Bearer {}", key.expose()))) {
@@ -217,7 +155,25 @@ fn admit(gateway: &Gateway, key: Option<&Secret>, request: &mut Request) -> Resu
         }
         _ => drop(headers.remove(AUTHORIZATION)),
     }
-    Ok(())
+    Ok(request)
+}
+
+/// As [`authenticate`], for what is kiegate's own: results and inboxes are open to whoever knows their address.
+pub(super) fn authenticate_own(
+    gateway: &Gateway,
+    call: &Call,
+    request: Request,
+) -> Result<Request, Response> {
+    let path = request.uri().path();
+    let inbox = path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'));
+    if path.starts_with("/_media/") || inbox {
+        return Ok(request);
+    }
+    let mut request = authenticate(gateway, call, request)?;
+    if let Some(tenant) = call.tenant.get() {
+        request.extensions_mut().insert(Owner(Arc::clone(tenant)));
+    }
+    Ok(request)
 }
 
 /// The key of a request: from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`.
@@ -233,12 +189,25 @@ fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
 }
 
 /// Refuses what nobody may do here: paths that are no operation, where the gateway does not forward them.
-pub(super) async fn permit(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    if call_of(&request).class.is_none() && !gateway.parts.forward_unknown {
+pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result<Request, Response> {
+    if call.class.is_none() && !gateway.parts.forward_unknown {
         let what = "this gateway forwards known operations only (unknown_paths = \"deny\")";
-        return ApiError::new(Reason::Forbidden, what).into_response();
+        return Err(ApiError::new(Reason::Forbidden, what).into_response());
     }
-    next.run(request).await
+    Ok(request)
+}
+
+/// The end of the path: whatever stands behind the gateway answers.
+pub(super) async fn send_upstream(gateway: &Gateway, call: &Call, request: Request) -> Response {
+    let about = About { operation: Arc::clone(&call.operation), tenant: call.tenant.get().cloned() };
+    let since = Instant::now();
+    let answer = gateway.parts.upstream.send(request, about).await;
+    let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    call.upstream_micros.fetch_add(micros, Ordering::Relaxed);
+    answer.unwrap_or_else(|error| {
+        tracing::warn!(request.id = call.request_id(), "{error}");
+        ApiError::from(error).into_response()
+    })
 }
 
 /// A path of kiegate's own that does not exist in this mode.
@@ -252,33 +221,32 @@ pub(super) async fn not_here(State(gateway): State<Arc<Gateway>>, uri: Uri) -> P
 /// Refuses bodies above the limit, and gives up on those that stop coming. A body of the API's own JSON is read here,
 /// so that one that grows too large is refused and not cut off; anything else streams through.
 pub(super) async fn bound_body(
-    State(gateway): State<Arc<Gateway>>,
+    gateway: &Gateway,
+    call: &Call,
     request: Request,
-    next: Next,
-) -> Response {
+) -> Result<Request, Response> {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return Ok(request);
     }
-    let class = call_of(&request).class;
     let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
-    let streams = matches!(class, None | Some(Class::Upload));
+    let streams = matches!(call.class, None | Some(Class::Upload));
     let most = if streams { largest_upload } else { largest_json };
     let too_large = || {
         let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
         ApiError::new(Reason::BodyTooLarge, what).into_response()
     };
     if request.body().size_hint().lower() > most as u64 {
-        return too_large();
+        return Err(too_large());
     }
     let (parts, body) = request.into_parts();
     let body = Limited::new(TimeoutBody::new(body_timeout, body), most);
     if streams {
-        return next.run(Request::from_parts(parts, Body::new(body))).await;
+        return Ok(Request::from_parts(parts, Body::new(body)));
     }
     match body.collect().await {
-        Ok(body) => next.run(Request::from_parts(parts, Body::from(body.to_bytes()))).await,
-        Err(error) if error.is::<LengthLimitError>() => too_large(),
+        Ok(body) => Ok(Request::from_parts(parts, Body::from(body.to_bytes()))),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         // Nobody waits for this answer, or nobody keeps to the rules: it closes the connection either way.
-        Err(_) => (StatusCode::REQUEST_TIMEOUT, [(CONNECTION, "close")]).into_response(),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, [(CONNECTION, "close")]).into_response()),
     }
 }
