@@ -107,7 +107,11 @@ impl ServeArgs {
             ("recording", &self.recording),
         ];
         let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
-        config::load(self.layers.config.as_deref(), std::env::vars(), flags)
+        // A variable that is no text can be none of ours, nor one that a reference names.
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        config::load(self.layers.config.as_deref(), std::env::vars_os().filter_map(text), flags)
     }
 }
 
@@ -122,9 +126,18 @@ pub fn main() -> ExitCode {
         Some(Command::Models { family, json, catalog }) => models::run(family.as_deref(), json, catalog),
         Some(Command::Health { admin }) => serve::health(&admin),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "kiegate", &mut io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kiegate", &mut script);
+            print(&script)
         }
+    }
+}
+
+/// Writes to standard output.
+fn print(text: &[u8]) -> ExitCode {
+    match io::stdout().lock().write_all(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot write: {error}")),
     }
 }
 

@@ -51,6 +51,10 @@ pub enum Reason {
     Forbidden,
     /// The body is larger than the gateway takes.
     BodyTooLarge,
+    /// The body stopped coming.
+    BodyTimeout,
+    /// The body breaks the rules of HTTP, or broke off.
+    BodyMalformed,
     /// The upstream cannot be reached.
     UpstreamUnreachable,
     /// The upstream did not answer in time.
@@ -59,10 +63,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them: what a metric's label may be.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::BodyMalformed,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
     ];
@@ -73,6 +79,8 @@ impl Reason {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyMalformed => "body_malformed",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
         }
@@ -84,6 +92,8 @@ impl Reason {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyMalformed => StatusCode::BAD_REQUEST,
             Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }

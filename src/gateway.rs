@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 
 pub use server::{Answer, Bounds, Plane, serve};
@@ -20,6 +20,7 @@ use steps::Call;
 
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
+use crate::error::ApiError;
 use crate::proxy::Upstream;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
@@ -106,17 +107,17 @@ impl DataPlane {
     pub async fn answer(&self, request: Request) -> Response {
         let call = Arc::new(steps::identify(&self.gateway, &request)); // request id and operation, which all others speak of
         let line = format!("{} {}", request.method(), request.uri().path());
-        let answered = if request.uri().path().starts_with("/_") {
+        let answered = if steps::is_own(&request) {
             self.answer_own(&call, request).await
         } else {
             self.answer_api(&call, request).await
         };
-        let response = answered.unwrap_or_else(|refusal| refusal);
+        let response = answered.unwrap_or_else(ApiError::into_response);
         steps::record(&self.gateway, call, line, response) // sees everything, refusals too: one line, one sample
     }
 
     /// The path of a request of the API, in its order. A new concern is a new line.
-    async fn answer_api(&self, call: &Call, request: Request) -> Result<Response, Response> {
+    async fn answer_api(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
         let gateway = &*self.gateway;
         let request = steps::authenticate(gateway, call, request)?; // key to tenant, or 401
         let request = steps::permit(gateway, call, request)?; // what the tenant may do at all
@@ -125,7 +126,7 @@ impl DataPlane {
     }
 
     /// The path of a request for what is kiegate's own.
-    async fn answer_own(&self, call: &Call, request: Request) -> Result<Response, Response> {
+    async fn answer_own(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
         let gateway = &*self.gateway;
         let request = steps::authenticate_own(gateway, call, request)?;
         let request = steps::bound_body(gateway, call, request).await?;

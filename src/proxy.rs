@@ -44,6 +44,12 @@ pub enum UpstreamError {
     /// No connection, or it broke before an answer came.
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(String),
+    /// The client's body grew beyond what is taken.
+    #[error("the request's body is larger than this gateway takes")]
+    BodyTooLarge,
+    /// The client's body stopped coming.
+    #[error("the request's body stopped coming")]
+    BodyTimeout,
     /// Nothing came in time.
     #[error("the upstream gave no answer within {0:?}")]
     Timeout(Duration),
@@ -55,6 +61,8 @@ impl From<UpstreamError> for ApiError {
             UpstreamError::Unreachable(_) => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
             }
+            UpstreamError::BodyTooLarge => Self::new(Reason::BodyTooLarge, error.to_string()),
+            UpstreamError::BodyTimeout => Self::new(Reason::BodyTimeout, error.to_string()),
             UpstreamError::Timeout(_) => Self::new(Reason::UpstreamTimeout, error.to_string()),
         }
     }

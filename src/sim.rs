@@ -41,6 +41,7 @@ use crate::catalogue::{Catalogue, ModelChoice, OperationIx};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{Credits, Secret};
 use sandbox::{Finished, Sandbox, World};
+use time::VirtualClock;
 
 /// More sandboxes than this are not kept at once: the one that was used longest ago goes.
 const MOST_SANDBOXES: u64 = 10_000;
@@ -174,7 +175,8 @@ impl Sim {
             let parts = self.parts();
             let settings = parts.settings.clone();
             let owner = owner.map_or_else(|| "other".into(), |owner| Arc::clone(&owner.0));
-            Arc::new(Sandbox::new(id, owner, settings, parts.credits, self.real_now()))
+            let world = World::new(settings, parts.credits, VirtualClock::real(self.real_now()));
+            Arc::new(Sandbox::new(id, owner, world, Arc::clone(&parts.observer)))
         })
     }
 

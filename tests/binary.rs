@@ -326,6 +326,42 @@ fn http_2_is_spoken_in_cleartext() {
 }
 
 #[test]
+fn a_connection_without_a_request_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kiegate.toml");
+    fs::write(&file, "[server]\nhead_timeout = \"1s\"\nidle_timeout = \"2s\"\n").unwrap();
+    let server = Server::start(&["--config", file.to_str().unwrap()]);
+    assert_eq!(server.raw(b""), "", "nothing at all");
+    assert_eq!(server.raw(b"GET /api/v1/ch"), "", "half a head");
+    let request = b"GET /api/v1/chat/credit HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\n\r\n";
+    assert!(server.raw(request).starts_with("HTTP/1.1 200"), "then idle");
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_nobodys_business() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = std::ffi::OsStr::from_bytes(&[0xff, 0xfe]);
+    assert!(kiegate(&["check"]).env("ODD", odd).status().unwrap().success());
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut server = Server::start(&[]);
+    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
+    socket
+        .write_all(
+            b"GET /_mock/inbox/a?count=1&wait=60 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\n\r\n",
+        )
+        .unwrap();
+    thread::sleep(Duration::from_millis(200));
+    server.signal("-INT");
+    server.wait_until(|| server.logged().contains("stopping"));
+    server.signal("-INT");
+    assert!(server.child.wait().unwrap().success());
+    assert!(server.logged().contains("second signal"), "{}", server.logged());
+}
+
+#[test]
 fn the_example_configurations_are_there() {
     for file in ["config/kiegate.toml", "config/live.toml", "config/cluster.toml"] {
         assert!(Path::new(file).exists(), "{file}");

@@ -64,6 +64,12 @@ impl Schema {
         Some(violations.find(|violation| violation.keyword == "required").unwrap_or(first))
     }
 
+    /// Whether the schema speaks of a top-level property of that name; one that lists none takes any.
+    pub fn names(&self, property: &str) -> bool {
+        let properties = self.source.get("properties").and_then(Value::as_object);
+        properties.is_none_or(|properties| properties.contains_key(property))
+    }
+
     /// The values that the schema lists for the property at `pointer` (`/model`).
     pub fn choices(&self, pointer: &str) -> Vec<&str> {
         let path = pointer.replace('/', "/properties/");

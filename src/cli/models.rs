@@ -1,13 +1,12 @@
 //! `kiegate models`: the catalogue for people and for machines.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{complain, source};
+use super::{complain, print, source};
 use crate::app::StartError;
 use crate::catalogue::{Catalogue, OperationIx, Price};
 
@@ -24,8 +23,7 @@ pub(super) fn run(family: Option<&str>, as_json: bool, catalog: Option<PathBuf>)
         return complain(&format!("there is no family \"{family}\"; there are {}", known.join(", ")));
     }
     let text = if as_json { machine_form(&catalogue, family) } else { table(&catalogue, family) };
-    let _ = io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    print(text.as_bytes())
 }
 
 fn family_of(catalogue: &Catalogue, operation: OperationIx) -> &str {

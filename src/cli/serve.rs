@@ -8,6 +8,7 @@ use axum::body::Body;
 use http::Request;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::{ServeArgs, complain};
 use crate::app::{App, Handle, reachable};
@@ -34,7 +35,11 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             Ok(app) => {
                 announce(&app, mode);
                 background::spawn(reload_on_hangup(args.clone(), app.handle()));
-                app.run(stop_signal()).await;
+                let (first, second) = stop_signals();
+                tokio::select! {
+                    () = app.run(first) => {}
+                    () = second => tracing::warn!("stopped at once: a second signal came"),
+                }
                 ExitCode::SUCCESS
             }
             Err(error) => complain(&error),
@@ -71,18 +76,30 @@ fn announce(app: &App, mode: Mode) {
     let _ = out.flush();
 }
 
-/// Comes back when the process is asked to stop.
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals end the process as they always did.
-        return std::future::pending().await;
+/// What is ready when the process is asked to stop, and when it is asked once more.
+fn stop_signals() -> (impl Future<Output = ()>, impl Future<Output = ()>) {
+    let (tell, told) = oneshot::channel();
+    let second = async {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            // Without handlers the signals end the process as they always did.
+            return std::future::pending().await;
+        };
+        for tell in [Some(tell), None] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tell.map(|tell| tell.send(()));
+        }
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let first = async {
+        if told.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    (first, second)
 }
 
 /// Reads the configuration again at each SIGHUP; one with problems changes nothing.

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::background;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Observed};
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug)]
@@ -85,11 +85,12 @@ fn connect(plane: &Plane, socket: TcpStream, graceful: &GracefulShutdown) {
     let guarded = GuardedIo::new(socket, plane.bounds, Arc::clone(&phase));
     let answer = Arc::clone(&plane.answer);
     let service = service_fn(move |request: Request<Incoming>| {
-        phase.set(Phase::REQUEST);
+        // HTTP/2 has many requests at once and frames of its own at any time: hyper watches it by pings.
+        phase.set(if request.version() == Version::HTTP_2 { Phase::MANY } else { Phase::REQUEST });
         let phase = Arc::clone(&phase);
         answer(request.map(Body::new)).map(move |response| {
-            phase.set(Phase::IDLE);
-            Ok::<_, Infallible>(response)
+            let at_end = move |_| phase.request_ended();
+            Ok::<_, Infallible>(response.map(|body| Body::new(Observed::new(body, at_end))))
         })
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -128,9 +129,16 @@ impl Phase {
     const HEAD: u8 = 2;
     /// A request is being answered.
     const REQUEST: u8 = 3;
+    /// The connection carries many requests at once.
+    const MANY: u8 = 4;
 
     fn set(&self, phase: u8) {
         self.0.store(phase, Ordering::Relaxed);
+    }
+
+    /// The answer's last byte has been handed on.
+    fn request_ended(&self) {
+        let _ = self.0.compare_exchange(Self::REQUEST, Self::IDLE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn is(&self, phase: u8) -> bool {

@@ -1,5 +1,5 @@
 //! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step gives the request on, or
-//! the response that ends its way.
+//! the error that ends its way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,12 +8,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{AUTHORIZATION, CONNECTION, HeaderName};
+use futures_util::StreamExt as _;
+use http::header::{AUTHORIZATION, EXPECT, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
-use tower_http::timeout::TimeoutBody;
+use tower_http::timeout::{TimeoutBody, TimeoutError};
 
 use super::{Gateway, Parts};
 use crate::catalogue::{Class, Resolved};
@@ -34,6 +35,8 @@ pub(super) struct Call {
     request_id: HeaderValue,
     operation: Arc<str>,
     class: Option<Class>,
+    /// For what is kiegate's own rather than the API.
+    own: bool,
     tenant: OnceLock<Arc<str>>,
     /// Microseconds spent waiting for the upstream.
     upstream_micros: AtomicU64,
@@ -57,9 +60,15 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
         request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
         operation,
         class,
+        own: is_own(request),
         tenant: OnceLock::new(),
         upstream_micros: AtomicU64::new(0),
     }
+}
+
+/// Whether a request is for what is kiegate's own, below `/_…`.
+pub(super) fn is_own(request: &Request) -> bool {
+    request.uri().path().starts_with("/_")
 }
 
 /// The client's own id, if it is 1 to 128 visible ASCII characters.
@@ -99,12 +108,12 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
     if let Some(reason) = refused {
         gateway.parts.metrics.refused(call.tenant(), reason);
     }
+    // What is our own may wait on purpose; that is no overhead. Nor is the time that a body takes to stream.
+    let waited = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
+    let overhead = (!call.own).then(|| call.began.elapsed().saturating_sub(waited));
     let gateway = Arc::clone(gateway);
     let then = move |report: Report| {
         let took = call.began.elapsed();
-        // What is not of the API may wait on purpose; that is no overhead.
-        let waited = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
-        let upstream = if call.class.is_some() { waited } else { took };
         gateway.parts.metrics.request_finished(&Finished {
             tenant: call.tenant(),
             operation: &call.operation,
@@ -112,7 +121,7 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
             status,
             code: report.code,
             took,
-            upstream,
+            overhead,
         });
         let duration_ms = took.as_secs_f64() * 1000.0;
         tracing::info!(
@@ -136,13 +145,13 @@ pub(super) fn authenticate(
     gateway: &Gateway,
     call: &Call,
     mut request: Request,
-) -> Result<Request, Response> {
+) -> Result<Request, ApiError> {
     let key = api_key(request.headers(), request.uri());
     let tenant = key.as_ref().and_then(|key| gateway.tenants().authenticate(key, gateway.parts.clock.now()));
     if tenant.is_none() && !gateway.parts.open {
         let what =
             "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
-        return Err(ApiError::new(Reason::Unauthorized, what).into_response());
+        return Err(ApiError::new(Reason::Unauthorized, what));
     }
     if let Some(tenant) = tenant {
         let _ = call.tenant.set(tenant.id.as_str().into());
@@ -163,7 +172,7 @@ pub(super) fn authenticate_own(
     gateway: &Gateway,
     call: &Call,
     request: Request,
-) -> Result<Request, Response> {
+) -> Result<Request, ApiError> {
     let path = request.uri().path();
     let inbox = path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'));
     if path.starts_with("/_media/") || inbox {
@@ -189,10 +198,10 @@ fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
 }
 
 /// Refuses what nobody may do here: paths that are no operation, where the gateway does not forward them.
-pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result<Request, Response> {
+pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result<Request, ApiError> {
     if call.class.is_none() && !gateway.parts.forward_unknown {
         let what = "this gateway forwards known operations only (unknown_paths = \"deny\")";
-        return Err(ApiError::new(Reason::Forbidden, what).into_response());
+        return Err(ApiError::new(Reason::Forbidden, what));
     }
     Ok(request)
 }
@@ -218,35 +227,52 @@ pub(super) async fn not_here(State(gateway): State<Arc<Gateway>>, uri: Uri) -> P
     )
 }
 
-/// Refuses bodies above the limit, and gives up on those that stop coming. A body of the API's own JSON is read here,
-/// so that one that grows too large is refused and not cut off; anything else streams through.
+/// Refuses bodies above the limit, and gives up on those that stop coming. A body that kiegate itself reads is read
+/// here, so that one that grows too large is refused and not cut off; anything else streams through.
 pub(super) async fn bound_body(
     gateway: &Gateway,
     call: &Call,
     request: Request,
-) -> Result<Request, Response> {
+) -> Result<Request, ApiError> {
     if request.body().is_end_stream() {
         return Ok(request);
     }
     let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
-    let streams = matches!(call.class, None | Some(Class::Upload));
+    let streams = !call.own && matches!(call.class, None | Some(Class::Upload));
     let most = if streams { largest_upload } else { largest_json };
-    let too_large = || {
-        let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
-        ApiError::new(Reason::BodyTooLarge, what).into_response()
-    };
-    if request.body().size_hint().lower() > most as u64 {
-        return Err(too_large());
-    }
     let (parts, body) = request.into_parts();
-    let body = Limited::new(TimeoutBody::new(body_timeout, body), most);
+    let told = body.size_hint().lower();
+    let body = TimeoutBody::new(body_timeout, body);
+    if told > most as u64 {
+        // A client that asks first has sent nothing yet. Any other is still sending, and hears us when it has done.
+        if !parts.headers.contains_key(EXPECT) {
+            discard(body).await;
+        }
+        return Err(too_large(most));
+    }
+    let body = Limited::new(body, most);
     if streams {
         return Ok(Request::from_parts(parts, Body::new(body)));
     }
     match body.collect().await {
-        Ok(body) => Ok(Request::from_parts(parts, Body::from(body.to_bytes()))),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        // Nobody waits for this answer, or nobody keeps to the rules: it closes the connection either way.
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, [(CONNECTION, "close")]).into_response()),
+        Ok(whole) => Ok(Request::from_parts(parts, Body::from(whole.to_bytes()))),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(most)),
+        Err(error) if error.is::<TimeoutError>() => {
+            let what = format!("the body stopped coming for {} s", body_timeout.as_secs());
+            Err(ApiError::new(Reason::BodyTimeout, what))
+        }
+        Err(_) => Err(ApiError::new(Reason::BodyMalformed, "the body is malformed, or broke off")),
     }
+}
+
+fn too_large(most: usize) -> ApiError {
+    let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
+    ApiError::new(Reason::BodyTooLarge, what)
+}
+
+/// Reads and forgets a body, within bounds.
+async fn discard(body: TimeoutBody<Body>) {
+    const MOST: usize = 64 * 1024 * 1024;
+    let all = Limited::new(body, MOST).into_data_stream().for_each(|_| std::future::ready(()));
+    let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
 }

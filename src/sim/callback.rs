@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::log::Attempt;
+use super::outcome;
 use super::plan::{Ending, Plan};
 use super::sandbox::{Sandbox, World};
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey};
@@ -126,25 +127,45 @@ impl Sim {
     fn send_due(&self, sandbox: &Arc<Sandbox>, world: &mut World, now: Timestamp) {
         while let Some(Reverse(due)) = world.due.peek().copied().filter(|Reverse(due)| due.at <= now) {
             world.due.pop();
-            world.in_flight += 1;
-            let (sim, sandbox) = (self.clone(), Arc::clone(sandbox));
-            background::spawn(async move { sim.attempt(&sandbox, due).await });
+            world.depart(due.at);
+            let (sim, sandbox, epoch) = (self.clone(), Arc::clone(sandbox), world.epoch);
+            let lineage = world.lineage(due.task);
+            background::spawn(async move {
+                match lineage {
+                    Some(lineage) => sim.attempt(&sandbox, &lineage, due, epoch).await,
+                    None => sim.give_up(&sandbox, due, epoch),
+                }
+                sandbox.changed.notify_waiters();
+            });
         }
     }
 
-    /// Makes one attempt, writes it down and, if it failed, plans the next.
-    async fn attempt(&self, sandbox: &Arc<Sandbox>, due: Due) {
-        let lineage = sandbox.world().lineage(due.task);
-        let Some(lineage) = lineage else {
-            // The sandbox was emptied meanwhile.
-            sandbox.world().in_flight -= 1;
-            return sandbox.changed.notify_waiters();
+    /// Ends an attempt whose task has given way to newer ones.
+    fn give_up(&self, sandbox: &Sandbox, due: Due, epoch: u64) {
+        let ours = {
+            let mut world = sandbox.world();
+            let ours = world.epoch == epoch;
+            if ours {
+                world.arrive(due.at);
+            }
+            ours
         };
+        let callbacks = usize::from(ours);
+        self.parts().observer.observe(&Event::TasksForgotten {
+            owner: &sandbox.owner,
+            running: 0,
+            callbacks,
+        });
+    }
+
+    /// Makes one attempt, writes it down and, if it failed, plans the next. If the sandbox was emptied meanwhile, nobody
+    /// hears of it.
+    async fn attempt(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due, epoch: u64) {
         if due.attempt == 0 && due.at == lineage.task.plan.created() {
             tokio::time::sleep(AFTER_CREATE).await;
         }
         let began = self.parts().clock.instant();
-        let parcel = self.parcel(sandbox, &lineage, due);
+        let parcel = self.parcel(sandbox, lineage, due);
         let (url, headers, body) = (parcel.url.clone(), parcel.headers.clone(), parcel.body.clone());
         let dropped = lineage.task.callbacks.drop;
         let result = if dropped { Err("dropped, as asked for".into()) } else { self.carry(parcel).await };
@@ -158,17 +179,20 @@ impl Sim {
         };
         let lag = {
             let mut world = sandbox.world();
+            if world.epoch != epoch {
+                return;
+            }
             if let ("retried", Some(pause)) = (verdict, retry) {
                 let next = Due { at: due.at + *pause, attempt: due.attempt + 1, ..due };
                 world.due.push(Reverse(next));
             }
             let took = began.elapsed();
             let result = result.map(|status| status.as_u16());
-            world.attempts.push(Attempt { due, url, headers, body, result, took, verdict });
-            world.in_flight -= 1;
+            let size = url.len() + body.len();
+            world.attempts.push(Attempt { due, url, headers, body, result, took, verdict }, size);
+            world.arrive(due.at);
             world.clock.at(self.real_now()).saturating_since(due.at)
         };
-        sandbox.changed.notify_waiters();
         self.parts().observer.observe(&Event::CallbackSent { owner: &sandbox.owner, result: verdict, lag });
     }
 
@@ -219,7 +243,6 @@ impl Sim {
         let setting = Setting {
             catalogue: self.catalogue(),
             sandbox: sandbox.id,
-            seed: sandbox.world().settings.seed,
             now: due.at,
             origin: &lineage.task.origin,
             request: &Value::Null,
@@ -263,7 +286,7 @@ impl Sim {
                 let now = world.clock.at(real);
                 let finished = world.settle(now);
                 self.send_due(sandbox, &mut world, now);
-                (finished, next.is_none().then_some(world.in_flight == 0))
+                (finished, next.is_none().then(|| !world.waits_for(target)))
             };
             self.tell_finished(sandbox, &finished);
             events.extend(finished.iter().map(|finished| (finished.at, finished.to_event(self))));
@@ -280,7 +303,8 @@ impl Sim {
             }
             let skip = first_attempt.saturating_sub(world.attempts.dropped);
             let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-            let attempts = world.attempts.entries.iter().skip(skip);
+            let due = |attempt: &&Arc<Attempt>| target.is_none_or(|target| attempt.due.at <= target);
+            let attempts = world.attempts.entries.iter().skip(skip).filter(due);
             events.extend(attempts.map(|attempt| (attempt.due.at, attempt.to_event())));
         }
         events.sort_by_key(|(at, _)| *at);
@@ -305,7 +329,7 @@ impl Sim {
             self.send_due(sandbox, &mut world, now);
             let next = match world.next_event() {
                 Some(event) => Next::Change(world.clock.until(event, self.real_now())),
-                None if world.in_flight > 0 => Next::Change(None),
+                None if world.waits_for(None) => Next::Change(None),
                 None => Next::Never,
             };
             world.driven = !matches!(next, Next::Never);
@@ -340,12 +364,7 @@ async fn drive(shared: Weak<Shared>, sandbox: Weak<Sandbox>) {
 impl super::Finished {
     /// As `advance` lists it.
     fn to_event(&self, sim: &Sim) -> Value {
-        let outcome = match self.task.plan.ending() {
-            Ending::Success { fallback: false } => "success".to_owned(),
-            Ending::Success { fallback: true } => "fallback:success".to_owned(),
-            Ending::Fail(error) => format!("fail:{}", sim.catalogue().error(error).id),
-            Ending::Stall => "stall".to_owned(),
-        };
+        let outcome = outcome::name(sim.catalogue(), self.task.plan.ending());
         json!({"at": self.at, "type": "task", "task": self.key.to_string(), "outcome": outcome})
     }
 }

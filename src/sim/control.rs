@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::outcome::{VOCABULARY, Wish, WishedEnding};
+use super::outcome::{self, VOCABULARY, Wish, WishedEnding};
 use super::plan::{Ending, State as TaskState};
 use super::sandbox::{Sandbox, World};
 use super::task::{Lineage, SandboxId, Task, TaskKey};
@@ -49,6 +49,8 @@ pub fn routes(sim: Sim) -> Router {
         .route("/_mock/{*unknown}", any(unknown))
         .method_not_allowed_fallback(wrong_method)
         .route("/_media/{*file}", any(media))
+        // The gateway bounds bodies.
+        .layer(DefaultBodyLimit::disable())
         .with_state(sim)
 }
 
@@ -98,9 +100,64 @@ impl<T: for<'de> Deserialize<'de> + Send> FromRequestParts<Sim> for Asked<T> {
     }
 }
 
-/// Reads a JSON body of a known form.
-fn read<T: for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, ProblemDocument> {
-    serde_json::from_slice(body).map_err(|error| ProblemDocument::bad_request(format!("body: {error}")))
+/// The names in the path; ones that are no text are told as everything else here is.
+struct Named<T>(T);
+
+impl<T: for<'de> Deserialize<'de> + Send> FromRequestParts<Sim> for Named<T> {
+    type Rejection = ProblemDocument;
+
+    async fn from_request_parts(parts: &mut Parts, sim: &Sim) -> Result<Self, Self::Rejection> {
+        let wrong = |_| ProblemDocument::bad_request("the path is no text in UTF-8");
+        Path::from_request_parts(parts, sim).await.map(|Path(names)| Self(names)).map_err(wrong)
+    }
+}
+
+/// The fields of a JSON body: each is taken out once, and what is left at the end is unknown.
+struct Fields {
+    known: &'static [&'static str],
+    members: Map<String, Value>,
+}
+
+impl Fields {
+    /// Reads a body that may have the fields `known`; an empty one has none of them.
+    fn read(body: &Bytes, known: &'static [&'static str]) -> Result<Self, ProblemDocument> {
+        let wrong = |what: &str| {
+            ProblemDocument::bad_request(format!(
+                "body: {what}; send a JSON object with {}",
+                known.join(", ")
+            ))
+        };
+        let members = if body.is_empty() {
+            Map::new()
+        } else {
+            match serde_json::from_slice(body) {
+                Ok(Value::Object(members)) => members,
+                Ok(_) => return Err(wrong("is no JSON object")),
+                Err(_) => return Err(wrong("is no JSON")),
+            }
+        };
+        match members.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(wrong(&format!("unknown field \"{name}\""))),
+            None => Ok(Self { known, members }),
+        }
+    }
+
+    /// The field `name` as `read` understands it; `expected` says what that is.
+    fn take<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ProblemDocument> {
+        debug_assert!(self.known.contains(&name), "{name} is not among the known fields");
+        match self.members.get(name).filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(value) => {
+                let wrong = || ProblemDocument::bad_request(format!("{name}: {value} is not {expected}"));
+                read(value).map(Some).ok_or_else(wrong)
+            }
+        }
+    }
 }
 
 async fn unknown(request: Request) -> ProblemDocument {
@@ -152,16 +209,12 @@ async fn catalogue(State(sim): State<Sim>, _: Caller) -> Json<Value> {
 async fn reset(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
     let (running, callbacks, finished) = {
         let mut world = caller.sandbox.world();
-        let (now, finished) = sim.settled(&mut world);
-        let left = (world.unfinished(now), world.due.len());
+        let (_, finished) = sim.settled(&mut world);
+        let (running, callbacks) = world.unsettled();
         let parts = sim.parts();
-        let fresh = World::new(
-            parts.settings.clone(),
-            parts.credits,
-            super::time::VirtualClock::real(sim.real_now()),
-        );
-        world.empty(fresh);
-        (left.0, left.1, finished)
+        let clock = super::time::VirtualClock::real(sim.real_now());
+        world.empty(World::new(parts.settings.clone(), parts.credits, clock));
+        (running, callbacks, finished)
     };
     sim.tell_finished(&caller.sandbox, &finished);
     let owner = &caller.sandbox.owner;
@@ -175,7 +228,8 @@ async fn settings(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
 }
 
 async fn change_settings(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
-    let changes: Map<String, Value> = read(&body)?;
+    const KNOWN: [&str; 6] = ["pace", "seed", "latency", "failure_rate", "emulate_quota", "http_status"];
+    let Fields { members: changes, .. } = Fields::read(&body, &KNOWN)?;
     caller.with_world(&sim, |world, _| {
         world.settings = world.settings.changed(&changes).map_err(ProblemDocument::bad_request)?;
         Ok(Json(world.settings.to_json()))
@@ -190,37 +244,16 @@ async fn clock(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
     Json(caller.with_world(&sim, |world, now| clock_json(world, now)))
 }
 
-/// A time in milliseconds since the epoch, or as RFC 3339 text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Moment {
-    Millis(i64),
-    Text(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClockChange {
-    now: Option<Moment>,
-    rate: Option<f64>,
-}
-
 async fn change_clock(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
-    let change: ClockChange = read(&body)?;
-    let target = match change.now {
-        None => None,
-        Some(Moment::Millis(millis)) => Some(Timestamp::from_millis(millis)),
-        Some(Moment::Text(text)) => Some(Timestamp::parse_rfc3339(&text).ok_or_else(|| {
-            ProblemDocument::bad_request(format!(
-                "now: \"{text}\" is no time; use milliseconds or 2026-11-01T12:00:00Z"
-            ))
-        })?),
-    };
-    if let Some(rate) = change.rate.filter(|rate| !(0.0..=1_000_000.0).contains(rate)) {
-        return Err(ProblemDocument::bad_request(format!(
-            "rate: {rate} is not between 0 (frozen) and 1000000"
-        )));
-    }
+    let mut fields = Fields::read(&body, &["now", "rate"])?;
+    let target =
+        fields.take("now", "a time in milliseconds since 1970 or as 2026-11-01T12:00:00Z", |value| {
+            let millis = value.as_i64().map(Timestamp::from_millis);
+            millis.or_else(|| Timestamp::parse_rfc3339(value.as_str()?))
+        })?;
+    let rate = fields.take("rate", "a number from 0 (frozen) to 1000000", |value| {
+        value.as_f64().filter(|rate| (0.0..=1_000_000.0).contains(rate))
+    })?;
     let shown = caller.with_world(&sim, |world, now| {
         // A world without tasks has no past that could be undone.
         if target.is_some_and(|target| target < now) && !world.tasks.is_empty() {
@@ -231,7 +264,7 @@ async fn change_clock(State(sim): State<Sim>, caller: Caller, body: Bytes) -> An
         if let Some(target) = target {
             world.clock.set(target, real);
         }
-        if let Some(rate) = change.rate {
+        if let Some(rate) = rate {
             world.clock.set_rate(rate, real);
         }
         let now = world.clock.at(real);
@@ -241,28 +274,19 @@ async fn change_clock(State(sim): State<Sim>, caller: Caller, body: Bytes) -> An
     Ok(Json(shown))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Advance {
-    by: Option<String>,
-    until: Option<String>,
-}
-
 async fn advance(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
-    let advance: Advance = read(&body)?;
-    let target = match (advance.by, advance.until.as_deref()) {
-        (Some(by), None) => {
-            let by = parse_duration(&by).ok_or_else(|| {
-                ProblemDocument::bad_request(format!(
-                    "by: \"{by}\" is no duration; write \"90s\", \"15m\" or \"14d\""
-                ))
-            })?;
-            Some(caller.with_world(&sim, |_, now| now) + by)
-        }
-        (None, Some("idle")) => None,
+    let mut fields = Fields::read(&body, &["by", "until"])?;
+    let by = fields.take("by", "a duration such as \"90s\", \"15m\" or \"14d\"", |value| {
+        parse_duration(value.as_str()?)
+    })?;
+    let until_idle = fields.take("until", "\"idle\"", |value| (value == "idle").then_some(()))?;
+    let target = match (by, until_idle) {
+        (Some(by), None) => Some(caller.with_world(&sim, |_, now| now) + by),
+        (None, Some(())) => None,
         _ => {
-            let detail = "say either {\"by\": \"90s\"} or {\"until\": \"idle\"}";
-            return Err(ProblemDocument::bad_request(detail));
+            return Err(ProblemDocument::bad_request(
+                "say either {\"by\": \"90s\"} or {\"until\": \"idle\"}",
+            ));
         }
     };
     let events = sim.advance(&caller.sandbox, target).await;
@@ -276,37 +300,23 @@ async fn credits(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
     Json(json!({"credits": caller.with_world(&sim, |world, _| world.balance())}))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CreditsChange {
-    credits: Credits,
-}
-
 async fn change_credits(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
-    let CreditsChange { credits } = read(&body)?;
+    let mut fields = Fields::read(&body, &["credits"])?;
+    let credits = fields.take("credits", "a number", |value| Credits::from_f64(value.as_f64()?))?;
+    let credits = credits
+        .ok_or_else(|| ProblemDocument::bad_request("credits: say how many, as in {\"credits\": 500}"))?;
     caller.with_world(&sim, |world, _| world.set_balance(credits));
     Ok(Json(json!({"credits": credits})))
 }
 
 /// Everything known about a task, planned future included.
-fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, seed: u64, now: Timestamp) -> Value {
+fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, now: Timestamp) -> Value {
     let catalogue = sim.catalogue();
-    let setting = Setting {
-        catalogue,
-        sandbox: caller.sandbox.id,
-        seed,
-        now,
-        origin: &caller.origin,
-        request: &Value::Null,
-    };
+    let setting =
+        Setting { catalogue, sandbox: caller.sandbox.id, now, origin: &caller.origin, request: &Value::Null };
     let view = View::new(setting, lineage);
     let plan = &lineage.task.plan;
-    let outcome = match plan.ending() {
-        Ending::Success { fallback: false } => "success".to_owned(),
-        Ending::Success { fallback: true } => "fallback:success".to_owned(),
-        Ending::Fail(error) => format!("fail:{}", catalogue.error(error).id),
-        Ending::Stall => "stall".to_owned(),
-    };
+    let outcome = outcome::name(catalogue, plan.ending());
     let phases = view.lifecycle().phases.iter().enumerate();
     let phases = phases.map(|(index, phase)| json!({"state": phase.state, "from": plan.phase_begins(index)}));
     json!({
@@ -337,14 +347,13 @@ struct Page {
 
 async fn tasks(State(sim): State<Sim>, caller: Caller, Query(page): Query<Page>) -> Json<Value> {
     let (start, limit) = (page.cursor.unwrap_or(0), page.limit.unwrap_or(100).clamp(1, 1000));
-    let (lineages, total, seed, now) = caller.with_world(&sim, |world, now| {
+    let (lineages, total, now) = caller.with_world(&sim, |world, now| {
         let keys: Vec<TaskKey> = world.in_order().skip(start).take(limit).map(|(key, _)| key).collect();
         let lineages: Vec<Lineage> = keys.into_iter().filter_map(|key| world.lineage(key)).collect();
-        (lineages, world.tasks.len(), world.settings.seed, now)
+        (lineages, world.tasks.len(), now)
     });
     let next = (start + lineages.len() < total).then_some(start + lineages.len());
-    let tasks: Vec<Value> =
-        lineages.iter().map(|lineage| task_json(&sim, &caller, lineage, seed, now)).collect();
+    let tasks: Vec<Value> = lineages.iter().map(|lineage| task_json(&sim, &caller, lineage, now)).collect();
     Json(json!({"tasks": tasks, "total": total, "next_cursor": next}))
 }
 
@@ -352,26 +361,22 @@ fn no_task(id: &str) -> ProblemDocument {
     ProblemDocument::new(StatusCode::NOT_FOUND, format!("there is no task \"{id}\" in this sandbox"))
 }
 
-async fn task(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>) -> Answer {
+async fn task(State(sim): State<Sim>, caller: Caller, Named(id): Named<String>) -> Answer {
     let key = TaskKey::parse(&id).ok_or_else(|| no_task(&id))?;
-    let (lineage, seed, now) =
-        caller.with_world(&sim, |world, now| (world.lineage(key), world.settings.seed, now));
+    let (lineage, now) = caller.with_world(&sim, |world, now| (world.lineage(key), now));
     let lineage = lineage.ok_or_else(|| no_task(&id))?;
-    let mut shown = task_json(&sim, &caller, &lineage, seed, now);
+    let mut shown = task_json(&sim, &caller, &lineage, now);
     let world = caller.sandbox.world();
     let attempts = world.attempts.entries.iter().filter(|attempt| attempt.task() == key);
     shown["callbacks"] = attempts.map(|attempt| attempt.to_json()).collect();
     Ok(Json(shown))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Finish {
-    outcome: Option<String>,
-}
-
-async fn finish(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>, body: Bytes) -> Answer {
-    let Finish { outcome } = if body.is_empty() { Finish::default() } else { read(&body)? };
+async fn finish(State(sim): State<Sim>, caller: Caller, Named(id): Named<String>, body: Bytes) -> Answer {
+    let mut fields = Fields::read(&body, &["outcome"])?;
+    let outcome = fields.take("outcome", "an outcome such as \"fail:content_policy\"", |value| {
+        value.as_str().map(str::to_owned)
+    })?;
     let key = TaskKey::parse(&id).ok_or_else(|| no_task(&id))?;
     let (planned, withdrawn) = caller.with_world(&sim, |world, now| {
         let old = world.tasks.get(&key).cloned().ok_or_else(|| no_task(&id))?;
@@ -397,26 +402,19 @@ async fn finish(State(sim): State<Sim>, caller: Caller, Path(id): Path<String>, 
     // Settles what has just become due, and sends its callback.
     caller.with_world(&sim, |_, _| ());
     sim.drive(&caller.sandbox);
-    task(State(sim), caller, Path(id)).await
+    task(State(sim), caller, Named(id)).await
 }
 
+/// The ending that `outcome` names for a task.
 fn wished_ending(sim: &Sim, task: &Task, outcome: &str) -> Result<Ending, ProblemDocument> {
+    let told = |what: String| ProblemDocument::bad_request(format!("outcome: {what}"));
     let mut wish = Wish::default();
-    wish.add(outcome).map_err(|what| ProblemDocument::bad_request(format!("outcome: {what}")))?;
-    match wish.ending {
-        Some(WishedEnding::Success) => Ok(Ending::Success { fallback: false }),
-        Some(WishedEnding::Fallback { succeeds: true }) => Ok(Ending::Success { fallback: true }),
-        Some(WishedEnding::Fail(id)) => {
-            let mut errors = sim.catalogue().errors_of(task.operation).filter(|(_, error)| error.fails);
-            let found = errors.find(|(_, error)| error.id == id);
-            let unknown =
-                || ProblemDocument::bad_request(format!("outcome: fail:{id}: no such error for this task"));
-            found.map(|(error, _)| Ending::Fail(error)).ok_or_else(unknown)
-        }
-        _ => Err(ProblemDocument::bad_request(
-            "outcome: a task is finished with success, fallback:success or fail:<error id>",
-        )),
-    }
+    wish.add(outcome).map_err(told)?;
+    let finishing = wish.ending.filter(|ending| *ending != WishedEnding::Stall);
+    let ending = finishing
+        .ok_or_else(|| told("a task is finished with success, fallback:… or fail:<error id>".into()))?;
+    let input = serde_json::from_str(&task.input).unwrap_or_default();
+    ending.ending(sim.catalogue(), task.operation, &input).map_err(told)
 }
 
 async fn callbacks(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
@@ -442,7 +440,7 @@ struct Wait {
 async fn arrivals(
     State(sim): State<Sim>,
     caller: Caller,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     Asked(wait): Asked<Wait>,
 ) -> Answer {
     let wanted = wait.count.unwrap_or(0);
@@ -467,34 +465,27 @@ async fn arrivals(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InboxProgram {
-    answers: Option<Vec<u16>>,
-    delay: Option<String>,
-}
-
 async fn program_inbox(
     State(sim): State<Sim>,
     caller: Caller,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     body: Bytes,
 ) -> Answer {
-    let program: InboxProgram = read(&body)?;
-    let answers = program.answers.unwrap_or_else(|| vec![200]);
-    if answers.is_empty() || answers.iter().any(|status| !(200..600).contains(status)) {
-        return Err(ProblemDocument::bad_request(
-            "answers: takes a list of statuses from 200 to 599; the last one repeats",
-        ));
-    }
-    let delay = program
-        .delay
-        .as_deref()
-        .map_or(Some(Duration::ZERO), parse_duration)
-        .filter(|delay| delay.as_secs() <= 600);
-    let delay = delay.ok_or_else(|| {
-        ProblemDocument::bad_request("delay: takes a duration such as \"2s\", 600 s at most")
+    let mut fields = Fields::read(&body, &["answers", "delay"])?;
+    let answers = fields.take(
+        "answers",
+        "a list of statuses from 200 to 599, of which the last one repeats",
+        |value| {
+            let statuses: Vec<u16> = serde_json::from_value(value.clone()).ok()?;
+            (!statuses.is_empty() && statuses.iter().all(|status| (200..600).contains(status)))
+                .then_some(statuses)
+        },
+    )?;
+    let answers = answers.unwrap_or_else(|| vec![200]);
+    let delay = fields.take("delay", "a duration such as \"2s\", 600 s at most", |value| {
+        parse_duration(value.as_str()?).filter(|delay| delay.as_secs() <= 600)
     })?;
+    let delay = delay.unwrap_or_default();
     caller.with_world(&sim, |world, _| world.inbox.program(&name, &answers, delay));
     Ok(Json(
         json!({"name": name, "answers": answers, "delay_ms": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)}),
@@ -503,7 +494,7 @@ async fn program_inbox(
 
 async fn receive(
     State(sim): State<Sim>,
-    Path((sandbox, name)): Path<(String, String)>,
+    Named((sandbox, name)): Named<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {

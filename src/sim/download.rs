@@ -123,14 +123,10 @@ impl Sim {
         now: Timestamp,
         then: impl FnOnce(&View<'_>, &[File]) -> T,
     ) -> Option<T> {
-        let (lineage, seed) = {
-            let world = sandbox.world();
-            (world.lineage(task)?, world.settings.seed)
-        };
+        let lineage = sandbox.world().lineage(task)?;
         let setting = Setting {
             catalogue: self.catalogue(),
             sandbox: sandbox.id,
-            seed,
             now,
             origin: "",
             request: &Value::Null,

@@ -15,15 +15,15 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
 use super::callback;
-use super::outcome::{Wish, WishedEnding};
+use super::outcome::{Wish, failed_with, unknown_error};
 use super::plan::{Ending, Plan, State, Tempo};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
 use super::task::{Lineage, Task, TaskKey, fingerprint};
-use super::view::{Setting, View};
+use super::view::{Setting, View, shapes};
 use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
-    Behaviour, Consequence, ErrorEntry, ErrorIx, Fallback, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
+    Behaviour, Consequence, ErrorEntry, ErrorIx, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
     Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
 };
 use crate::clock::{Draw, Timestamp};
@@ -57,6 +57,14 @@ impl From<ErrorIx> for Refused {
 }
 
 type Answer = Result<Vec<u8>, Refused>;
+
+/// A task that a call stands for.
+struct Started {
+    lineage: Lineage,
+    now: Timestamp,
+    /// By this very call.
+    made: bool,
+}
 
 /// What was found of the task that a call is about.
 enum Looked {
@@ -95,18 +103,20 @@ impl Sim {
             (world.settings.clone(), world.answers)
         };
         self.dawdle(&settings, answers).await;
-        let wish = match Wish::read(&parts.headers, &String::from_utf8_lossy(&body)) {
+        let operation = self.catalogue().operation(index);
+        let request = self.read_request(operation, &parts, &body);
+        let wish = match Wish::read(&parts.headers, request.as_ref().unwrap_or(&Value::Null)) {
             Ok(wish) => wish,
             Err(what) => return self.refusal(Refused::BadWish(what), &settings, &Value::Null),
         };
         if let Some(status) = wish.http {
             return plain_status(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY));
         }
-        let operation = self.catalogue().operation(index);
-        let request = self.read_request(operation, &parts, &body);
         let origin = origin(self, &parts);
+        // A refusal that was asked for comes even where the request is none.
         let request = match request {
             Ok(request) => request,
+            Err(_) if wish.reject.is_some() => Value::Null,
             Err(refused) => return self.refusal(refused, &settings, &Value::Null),
         };
         let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request };
@@ -242,7 +252,6 @@ impl Call<'_> {
         Setting {
             catalogue: self.sim.catalogue(),
             sandbox: self.sandbox.id,
-            seed: self.settings.seed,
             now,
             origin: &self.origin,
             request: &self.request,
@@ -267,14 +276,12 @@ impl Call<'_> {
         let fits = |error: &ErrorEntry| error.id == wanted || wanted.parse() == Ok(error.code);
         match known.find(|(_, error)| fits(error)) {
             Some((error, _)) => error.into(),
-            None => Refused::BadWish(self.unknown_error("reject", wanted, |error| error.refuses)),
+            None => {
+                Refused::BadWish(unknown_error(self.sim.catalogue(), self.index, "reject", wanted, |error| {
+                    error.refuses
+                }))
+            }
         }
-    }
-
-    fn unknown_error(&self, word: &str, wanted: &str, fits: impl Fn(&ErrorEntry) -> bool) -> String {
-        let known = self.sim.catalogue().errors_of(self.index).filter(|(_, error)| fits(error));
-        let names: Vec<&str> = known.map(|(_, error)| error.id.as_str()).collect();
-        format!("{word}:{wanted}: no such error for {}; there are {}", self.operation.id, names.join(", "))
     }
 
     /// Checks the request against schema and rules; gives the model where one is named.
@@ -286,11 +293,7 @@ impl Call<'_> {
             let found = catalogue.model_by_name(self.index, name);
             model = Some(found.ok_or(Refused::Error(*unknown, None))?);
         }
-        if let Some(violation) =
-            self.operation.request.as_ref().and_then(|schema| schema.violation(&self.request))
-        {
-            return Err(self.violated(violation, &[]));
-        }
+        self.check_schema()?;
         if let (Some(found), Some(ModelChoice::Market { input, .. })) =
             (model, self.operation.task().map(|task| &task.model))
         {
@@ -309,6 +312,12 @@ impl Call<'_> {
         }
     }
 
+    /// Checks the request against the operation's schema.
+    fn check_schema(&self) -> Result<(), Refused> {
+        let violation = self.operation.request.as_ref().and_then(|schema| schema.violation(&self.request));
+        violation.map_or(Ok(()), |violation| Err(self.violated(violation, &[])))
+    }
+
     fn violated(&self, violation: Violation, first: &[Refusal]) -> Refused {
         let fits = |refusal: &&Refusal| {
             refusal.keyword.as_ref().is_none_or(|keyword| keyword == violation.keyword)
@@ -322,6 +331,10 @@ impl Call<'_> {
     /// The request completed with what the catalogue fills in.
     fn completed_request(&self) -> Value {
         let mut request = self.request.clone();
+        // The upstream ignores fields that it does not know; a task does not keep them.
+        if let (Some(schema), Some(members)) = (&self.operation.request, request.as_object_mut()) {
+            members.retain(|name, _| schema.names(name));
+        }
         for fill in &self.operation.fill {
             if fill.when.as_ref().is_some_and(|when| !when.accepts(&request)) {
                 continue;
@@ -344,32 +357,36 @@ impl Call<'_> {
     fn create(&self, answer: &Template) -> Answer {
         let model = self.check_request()?;
         let input = self.completed_request();
-        let (lineage, now) = self.start(model, &input, None)?;
+        let Started { lineage, now, .. } = self.start(model, &input, None)?;
         Ok(self.render(answer, &lineage, now))
     }
 
-    /// Makes a task, pays for it, plans its callbacks. `upgrade_of` names the base task and the key of an upgrade.
+    /// Makes a task, pays for it, plans its callbacks. `upgrade_of` names the base task and the key of an upgrade, which
+    /// is made once: the one that is there already is given back as such.
     fn start(
         &self,
         model: Option<ModelIx>,
         input: &Value,
         upgrade_of: Option<(TaskKey, TaskKey)>,
-    ) -> Result<(Lineage, Timestamp), Refused> {
+    ) -> Result<Started, Refused> {
         let started = {
             let mut world = self.sandbox.world();
             let now = world.clock.at(self.sim.real_now());
-            self.start_in(&mut world, now, model, input, upgrade_of)?
+            let there = upgrade_of.and_then(|(_, key)| world.lineage(key));
+            match there {
+                Some(lineage) => return Ok(Started { lineage, now, made: false }),
+                None => self.start_in(&mut world, now, model, input, upgrade_of)?,
+            }
         };
-        let (lineage, now, callbacks) = started;
+        let (lineage, callbacks, forgotten, now) = started;
         self.sim.drive(&self.sandbox);
         let (observer, owner) = (&self.sim.parts().observer, &*self.sandbox.owner);
         let model = model_label(self.sim.catalogue(), self.index, model, &lineage.task.input);
         let credits = lineage.task.price;
         observer.observe(&Event::TaskCreated { owner, operation: &self.operation.id, model, credits });
-        if callbacks > 0 {
-            observer.observe(&Event::CallbacksPlanned { owner, count: callbacks });
-        }
-        Ok((lineage, now))
+        observer.observe(&Event::CallbacksPlanned { owner, count: callbacks });
+        observer.observe(&Event::TasksForgotten { owner, running: forgotten, callbacks: 0 });
+        Ok(Started { lineage, now, made: true })
     }
 
     fn start_in(
@@ -379,7 +396,7 @@ impl Call<'_> {
         model: Option<ModelIx>,
         input: &Value,
         upgrade_of: Option<(TaskKey, TaskKey)>,
-    ) -> Result<(Lineage, Timestamp, usize), Refused> {
+    ) -> Result<(Lineage, usize, usize, Timestamp), Refused> {
         let catalogue = self.sim.catalogue();
         let (most, span, too_many) = catalogue.shared().quota;
         if self.settings.emulate_quota && world.exceeds_quota(most, span, now) {
@@ -393,10 +410,12 @@ impl Call<'_> {
         if world.balance() < price {
             return Err(catalogue.shared().insufficient.into());
         }
-        let key = upgrade_of.map_or_else(
-            || world.new_key(self.sandbox.id, &self.operation.id, &fingerprint(&self.request)),
-            |(_, key)| key,
-        );
+        let print = || fingerprint(&self.request);
+        let key = upgrade_of
+            .map_or_else(|| world.new_key(self.sandbox.id, &self.operation.id, &print()), |(_, key)| key);
+        let inherits = parent
+            .and_then(|parent| world.lineage(parent))
+            .map(|lineage| shapes(&View::new(self.setting(now), &lineage)));
         let task = Task {
             operation: self.index,
             model,
@@ -406,11 +425,12 @@ impl Call<'_> {
             parent,
             price,
             callbacks: self.wish.callbacks,
+            inherits: inherits.unwrap_or_default(),
         };
         let callbacks = callback::plan(world, self.sim, key, &task);
-        world.insert(key, task);
+        let forgotten = world.insert(key, task, now);
         let lineage = world.lineage(key).expect("it was put in a moment ago");
-        Ok((lineage, now, callbacks))
+        Ok((lineage, callbacks, forgotten, now))
     }
 
     /// What the request costs; nothing where nobody knows.
@@ -440,7 +460,7 @@ impl Call<'_> {
             None => (None, Some(follows.unknown)),
             Some((key, task)) => {
                 let made = |operation: &str| {
-                    let upgrade = upgrade_key(key, operation, "0");
+                    let upgrade = upgrade_key(key, operation, 0);
                     world.tasks.contains_key(&upgrade)
                 };
                 let after =
@@ -469,7 +489,7 @@ impl Call<'_> {
         fate: Option<ErrorIx>,
     ) -> Result<Plan, Refused> {
         let catalogue = self.sim.catalogue();
-        let mut draw = Draw::new(&[&self.settings.seed.to_le_bytes(), key.bytes(), b"plan"]);
+        let mut draw = Draw::new(&[key.bytes(), b"plan"]);
         let ending = match fate {
             Some(error) => Ending::Fail(error),
             None => self.ending(input, key)?,
@@ -489,40 +509,17 @@ impl Call<'_> {
 
     /// How the task ends: as wished, by chance, or well.
     fn ending(&self, input: &Value, key: TaskKey) -> Result<Ending, Refused> {
-        let fallback = self.operation.task().and_then(|task| task.fallback.as_ref());
-        let failure = match &self.wish.ending {
-            Some(WishedEnding::Stall) => return Ok(Ending::Stall),
-            Some(WishedEnding::Success) => return Ok(Ending::Success { fallback: false }),
-            Some(WishedEnding::Fallback { succeeds }) => {
-                let Some(fallback) = fallback else {
-                    return Err(Refused::BadWish(format!("fallback: {} has no fallback", self.operation.id)));
-                };
-                let allowed = *succeeds && fallback.allowed_when.accepts(input);
-                return Ok(if allowed {
-                    Ending::Success { fallback: true }
-                } else {
-                    Ending::Fail(fallback.default_error)
-                });
-            }
-            Some(WishedEnding::Fail(id)) => Some(self.error_by_id(id)?),
-            None => self.chance_failure(key),
-        };
-        let Some(error) = failure else { return Ok(Ending::Success { fallback: false }) };
-        let rescued =
-            |fallback: &Fallback| fallback.errors.contains(&error) && fallback.allowed_when.accepts(input);
-        let rescued = fallback.is_some_and(rescued);
-        Ok(if rescued { Ending::Success { fallback: true } } else { Ending::Fail(error) })
-    }
-
-    fn error_by_id(&self, id: &str) -> Result<ErrorIx, Refused> {
-        let mut known = self.sim.catalogue().errors_of(self.index).filter(|(_, error)| error.fails);
-        let found = known.find(|(_, error)| error.id == id).map(|(error, _)| error);
-        found.ok_or_else(|| Refused::BadWish(self.unknown_error("fail", id, |error| error.fails)))
+        let catalogue = self.sim.catalogue();
+        if let Some(wished) = &self.wish.ending {
+            return wished.ending(catalogue, self.index, input).map_err(Refused::BadWish);
+        }
+        let failed = |error| failed_with(catalogue, self.index, error, input);
+        Ok(self.chance_failure(key).map_or(Ending::Success { fallback: false }, failed))
     }
 
     /// The error that chance lets the task fail with, if it does.
     fn chance_failure(&self, key: TaskKey) -> Option<ErrorIx> {
-        let mut draw = Draw::new(&[&self.settings.seed.to_le_bytes(), key.bytes(), b"failure"]);
+        let mut draw = Draw::new(&[key.bytes(), b"failure"]);
         if draw.fraction() >= self.settings.failure_rate {
             return None;
         }
@@ -568,11 +565,7 @@ impl Call<'_> {
     }
 
     fn details(&self, lookup: &Lookup, answer: &Template) -> Answer {
-        if let Some(violation) =
-            self.operation.request.as_ref().and_then(|schema| schema.violation(&self.request))
-        {
-            return Err(self.violated(violation, &[]));
-        }
+        self.check_schema()?;
         let (lineage, now) = match self.look_up(lookup)? {
             Looked::Task(lineage, now) => (lineage, now),
             Looked::Nothing(body) => return Ok(body),
@@ -591,7 +584,7 @@ impl Call<'_> {
         };
         let mut upgrades = catalogue.operations().map(|(_, operation)| operation).filter(replaces);
         upgrades.find_map(|operation| {
-            let key = upgrade_key(base.key, &operation.id, "0");
+            let key = upgrade_key(base.key, &operation.id, 0);
             let upgrade = self.sandbox.world().lineage(key)?;
             let done = matches!(upgrade.task.plan.state_at(now), State::Ended(Ending::Success { .. }));
             done.then_some(upgrade)
@@ -604,22 +597,16 @@ impl Call<'_> {
             Looked::Task(base, now) => (base, now),
             Looked::Nothing(body) => return Ok(body),
         };
-        let index = self.request.pointer(&upgrade.index_at);
-        let index = index.map_or_else(
-            || "0".to_owned(),
-            |index| index.as_str().map_or_else(|| index.to_string(), Into::into),
-        );
-        let videos =
+        let index = self.request.pointer(&upgrade.index_at).map_or(Some(0), whole_number);
+        let files =
             View::new(self.setting(now), &base).files().iter().filter(|file| file.slot == "video").count();
-        if index.parse::<usize>().is_ok_and(|index| index >= videos) {
-            return Err(upgrade.bad_index.into());
+        let index = index.filter(|index| *index < files).ok_or(upgrade.bad_index)?;
+        let key = upgrade_key(base.key, &self.operation.id, index);
+        let started = self.start(None, &self.completed_request(), Some((base.key, key)))?;
+        let Started { lineage: made, now, made: fresh } = started;
+        if fresh {
+            return self.reply(&upgrade.started, &made, now);
         }
-        let key = upgrade_key(base.key, &self.operation.id, &index);
-        let existing = self.sandbox.world().lineage(key);
-        let Some(made) = existing else {
-            let (started, now) = self.start(None, &self.completed_request(), Some((base.key, key)))?;
-            return self.reply(&upgrade.started, &started, now);
-        };
         match made.task.plan.state_at(now) {
             State::Running(_) | State::Ended(Ending::Stall) => self.reply(&upgrade.running, &made, now),
             State::Ended(Ending::Fail(error)) => Err(error.into()),
@@ -628,11 +615,7 @@ impl Call<'_> {
     }
 
     fn link(&self, link: &Link, answer: &Template) -> Answer {
-        if let Some(violation) =
-            self.operation.request.as_ref().and_then(|schema| schema.violation(&self.request))
-        {
-            return Err(self.violated(violation, &[]));
-        }
+        self.check_schema()?;
         let task = match link.lookup.as_ref().map(|lookup| self.look_up(lookup)).transpose()? {
             None => None,
             Some(Looked::Task(lineage, _)) => Some(lineage.key),
@@ -649,8 +632,13 @@ impl Call<'_> {
 }
 
 /// The key of the upgrade that `operation` makes of a file of `base`: the same for every call.
-fn upgrade_key(base: TaskKey, operation: &str, index: &str) -> TaskKey {
-    TaskKey::derive(&[b"upgrade", base.bytes(), operation.as_bytes(), index.as_bytes()])
+fn upgrade_key(base: TaskKey, operation: &str, index: usize) -> TaskKey {
+    TaskKey::derive(&[b"upgrade", base.bytes(), operation.as_bytes(), &index.to_le_bytes()])
+}
+
+/// A number from 0, be it written as one or as text.
+fn whole_number(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|number| usize::try_from(number).ok()).or_else(|| value.as_str()?.parse().ok())
 }
 
 /// What the text of a refusal may be made of.

@@ -13,9 +13,11 @@ use crate::clock::Timestamp;
 use crate::wire;
 
 /// More boxes than this a sandbox does not have: a post to another one is answered, and not kept.
-const MOST_BOXES: usize = 1000;
+const MOST_BOXES: usize = 100;
 /// More arrivals than this a box does not keep.
 const MOST_ARRIVALS: usize = 1000;
+/// Nor more bytes than this; a single arrival above it is answered, and not kept.
+const MOST_BYTES: usize = 2 * 1024 * 1024;
 
 /// All boxes of a sandbox by name.
 #[derive(Debug, Default)]
@@ -47,7 +49,11 @@ pub(super) struct Arrival {
 
 impl Default for Letterbox {
     fn default() -> Self {
-        Self { answers: VecDeque::from([200]), delay: Duration::ZERO, arrivals: Bounded::new(MOST_ARRIVALS) }
+        Self {
+            answers: VecDeque::from([200]),
+            delay: Duration::ZERO,
+            arrivals: Bounded::new(MOST_ARRIVALS, MOST_BYTES),
+        }
     }
 }
 
@@ -80,7 +86,8 @@ impl Inbox {
             .iter()
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect();
-        of_name.arrivals.push(Arrival { at, headers, body, signature, attempt, answered });
+        let size = body.len();
+        of_name.arrivals.push(Arrival { at, headers, body, signature, attempt, answered }, size);
         (answered, of_name.delay)
     }
 

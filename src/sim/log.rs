@@ -15,20 +15,29 @@ use super::task::{Due, TaskKey};
 pub(super) struct Bounded<T> {
     pub(super) entries: VecDeque<Arc<T>>,
     pub(super) dropped: u64,
+    /// What each entry takes, in bytes.
+    sizes: VecDeque<usize>,
+    bytes: usize,
     most: usize,
+    most_bytes: usize,
 }
 
 impl<T> Bounded<T> {
-    pub(super) fn new(most: usize) -> Self {
-        Self { entries: VecDeque::new(), dropped: 0, most }
+    /// Keeps `most` entries of together `most_bytes`.
+    pub(super) fn new(most: usize, most_bytes: usize) -> Self {
+        Self { entries: VecDeque::new(), dropped: 0, sizes: VecDeque::new(), bytes: 0, most, most_bytes }
     }
 
-    pub(super) fn push(&mut self, entry: T) {
-        if self.entries.len() == self.most {
+    /// Adds an entry that takes about `size` bytes; the oldest give way.
+    pub(super) fn push(&mut self, entry: T, size: usize) {
+        self.entries.push_back(Arc::new(entry));
+        self.sizes.push_back(size);
+        self.bytes += size;
+        while self.entries.len() > self.most || self.bytes > self.most_bytes {
             self.entries.pop_front();
+            self.bytes -= self.sizes.pop_front().unwrap_or(0);
             self.dropped += 1;
         }
-        self.entries.push_back(Arc::new(entry));
     }
 }
 

@@ -1,12 +1,15 @@
 //! How a simulated call or task shall go: what a test asks for, in words.
 //!
 //! A wish comes in the header `X-Mock-Outcome` (several, separated by commas), with `X-Mock-Delay` beside it, or as
-//! a directive in any text of the request: `[[mock:fail:content_policy]]`. The header wins.
+//! a directive in any text of the body, such as its prompt: `[[mock:fail:content_policy]]`. The header wins.
 
 use std::time::Duration;
 
 use http::HeaderMap;
+use serde_json::Value;
 
+use super::plan::Ending;
+use crate::catalogue::{Catalogue, ErrorEntry, ErrorIx, OperationIx};
 use crate::clock::parse_duration;
 
 /// What is asked for; nothing of it means: let it succeed.
@@ -65,23 +68,22 @@ pub(super) const VOCABULARY: [&str; 12] = [
 ];
 
 impl Wish {
-    /// Reads headers and, where they are silent, the directive in `text`.
+    /// Reads headers and, where they are silent, the directives in the texts of `request`.
     ///
     /// # Errors
     /// A wish that cannot be understood, in words for the one who sent it.
-    pub(super) fn read(headers: &HeaderMap, text: &str) -> Result<Self, String> {
+    pub(super) fn read(headers: &HeaderMap, request: &Value) -> Result<Self, String> {
         let mut wish = Self::default();
-        match headers.get("x-mock-outcome") {
-            Some(value) => {
-                let value = value.to_str().map_err(|_| "X-Mock-Outcome is not plain text".to_owned())?;
-                for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-                    wish.add(part).map_err(|what| format!("X-Mock-Outcome: {what}"))?;
-                }
+        if let Some(value) = headers.get("x-mock-outcome") {
+            let value = value.to_str().map_err(|_| "X-Mock-Outcome is not plain text".to_owned())?;
+            for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+                wish.add(part).map_err(|what| format!("X-Mock-Outcome: {what}"))?;
             }
-            None => {
-                for directive in directives(text) {
-                    wish.add(directive).map_err(|what| format!("[[mock:{directive}]]: {what}"))?;
-                }
+        } else {
+            let mut texts = Vec::new();
+            collect_texts(request, &mut texts);
+            for directive in texts.into_iter().flat_map(directives) {
+                wish.add(directive).map_err(|what| format!("[[mock:{directive}]]: {what}"))?;
             }
         }
         if let Some(value) = headers.get("x-mock-delay") {
@@ -114,6 +116,82 @@ impl Wish {
     }
 }
 
+impl WishedEnding {
+    /// The ending of a task of `operation` with this `input`.
+    ///
+    /// # Errors
+    /// An error that the operation does not know, or a fallback that it does not have, in words.
+    pub(super) fn ending(
+        &self,
+        catalogue: &Catalogue,
+        operation: OperationIx,
+        input: &Value,
+    ) -> Result<Ending, String> {
+        let fallback = catalogue.operation(operation).task().and_then(|task| task.fallback.as_ref());
+        match self {
+            Self::Stall => Ok(Ending::Stall),
+            Self::Success => Ok(Ending::Success { fallback: false }),
+            Self::Fallback { succeeds } => {
+                let none = || format!("fallback: {} has no fallback", catalogue.operation(operation).id);
+                let fallback = fallback.ok_or_else(none)?;
+                let allowed = *succeeds && fallback.allowed_when.accepts(input);
+                Ok(if allowed {
+                    Ending::Success { fallback: true }
+                } else {
+                    Ending::Fail(fallback.default_error)
+                })
+            }
+            Self::Fail(id) => {
+                let mut known = catalogue.errors_of(operation).filter(|(_, error)| error.fails);
+                match known.find(|(_, error)| error.id == *id) {
+                    Some((error, _)) => Ok(failed_with(catalogue, operation, error, input)),
+                    None => Err(unknown_error(catalogue, operation, "fail", id, |error| error.fails)),
+                }
+            }
+        }
+    }
+}
+
+/// How a task ends whose primary model fails with `error`: the backup model may come in.
+pub(super) fn failed_with(
+    catalogue: &Catalogue,
+    operation: OperationIx,
+    error: ErrorIx,
+    input: &Value,
+) -> Ending {
+    let fallback = catalogue.operation(operation).task().and_then(|task| task.fallback.as_ref());
+    let rescued =
+        fallback.is_some_and(|rules| rules.errors.contains(&error) && rules.allowed_when.accepts(input));
+    if rescued { Ending::Success { fallback: true } } else { Ending::Fail(error) }
+}
+
+/// What to say of an error id or code that an operation does not have.
+pub(super) fn unknown_error(
+    catalogue: &Catalogue,
+    operation: OperationIx,
+    word: &str,
+    wanted: &str,
+    fits: impl Fn(&ErrorEntry) -> bool,
+) -> String {
+    let known = catalogue.errors_of(operation).filter(|(_, error)| fits(error));
+    let names: Vec<&str> = known.map(|(_, error)| error.id.as_str()).collect();
+    format!(
+        "{word}:{wanted}: no such error for {}; there are {}",
+        catalogue.operation(operation).id,
+        names.join(", ")
+    )
+}
+
+/// The outcome's name, as a wish would spell it.
+pub(super) fn name(catalogue: &Catalogue, ending: Ending) -> String {
+    match ending {
+        Ending::Success { fallback: false } => "success".to_owned(),
+        Ending::Success { fallback: true } => "fallback:success".to_owned(),
+        Ending::Fail(error) => format!("fail:{}", catalogue.error(error).id),
+        Ending::Stall => "stall".to_owned(),
+    }
+}
+
 impl CallbackFaults {
     fn add(&mut self, fault: &str) -> Result<(), String> {
         match fault.split_once(':').unwrap_or((fault, "")) {
@@ -135,6 +213,21 @@ impl CallbackFaults {
     }
 }
 
+/// All texts in a request but the address that it wants to be called back at.
+fn collect_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(items) => items.iter().for_each(|item| collect_texts(item, texts)),
+        Value::Object(members) => {
+            members
+                .iter()
+                .filter(|(name, _)| *name != "callBackUrl")
+                .for_each(|(_, value)| collect_texts(value, texts));
+        }
+        _ => {}
+    }
+}
+
 /// The insides of all `[[mock:…]]` in `text`.
 fn directives(text: &str) -> impl Iterator<Item = &str> {
     text.split("[[mock:").skip(1).filter_map(|rest| rest.split_once("]]").map(|(inside, _)| inside.trim()))
@@ -144,20 +237,23 @@ fn directives(text: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn read(header: Option<&str>, text: &str) -> Result<Wish, String> {
+    fn read(header: Option<&str>, prompt: &str) -> Result<Wish, String> {
         let mut headers = HeaderMap::new();
         if let Some(header) = header {
             headers.insert("x-mock-outcome", header.parse().unwrap());
         }
-        Wish::read(&headers, text)
+        Wish::read(
+            &headers,
+            &serde_json::json!({"input": {"prompt": prompt}, "callBackUrl": "http://x/[[mock:http:500]]"}),
+        )
     }
 
     #[test]
     fn the_header_wins_over_a_directive() {
-        let wish = read(Some("fail:nsfw, callback:late:2s"), r#"{"prompt":"x [[mock:stall]]"}"#).unwrap();
+        let wish = read(Some("fail:nsfw, callback:late:2s"), "x [[mock:stall]]").unwrap();
         assert_eq!(wish.ending, Some(WishedEnding::Fail("nsfw".into())));
         assert_eq!(wish.callbacks.late_ms, 2000);
-        let wish = read(None, r#"{"prompt":"x [[mock:stall]] [[mock:callback:badsig]]"}"#).unwrap();
+        let wish = read(None, "x [[mock:stall]] [[mock:callback:badsig]]").unwrap();
         assert_eq!(wish.ending, Some(WishedEnding::Stall));
         assert!(wish.callbacks.bad_signature);
         assert_eq!(read(None, "no directive [[mock:").unwrap(), Wish::default());

@@ -4,7 +4,7 @@
 //! outside, on values taken out of here.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -15,6 +15,7 @@ use super::plan::{Ending, State};
 use super::settings::Settings;
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey};
 use super::time::VirtualClock;
+use super::{Event, Observer};
 use crate::clock::{Timestamp, digest};
 use crate::ids::Credits;
 
@@ -36,6 +37,8 @@ pub(super) struct Sandbox {
     pub(super) changed: Arc<Notify>,
     /// Something arrived in the inbox.
     pub(super) arrived: Notify,
+    /// Is told when it goes.
+    observer: Arc<dyn Observer>,
 }
 
 /// What the lock protects.
@@ -50,8 +53,15 @@ pub(super) struct World {
     /// What is left, unsettled failures aside.
     balance: Credits,
     ends: BinaryHeap<Reverse<(Timestamp, TaskKey)>>,
+    /// Tasks that were created and have not been seen to end.
+    running: usize,
+    /// What the tasks' inputs take, in bytes.
+    bytes: usize,
     pub(super) due: BinaryHeap<Reverse<Due>>,
-    pub(super) in_flight: usize,
+    /// Attempts under way, by when they were due.
+    in_flight: BTreeMap<Timestamp, usize>,
+    /// Raised when the sandbox is emptied: what began before counts no more.
+    pub(super) epoch: u64,
     pub(super) driven: bool,
     /// How many calls of the API have come.
     pub(super) answers: u64,
@@ -62,21 +72,18 @@ pub(super) struct World {
 
 /// More tasks than this a sandbox does not keep: the oldest go.
 const MOST_TASKS: usize = 1_000_000;
+/// More bytes of requests than this its tasks do not keep.
+const MOST_BYTES: usize = 256 * 1024 * 1024;
 
 impl Sandbox {
-    pub(super) fn new(
-        id: SandboxId,
-        owner: Arc<str>,
-        settings: Settings,
-        credits: Credits,
-        real: Timestamp,
-    ) -> Self {
+    pub(super) fn new(id: SandboxId, owner: Arc<str>, world: World, observer: Arc<dyn Observer>) -> Self {
         Self {
             id,
             owner,
-            state: Mutex::new(World::new(settings, credits, VirtualClock::real(real))),
+            state: Mutex::new(world),
             changed: Arc::new(Notify::new()),
             arrived: Notify::new(),
+            observer,
         }
     }
 
@@ -87,8 +94,10 @@ impl Sandbox {
 }
 
 impl Drop for Sandbox {
-    /// Lets the background work notice that there is nothing left to work for.
+    /// Tells what is lost with it, and lets the background work notice that there is nothing left to work for.
     fn drop(&mut self) {
+        let (running, callbacks) = self.world().unsettled();
+        self.observer.observe(&Event::TasksForgotten { owner: &self.owner, running, callbacks });
         self.changed.notify_waiters();
         self.changed.notify_one();
     }
@@ -104,20 +113,47 @@ impl World {
             occurrences: HashMap::new(),
             balance: credits,
             ends: BinaryHeap::new(),
+            running: 0,
+            bytes: 0,
             due: BinaryHeap::new(),
-            in_flight: 0,
+            in_flight: BTreeMap::new(),
+            epoch: 0,
             driven: false,
             answers: 0,
             recent_creates: VecDeque::new(),
-            attempts: Bounded::new(10_000),
+            attempts: Bounded::new(10_000, 32 * 1024 * 1024),
             inbox: Inbox::default(),
         }
     }
 
-    /// Begins anew as `fresh`; what is on its way still comes to its end.
+    /// Begins anew as `fresh`. Attempts under way come to their end, and nobody hears of it.
     pub(super) fn empty(&mut self, fresh: Self) {
-        let (in_flight, driven) = (self.in_flight, self.driven);
-        *self = Self { in_flight, driven, ..fresh };
+        *self = Self { driven: self.driven, epoch: self.epoch + 1, ..fresh };
+    }
+
+    /// How many tasks have not ended, and how many callbacks have neither been delivered nor given up.
+    pub(super) fn unsettled(&self) -> (usize, usize) {
+        (self.running, self.due.len() + self.in_flight.values().sum::<usize>())
+    }
+
+    /// An attempt that was due at `at` begins.
+    pub(super) fn depart(&mut self, at: Timestamp) {
+        *self.in_flight.entry(at).or_default() += 1;
+    }
+
+    /// An attempt that was due at `at` has come to its end.
+    pub(super) fn arrive(&mut self, at: Timestamp) {
+        if let Some(count) = self.in_flight.get_mut(&at) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_flight.remove(&at);
+            }
+        }
+    }
+
+    /// Whether an attempt that was due by `target` (or any) is under way.
+    pub(super) fn waits_for(&self, target: Option<Timestamp>) -> bool {
+        self.in_flight.first_key_value().is_some_and(|(at, _)| target.is_none_or(|target| *at <= target))
     }
 
     /// An id for a task made by this request: the same request as the `n`th of its kind always gets the same one,
@@ -126,21 +162,37 @@ impl World {
         let seed = self.settings.seed.to_le_bytes();
         let digest = digest(&[&seed, sandbox.bytes(), operation.as_bytes(), request.as_bytes()]);
         let print = u64::from_le_bytes(std::array::from_fn(|index| digest[index]));
-        let occurrence = self.occurrences.entry(print).or_default();
-        *occurrence += 1;
-        TaskKey::derive(&[&digest, &occurrence.to_le_bytes()])
+        if self.occurrences.len() > 2 * MOST_TASKS {
+            self.occurrences.clear();
+        }
+        loop {
+            let occurrence = self.occurrences.entry(print).or_default();
+            *occurrence += 1;
+            let key = TaskKey::derive(&[&digest, &occurrence.to_le_bytes()]);
+            if !self.tasks.contains_key(&key) {
+                return key;
+            }
+        }
     }
 
-    /// Takes in a new task and pays for it.
-    pub(super) fn insert(&mut self, key: TaskKey, task: Task) {
+    /// Takes in a new task and pays for it. The oldest tasks give way when there are too many; gives how many of those
+    /// were still running.
+    pub(super) fn insert(&mut self, key: TaskKey, task: Task, now: Timestamp) -> usize {
         self.balance -= task.price;
         self.watch_end(key, &task);
-        if self.tasks.insert(key, Arc::new(task)).is_none() {
-            self.order.push_back(key);
+        self.bytes += task.input.len();
+        self.running += 1;
+        self.tasks.insert(key, Arc::new(task));
+        self.order.push_back(key);
+        let mut forgotten = 0;
+        while self.order.len() > MOST_TASKS || self.bytes > MOST_BYTES && self.order.len() > 1 {
+            let oldest = self.order.pop_front().and_then(|oldest| self.tasks.remove(&oldest));
+            self.bytes -= oldest.as_ref().map_or(0, |task| task.input.len());
+            forgotten +=
+                usize::from(oldest.is_some_and(|task| matches!(task.plan.state_at(now), State::Running(_))));
         }
-        if self.order.len() > MOST_TASKS {
-            self.order.pop_front().map(|oldest| self.tasks.remove(&oldest));
-        }
+        self.running -= forgotten;
+        forgotten
     }
 
     /// Puts a revised plan in the place of a task's old one.
@@ -162,6 +214,7 @@ impl World {
             let Some(task) = self.tasks.get(&key).filter(|task| task.plan.ends() == Some(at)) else {
                 continue;
             };
+            self.running -= 1;
             if let Ending::Fail(_) = task.plan.ending() {
                 self.balance += task.price;
             }
@@ -186,22 +239,21 @@ impl World {
         end.into_iter().chain(due).min()
     }
 
-    /// The task at `key` with those it goes on from.
+    /// The task at `key` with the two that it goes on from: bodies look no further back, and a chain may be long.
     pub(super) fn lineage(&self, key: TaskKey) -> Option<Lineage> {
+        self.lineage_to(key, 2)
+    }
+
+    fn lineage_to(&self, key: TaskKey, generations: usize) -> Option<Lineage> {
         let task = Arc::clone(self.tasks.get(&key)?);
-        let parent = task.parent.and_then(|parent| self.lineage(parent)).map(Box::new);
+        let parent = task.parent.filter(|_| generations > 0);
+        let parent = parent.and_then(|parent| self.lineage_to(parent, generations - 1)).map(Box::new);
         Some(Lineage { key, task, parent })
     }
 
     /// All tasks, oldest first.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (TaskKey, &Arc<Task>)> {
         self.order.iter().filter_map(|key| self.tasks.get(key).map(|task| (*key, task)))
-    }
-
-    /// How many tasks have neither ended nor stalled.
-    pub(super) fn unfinished(&self, now: Timestamp) -> usize {
-        let running = |task: &&Arc<Task>| matches!(task.plan.state_at(now), State::Running(_));
-        self.tasks.values().filter(running).filter(|task| task.plan.ends().is_some()).count()
     }
 
     /// Whether another create exceeds `most` in the span before `now`; if not, it is counted.

@@ -82,17 +82,14 @@ impl Settings {
                     share.map(|share| settings.failure_rate = share)
                 }
                 "emulate_quota" => value.as_bool().map(|emulate| settings.emulate_quota = emulate),
-                "http_status" => match value.as_str() {
-                    Some("wire") => {
-                        let _: () = settings.http_status = HttpStatus::Wire;
-                        Some(())
-                    }
-                    Some("real") => {
-                        let _: () = settings.http_status = HttpStatus::Real;
-                        Some(())
-                    }
-                    _ => None,
-                },
+                "http_status" => {
+                    let status = match value.as_str() {
+                        Some("wire") => Some(HttpStatus::Wire),
+                        Some("real") => Some(HttpStatus::Real),
+                        _ => None,
+                    };
+                    status.map(|status| settings.http_status = status)
+                }
                 _ => {
                     return Err(format!(
                         "unknown setting \"{key}\"; there are pace, seed, latency, failure_rate, emulate_quota, http_status"

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -94,6 +95,21 @@ pub(super) struct Task {
     pub(super) parent: Option<TaskKey>,
     pub(super) price: Credits,
     pub(super) callbacks: CallbackFaults,
+    /// What the files of the task that it goes on from look like; they may build on it.
+    pub(super) inherits: Box<[Shape]>,
+}
+
+/// What a result file looks like: all that a task which goes on from it needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    /// The name that the catalogue gives to files of this kind.
+    pub(super) slot: Box<str>,
+    /// In pixels.
+    pub(super) width: u32,
+    /// In pixels.
+    pub(super) height: u32,
+    /// How long it plays.
+    pub(super) duration: Duration,
 }
 
 impl Task {
@@ -120,7 +136,7 @@ pub(super) struct Due {
     pub(super) duplicate: bool,
 }
 
-/// A task and the tasks it goes on from, taken out of the sandbox so that no lock is held while a body is written.
+/// A task and the nearest of those it goes on from, taken out of the sandbox so that no lock is held while a body is written.
 #[derive(Clone)]
 pub(super) struct Lineage {
     pub(super) key: TaskKey,

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use base64::Engine as _;
 use serde_json::Value;
 
-pub(super) use files::File;
+pub(super) use files::{File, shapes};
 
 use super::plan::{Ending, State};
 use super::task::{Lineage, SandboxId, Task, TaskKey};
@@ -23,7 +23,6 @@ use crate::ids::Credits;
 pub(super) struct Setting<'a> {
     pub(super) catalogue: &'a Catalogue,
     pub(super) sandbox: SandboxId,
-    pub(super) seed: u64,
     pub(super) now: Timestamp,
     /// Where result links lead: `http://127.0.0.1:8787`.
     pub(super) origin: &'a str,
@@ -137,7 +136,7 @@ impl<'a> View<'a> {
 
     /// A stream of random numbers for one purpose in this task's life.
     pub(super) fn draw(&self, purpose: &str) -> Draw {
-        Draw::new(&[&self.setting.seed.to_le_bytes(), self.id.as_bytes(), purpose.as_bytes()])
+        Draw::new(&[self.lineage.key.bytes(), purpose.as_bytes()])
     }
 
     fn error(&self) -> Option<&'a ErrorEntry> {

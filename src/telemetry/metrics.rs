@@ -50,8 +50,8 @@ pub struct Finished<'a> {
     pub code: Option<u16>,
     /// From the head of the request to the end of the answer.
     pub took: Duration,
-    /// Of that, spent waiting for the upstream.
-    pub upstream: Duration,
+    /// What the gateway itself added before the head of the answer; `None` for what is not of the API.
+    pub overhead: Option<Duration>,
 }
 
 impl Metrics {
@@ -74,7 +74,7 @@ impl Metrics {
             ),
             overhead: make.histogram(
                 "kiegate_overhead_seconds",
-                "Of that, the time not spent waiting for the upstream.",
+                "Time until the head of an answer that was not spent waiting for the upstream.",
                 &ANSWER_BUCKETS,
             ),
             upstream_requests: make.counters(
@@ -156,11 +156,13 @@ impl Metrics {
         let mut status = [0; 3];
         let mut code = [0; 3];
         let code = finished.code.map_or("none", |number| three_digits(number, &mut code));
-        let Finished { tenant, operation, mode, took, upstream, .. } = finished;
+        let Finished { tenant, operation, mode, took, overhead, .. } = finished;
         let status = three_digits(finished.status, &mut status);
         self.requests.with_label_values(&[tenant, operation, mode, status, code]).inc();
         self.request_duration.with_label_values(&[operation, mode]).observe(took.as_secs_f64());
-        self.overhead.observe(took.saturating_sub(*upstream).as_secs_f64());
+        if let Some(overhead) = overhead {
+            self.overhead.observe(overhead.as_secs_f64());
+        }
     }
 
     /// The gateway refused a request.
@@ -310,7 +312,7 @@ mod tests {
             status: 200,
             code: Some(200),
             took: Duration::from_micros(20),
-            upstream: Duration::from_micros(10),
+            overhead: Some(Duration::from_micros(10)),
         });
         let page = String::from_utf8(metrics.page().1).unwrap();
         assert!(page.contains(

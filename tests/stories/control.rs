@@ -139,12 +139,12 @@ async fn what_is_not_understood_is_refused_with_a_hint() {
     let world = World::standard();
     let acme = world.client("acme");
     for (path, body, hint) in [
-        ("/_mock/settings", json!({"paec": "instant"}), "unknown setting \\\"paec\\\""),
+        ("/_mock/settings", json!({"paec": "instant"}), "unknown field \\\"paec\\\""),
         ("/_mock/settings", json!({"pace": "quick"}), "instant"),
         ("/_mock/clock", json!({"rate": -1}), "rate"),
         ("/_mock/clock", json!({"now": "tomorrow"}), "2026-11-01T12:00:00Z"),
         ("/_mock/clock", json!({"speed": 1}), "unknown field"),
-        ("/_mock/credits", json!({"credits": "many"}), "body"),
+        ("/_mock/credits", json!({"credits": "many"}), "is not a number"),
         ("/_mock/inbox/a", json!({"answers": []}), "answers"),
         ("/_mock/inbox/a", json!({"delay": "1y"}), "delay"),
     ] {
@@ -157,4 +157,56 @@ async fn what_is_not_understood_is_refused_with_a_hint() {
     acme.get("/_mock/nothing").await.expect_status(404);
     acme.get("/_mock/reset").await.expect_status(405);
     world.stranger().get("/_mock/tasks").await.expect_status(401);
+}
+
+/// Attempts under way, retries and stalled tasks of the old world once reached into the new one.
+#[tokio::test(start_paused = true)]
+async fn nothing_of_the_old_world_is_heard_of_after_a_reset() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    world.receiver.is_slow("slow", std::time::Duration::from_secs(2));
+    world.receiver.answers(&[500]);
+    let request = json!({"prompt": "x", "callBackUrl": "https://slow.example.com/hook"});
+    let id = acme.call("veo.generate", &request).await.task_id();
+    acme.wishing("stall").call("veo.generate", &json!({"prompt": "y"})).await.expect_code(200);
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    assert_eq!(world.receiver.received().len(), 1, "the attempt is under way");
+    acme.post("/_mock/reset", &json!({})).await.expect_status(200);
+    assert_eq!(
+        acme.wishing("stall").call("veo.generate", &request).await.task_id(),
+        id,
+        "the same request, the same id"
+    );
+    tokio::time::sleep(std::time::Duration::from_mins(10)).await;
+    assert_eq!(world.receiver.received().len(), 1, "no retry");
+    assert_eq!(acme.get("/_mock/callbacks").await.json()["callbacks"], json!([]));
+    let page = world.metrics_page();
+    assert!(page.contains("kiegate_tasks_running{tenant=\"other\"} 1"), "{page}");
+    assert!(page.contains("kiegate_callback_pending{tenant=\"other\"} 0"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn advancing_does_not_wait_for_what_was_due_later() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    world.receiver.is_slow("slow", std::time::Duration::from_secs(10));
+    let hooked = |url: &str| json!({"prompt": url, "callBackUrl": url});
+    acme.with("x-mock-delay", "1s")
+        .call("veo.generate", &hooked("https://fast.example.com"))
+        .await
+        .expect_code(200);
+    acme.with("x-mock-delay", "2s")
+        .call("veo.generate", &hooked("https://slow.example.com"))
+        .await
+        .expect_code(200);
+    acme.freeze().await;
+    let events = acme.advance("1500ms").await;
+    assert_eq!(events.iter().filter(|event| event["type"] == "callback").count(), 1, "{events:?}");
+    acme.put("/_mock/clock", &json!({"rate": 1})).await.expect_status(200);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(world.receiver.received().len(), 2, "the slow one is under way");
+    acme.freeze().await;
+    let began = tokio::time::Instant::now();
+    acme.advance("1ms").await;
+    assert!(began.elapsed() > std::time::Duration::from_secs(8), "it was due, and is waited for");
 }

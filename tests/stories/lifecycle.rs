@@ -256,3 +256,83 @@ async fn tasks_and_callbacks_are_counted() {
         assert!(page.contains(line), "{line}\n{page}");
     }
 }
+
+/// A chain of extensions once overflowed the stack of whoever looked at its end.
+#[tokio::test(start_paused = true)]
+async fn a_chain_of_extensions_may_be_long() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    acme.put("/_mock/settings", &json!({"pace": "instant"})).await.expect_status(200);
+    acme.put("/_mock/credits", &json!({"credits": 1_000_000})).await.expect_status(200);
+    let mut id = acme.call("veo.generate", &json!({"prompt": "x", "aspect_ratio": "9:16"})).await.task_id();
+    for _ in 0..2000 {
+        id = acme.call("veo.extend", &json!({"taskId": id, "prompt": "on"})).await.expect_code(200).task_id();
+    }
+    let record = acme.call("veo.details", &json!({"taskId": id})).await.json();
+    assert_eq!(record["data"]["successFlag"], 1);
+    let shown = acme.task(&id).await;
+    assert_eq!(shown["results"].as_array().unwrap().len(), 2, "{shown}");
+}
+
+/// Two calls at once were once both answered as the first, and both charged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_is_made_and_charged_once() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    acme.put("/_mock/settings", &json!({"pace": "instant"})).await.expect_status(200);
+    acme.put("/_mock/credits", &json!({"credits": 100_000})).await.expect_status(200);
+    for _ in 0..100 {
+        let id = acme.call("veo.generate", &json!({"prompt": "x"})).await.task_id();
+        let before = acme.credits().await;
+        let calls: Vec<_> = (0..4)
+            .map(|_| {
+                let (acme, request) = (acme.clone(), json!({"taskId": id}));
+                kiegate::background::spawn(async move {
+                    acme.call("veo.get4k", &request).await.json()["code"].clone()
+                })
+            })
+            .collect();
+        let mut started = 0;
+        for call in calls {
+            started += u32::from(call.await.unwrap() == 200);
+        }
+        assert_eq!((started, before - acme.credits().await), (1, 120.0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_of_the_same_video_is_the_same_however_its_number_is_written() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    acme.put("/_mock/settings", &json!({"pace": "instant"})).await.expect_status(200);
+    let id = acme.call("veo.generate", &json!({"prompt": "x"})).await.task_id();
+    acme.call("veo.get1080p", &json!({"taskId": id})).await.expect_code(400);
+    for index in [json!(0), json!("0"), json!("00")] {
+        acme.call("veo.get1080p", &json!({"taskId": id, "index": index})).await.expect_code(200);
+    }
+    for index in [json!(1), json!("99")] {
+        acme.call("veo.get1080p", &json!({"taskId": id, "index": index})).await.expect_code(422);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_seed_changes_nothing_that_exists() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    acme.freeze().await;
+    let id = acme.call("runway.generate", &boat()).await.task_id();
+    acme.until_idle().await;
+    let before = acme.call("runway.details", &json!({"taskId": id})).await.raw;
+    acme.put("/_mock/settings", &json!({"seed": 7})).await.expect_status(200);
+    assert_eq!(acme.call("runway.details", &json!({"taskId": id})).await.raw, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_the_api_does_not_know_are_not_kept() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    let mut request = boat();
+    request["junk"] = json!("x".repeat(10_000));
+    let id = acme.call("runway.generate", &request).await.expect_code(200).task_id();
+    assert_eq!(acme.task(&id).await["input"], boat());
+}

@@ -140,7 +140,7 @@ async fn strangers_are_refused_and_nothing_goes_upstream() {
         }
         for key in [None, Some("kg_acme_fake")] {
             let (status, headers, _) = call(Method::GET, &format!("{base}/_mock/tasks"), key, "").await;
-            assert_eq!(status, 404, "the simulator is not there");
+            assert_eq!(status, if key.is_some() { 404 } else { 401 }, "the simulator is not there");
             assert!(headers.get("x-from-upstream").is_none(), "and is not looked for upstream");
         }
     })
@@ -202,4 +202,62 @@ async fn a_gateway_before_a_simulator_behaves_like_the_simulator() {
     })
     .await;
     let _ = stop.send(());
+}
+
+/// A guard against heads that dawdle once took any frame of a busy HTTP/2 connection for the start of one.
+#[tokio::test]
+async fn a_long_answer_over_http_2_is_not_cut_off() {
+    let text =
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[server]\nhead_timeout = \"1s\"\n";
+    let (base, stop) = run(App::start(config(text)).await.unwrap());
+    let socket = tokio::net::TcpStream::connect(base.strip_prefix("http://").unwrap()).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = hyper_util::rt::TokioIo::new(socket);
+    let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    kiegate::background::spawn(connection);
+    let get = async |path: &str| {
+        let request =
+            Request::get(format!("{base}{path}")).header("authorization", "Bearer demo").body(Body::empty());
+        let response = sender.clone().send_request(request.unwrap()).await.unwrap();
+        let body = axum::body::to_bytes(Body::new(response.into_body()), usize::MAX).await.unwrap();
+        String::from_utf8_lossy(&body).into_owned()
+    };
+    let (long, short) = tokio::join!(get("/_mock/inbox/a?count=1&wait=2500ms"), get("/api/v1/chat/credit"));
+    assert!(long.contains(r#""complete":false"#) && short.contains("10000.0"), "{long} {short}");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(get("/api/v1/chat/credit").await.contains("10000.0"), "idle for longer than a head may take");
+    let _ = stop.send(());
+}
+
+/// An upstream that sends its answer piece by piece, each when told.
+#[tokio::test]
+async fn an_answer_streams_through_as_it_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel::<&'static str>();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Some(told)));
+    let handler = move || {
+        let told = told.lock().unwrap().take().unwrap();
+        let pieces = futures_util::stream::unfold(told, async |mut told| {
+            told.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), told))
+        });
+        std::future::ready(Body::from_stream(pieces))
+    };
+    kiegate::background::spawn(
+        async move { axum::serve(listener, Router::new().fallback(any(handler))).await },
+    );
+    with_gateway(live_config(&upstream, ""), async |base| {
+        let client = Client::new(Duration::from_secs(5), Duration::from_secs(5));
+        let request = Request::get(format!("{base}/stream")).header("authorization", "Bearer kg_acme_fake");
+        let response = client.send(request.body(Body::empty()).unwrap()).await.unwrap();
+        let mut body = response.into_body().into_data_stream();
+        for piece in ["data: one\n\n", "data: two\n\n"] {
+            tell.send(piece).unwrap();
+            let got = futures_util::StreamExt::next(&mut body).await.unwrap().unwrap();
+            assert_eq!(got, piece, "before the next one was sent");
+        }
+        drop(tell);
+        assert!(futures_util::StreamExt::next(&mut body).await.is_none());
+    })
+    .await;
 }

@@ -1,6 +1,6 @@
 //! Every outcome of every operation, by the name that the catalogue gives it.
 
-use kiegate::catalogue::{Class, OperationIx};
+use kiegate::catalogue::{Class, Found, OperationIx, Scope};
 use serde_json::{Value, json};
 
 use crate::support::{CATALOGUE, Client, World};
@@ -26,6 +26,31 @@ async fn acceptable(client: &Client, operation: &str) -> Value {
         }
         "veo.generate" => json!({"prompt": "A paper boat"}),
         _ => json!({"taskId": "unknown", "url": "https://example.com/a.png"}),
+    }
+}
+
+/// The record of the task that a callback is about.
+async fn record_of(client: &Client, operation: &str, callback: &Value) -> Value {
+    let id = kiegate::wire::task_id(callback).unwrap();
+    let family = operation.split('.').next().unwrap();
+    client.call(&format!("{family}.details"), &json!({"taskId": id})).await.json()["data"].clone()
+}
+
+/// A scope in which nothing is known.
+struct NoValues;
+
+impl Scope for NoValues {
+    fn lookup<'a>(&'a self, _: &[Box<str>]) -> Found<'a> {
+        Found::Missing
+    }
+}
+
+/// The scope of a refused request for the task "x".
+struct AskedForX;
+
+impl Scope for AskedForX {
+    fn lookup<'a>(&'a self, path: &[Box<str>]) -> Found<'a> {
+        if &*path[0] == "request" { Found::Str("x") } else { Found::Missing }
     }
 }
 
@@ -62,6 +87,17 @@ async fn every_failure_ends_in_the_failed_state_with_its_code_and_message() {
             let told = callback["code"] == error.code
                 || callback["data"]["failCode"].as_str() == Some(&error.code.to_string());
             assert!(told, "{id} {wish}: {callback}");
+            let text =
+                error.message.as_ref().map_or(Value::Null, |message| json!(message.to_text(&NoValues)));
+            assert!(
+                callback["msg"] == text || callback["data"]["failMsg"] == text,
+                "{id} {wish}: {callback}"
+            );
+            let record = record_of(&acme, &id, &callback).await;
+            let recorded =
+                error.record_message.as_ref().map_or(text, |message| json!(message.to_text(&NoValues)));
+            let shown = [&record["failMsg"], &record["errorMessage"]];
+            assert!(shown.contains(&&recorded) || id == "veo.get4k", "{id} {wish}: {record}");
             tried += 1;
         }
     }
@@ -87,7 +123,9 @@ async fn every_refusal_has_its_code_and_message() {
                 error.id
             );
             assert_eq!(body.get("data").is_none(), error.without_data, "{} {}", operation.id, error.id);
-            assert_eq!(body["msg"].is_null(), error.message.is_none());
+            let text =
+                error.message.as_ref().map_or(Value::Null, |message| json!(message.to_text(&AskedForX)));
+            assert_eq!(body["msg"], text, "{} {}", operation.id, error.id);
         }
     }
     assert_eq!(acme.get("/_mock/tasks").await.json()["total"], 0);

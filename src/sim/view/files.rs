@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::plan::{Ending, State};
+use super::super::task::Shape;
 use super::View;
 use crate::catalogue::{Found, Pick, ResultKind, Scope, Size};
 use crate::media::{Format, Spec};
@@ -21,6 +22,15 @@ pub(in crate::sim) struct File {
     pub(in crate::sim) height: u32,
     pub(in crate::sim) duration: Duration,
     pub(in crate::sim) audio: bool,
+}
+
+/// What the files of the task behind `view` look like, one of each kind.
+pub(in crate::sim) fn shapes(view: &View<'_>) -> Box<[Shape]> {
+    let shape = |(slot, kind): &(String, ResultKind)| {
+        let (width, height) = size(view, kind);
+        Shape { slot: slot.as_str().into(), width, height, duration: duration(view, kind) }
+    };
+    view.results().iter().map(shape).collect()
 }
 
 /// More files than this no task makes, whatever its request says.
@@ -58,16 +68,9 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
 fn duration(view: &View<'_>, kind: &ResultKind) -> Duration {
     let own = kind.seconds.as_ref().and_then(|seconds| seconds.number(view.model_input())).unwrap_or(0.0);
     let own = Duration::try_from_secs_f64(own).unwrap_or_default();
-    let parents = || {
-        let parent = view.parent().filter(|_| kind.joins_parent)?;
-        parent
-            .files()
-            .iter()
-            .filter(|file| file.slot == "video" || file.slot == "full")
-            .map(|file| file.duration)
-            .max()
-    };
-    own + parents().unwrap_or_default()
+    let inherited = view.task().inherits.iter().filter(|shape| matches!(&*shape.slot, "video" | "full"));
+    let before = inherited.map(|shape| shape.duration).max().filter(|_| kind.joins_parent);
+    own + before.unwrap_or_default()
 }
 
 /// Width and height in pixels, both even, within what players take.
@@ -112,9 +115,9 @@ fn by_short_side(ratio: f64, side: f64) -> (f64, f64) {
 }
 
 fn like_parent(view: &View<'_>, slot: &str, side: Option<&Pick>) -> (f64, f64) {
-    let file = view.parent().and_then(|parent| parent.files().iter().find(|file| file.slot == slot));
+    let shape = view.task().inherits.iter().find(|shape| &*shape.slot == slot);
     let (width, height) =
-        file.map_or((1280.0, 720.0), |file| (f64::from(file.width), f64::from(file.height)));
+        shape.map_or((1280.0, 720.0), |shape| (f64::from(shape.width), f64::from(shape.height)));
     match side.and_then(|side| side.number(view.model_input())) {
         Some(side) => by_short_side(width / height, side),
         None => (width, height),
