@@ -327,6 +327,8 @@ pub struct ResultKind {
     pub audio: Option<Pick>,
     /// The shorter side in pixels when the backup model made it.
     pub fallback_short_side: Option<u32>,
+    /// How long the file is kept, where that is shorter than for the family.
+    pub kept: Option<Duration>,
 }
 
 /// How large a picture is, in pixels.

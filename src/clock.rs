@@ -49,6 +49,12 @@ impl Timestamp {
             .map_or_else(|_| self.0.to_string(), |time| format!("{time:.3}"))
     }
 
+    /// As text in RFC 3339 with whole seconds, in UTC.
+    pub fn to_iso_seconds(self) -> String {
+        jiff::Timestamp::from_second(self.seconds())
+            .map_or_else(|_| self.0.to_string(), |time| time.to_string())
+    }
+
     /// As `YYYY-MM-DD HH:MM:SS` at an offset of `hours` from UTC.
     pub fn to_civil(self, hours: i8) -> String {
         let offset = jiff::tz::Offset::from_hours(hours).unwrap_or(jiff::tz::Offset::UTC);

@@ -228,9 +228,10 @@ fn model_label<'c>(
         Some(ModelChoice::Name(name)) => name,
         Some(ModelChoice::At(pointer)) => {
             let input: serde_json::Value = serde_json::from_str(input).unwrap_or_default();
-            let named = input.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
-            let choices =
-                operation.request.as_ref().map(|schema| schema.choices(pointer)).unwrap_or_default();
+            let schema = operation.request.as_ref();
+            let named = input.pointer(pointer).and_then(serde_json::Value::as_str);
+            let named = named.or_else(|| schema?.default_text(pointer)).unwrap_or_default();
+            let choices = schema.map(|schema| schema.choices(pointer)).unwrap_or_default();
             choices.into_iter().find(|choice| *choice == named).unwrap_or("other")
         }
         _ => "other",

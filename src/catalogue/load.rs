@@ -628,6 +628,7 @@ impl Context<'_> {
             joins_parent: raw.joins_parent,
             audio: raw.audio.as_ref().and_then(|audio| self.pick(at, audio)),
             fallback_short_side: raw.fallback_short_side,
+            kept: raw.kept_minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60)),
         }
     }
 

@@ -305,6 +305,8 @@ pub(super) struct RawResult {
     pub audio: Option<Value>,
     #[serde(default)]
     pub fallback_short_side: Option<u32>,
+    #[serde(default)]
+    pub kept_minutes: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]

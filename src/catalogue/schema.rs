@@ -70,6 +70,12 @@ impl Schema {
         properties.is_none_or(|properties| properties.contains_key(property))
     }
 
+    /// The default that the schema states for the property at `pointer` (`/model`), if it is text.
+    pub fn default_text(&self, pointer: &str) -> Option<&str> {
+        let path = pointer.replace('/', "/properties/");
+        self.source.pointer(&format!("{path}/default")).and_then(Value::as_str)
+    }
+
     /// The values that the schema lists for the property at `pointer` (`/model`).
     pub fn choices(&self, pointer: &str) -> Vec<&str> {
         let path = pointer.replace('/', "/properties/");
@@ -144,6 +150,7 @@ mod tests {
         assert_eq!(violation(json!([])), Some(("type", String::new())));
         assert_eq!(violation(json!({"prompt": "x", "size": "1:1", "extra": 1})), None);
         assert_eq!(schema.choices("/size"), ["1:1"]);
+        assert_eq!(schema.default_text("/size"), Some("1:1"));
     }
 
     #[test]

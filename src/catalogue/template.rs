@@ -73,6 +73,8 @@ pub type Path = Box<[Box<str>]>;
 enum Filter {
     /// Milliseconds to `YYYY-MM-DD HH:MM:SS`, eight hours east of UTC, where the upstream keeps its clocks.
     Civil,
+    /// Milliseconds to `YYYY-MM-DDTHH:MM:SSZ`.
+    Iso,
     /// Milliseconds to whole seconds.
     Seconds,
     /// Milliseconds with the last three digits zero.
@@ -318,6 +320,7 @@ impl Filter {
     fn parse(name: &str) -> Result<Self, String> {
         Ok(match name {
             "civil" => Self::Civil,
+            "iso" => Self::Iso,
             "seconds" => Self::Seconds,
             "whole_seconds" => Self::WholeSeconds,
             "two_decimals" => Self::TwoDecimals,
@@ -325,7 +328,7 @@ impl Filter {
             "sorted" => Self::Sorted,
             _ => {
                 return Err(format!(
-                    "unknown filter \"{name}\"; there are civil, seconds, whole_seconds, two_decimals, text, sorted"
+                    "unknown filter \"{name}\"; there are civil, iso, seconds, whole_seconds, two_decimals, text, sorted"
                 ));
             }
         })
@@ -335,6 +338,9 @@ impl Filter {
         match (self, found) {
             (_, empty) if empty.is_empty() => Found::Null,
             (Self::Civil, Found::Integer(millis)) => Found::Text(Timestamp::from_millis(millis).to_civil(8)),
+            (Self::Iso, Found::Integer(millis)) => {
+                Found::Text(Timestamp::from_millis(millis).to_iso_seconds())
+            }
             (Self::Seconds, Found::Integer(millis)) => Found::Integer(millis.div_euclid(1000)),
             (Self::WholeSeconds, Found::Integer(millis)) => Found::Integer(millis.div_euclid(1000) * 1000),
             (Self::TwoDecimals, Found::Number(number)) => Found::Text(format!("{number:.2}")),
@@ -576,6 +582,7 @@ mod tests {
         check(&json!("${task.completed ?? task.created | civil}"), &json!("2026-04-16 15:18:35"));
         check(&json!("${task.completed ?? \"\"}"), &json!(""));
         check(&json!("${task.created | whole_seconds}"), &json!(1_776_323_915_000_i64));
+        check(&json!("${task.created | iso}"), &json!("2026-04-16T07:18:35Z"));
         check(&json!("${task.progress | two_decimals}"), &json!("0.48"));
     }
 

@@ -17,6 +17,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::http::Priced;
 use super::outcome::{self, VOCABULARY, Wish, WishedEnding};
 use super::plan::{Ending, State as TaskState};
 use super::sandbox::{Sandbox, World};
@@ -39,6 +40,7 @@ pub fn routes(sim: Sim) -> Router {
         .route("/_mock/clock", get(clock).put(change_clock))
         .route("/_mock/clock/advance", post(advance))
         .route("/_mock/credits", get(credits).put(change_credits))
+        .route("/_mock/price", post(price))
         .route("/_mock/tasks", get(tasks))
         .route("/_mock/tasks/{id}", get(task))
         .route("/_mock/tasks/{id}/finish", post(finish))
@@ -162,7 +164,7 @@ impl Fields {
 
 async fn unknown(request: Request) -> ProblemDocument {
     let detail = format!(
-        "there is no {} {}; there are catalog, reset, settings, clock, clock/advance, credits, tasks, tasks/<id>, \
+        "there is no {} {}; there are catalog, reset, settings, clock, clock/advance, credits, price, tasks, tasks/<id>, \
          tasks/<id>/finish, callbacks, inbox, inbox/<name> below /_mock",
         request.method(),
         request.uri().path()
@@ -307,6 +309,27 @@ async fn change_credits(State(sim): State<Sim>, caller: Caller, body: Bytes) -> 
         .ok_or_else(|| ProblemDocument::bad_request("credits: say how many, as in {\"credits\": 500}"))?;
     caller.with_world(&sim, |world, _| world.set_balance(credits));
     Ok(Json(json!({"credits": credits})))
+}
+
+async fn price(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
+    let mut fields = Fields::read(&body, &["path", "body"])?;
+    let path = fields.take("path", "a path such as \"/api/v1/jobs/createTask\"", |value| {
+        value.as_str().map(str::to_owned)
+    })?;
+    let request = fields.take("body", "JSON", |value| Some(value.clone()))?.unwrap_or_default();
+    let path = path.ok_or_else(|| {
+        ProblemDocument::bad_request("path: say which create, as in \"/api/v1/jobs/createTask\"")
+    })?;
+    let priced = sim.price_of(&caller.sandbox, &path, request);
+    let priced = priced.ok_or_else(|| {
+        ProblemDocument::bad_request(format!("path: {path} is no create that costs credits"))
+    })?;
+    Ok(Json(match priced {
+        Ok(Priced { operation, model, credits }) => {
+            json!({"operation": operation, "model": model, "credits": credits})
+        }
+        Err(refused) => json!({"credits": null, "refused": refused}),
+    }))
 }
 
 /// Everything known about a task, planned future included.

@@ -98,6 +98,10 @@ impl Sim {
     ) -> Option<(media::Spec, &'static str)> {
         self.with_files(sandbox, address.task, now, |view, files| {
             let file = files.iter().find(|file| file.name == address.file)?;
+            let ended = view.task().plan.ends()?;
+            if file.kept.is_some_and(|kept| now > ended + kept) {
+                return None;
+            }
             Some((file.spec(view), file.format.content_type()))
         })?
     }

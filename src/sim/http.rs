@@ -11,7 +11,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::callback;
@@ -57,6 +57,14 @@ impl From<ErrorIx> for Refused {
 }
 
 type Answer = Result<Vec<u8>, Refused>;
+
+/// What a create would cost.
+pub(super) struct Priced<'c> {
+    pub(super) operation: &'c str,
+    pub(super) model: &'c str,
+    /// `None` where nobody knows.
+    pub(super) credits: Option<Credits>,
+}
 
 /// A task that a call stands for.
 struct Started {
@@ -124,6 +132,35 @@ impl Sim {
             Ok(body) => self.json(real_status(&call.settings, &body), body),
             Err(refused) => self.refusal(refused, &call.settings, &call.request),
         }
+    }
+
+    /// What the create at `path` with this `body` would cost in `sandbox`, and which model would do it: `None` if there is
+    /// no create there. A request that would be refused gives the refusal's body.
+    pub(super) fn price_of(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        path: &str,
+        body: Value,
+    ) -> Option<Result<Priced<'_>, Value>> {
+        let Resolved::Operation(index) = self.catalogue().resolve(&Method::POST, path) else { return None };
+        let operation = self.catalogue().operation(index);
+        operation.task()?;
+        let (settings, origin, wish) = (sandbox.world().settings.clone(), "".into(), Wish::default());
+        let sandbox = Arc::clone(sandbox);
+        let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request: body };
+        Some(match call.check_request() {
+            Ok(model) => {
+                let input = call.completed_request();
+                let named = model_label(self.catalogue(), index, model, &input.to_string());
+                Ok(Priced { operation: &operation.id, model: named, credits: call.price(model, &input) })
+            }
+            Err(Refused::Error(error, field)) => {
+                let scope = RefusalScope { request: &call.request, field: field.as_deref() };
+                let body = error_body(self.catalogue().error(error), &scope);
+                Err(serde_json::from_slice(&body).unwrap_or_default())
+            }
+            Err(Refused::BadWish(what)) => Err(Value::from(what)),
+        })
     }
 
     /// Waits as long as the sandbox wants its `answers`th answer to take.
@@ -406,7 +443,7 @@ impl Call<'_> {
             Some((base, _)) => (Some(base), None),
             None => self.parent(world, now)?,
         };
-        let price = self.price(model, input);
+        let price = self.price(model, input).unwrap_or_default();
         if world.balance() < price {
             return Err(catalogue.shared().insufficient.into());
         }
@@ -433,18 +470,17 @@ impl Call<'_> {
         Ok((lineage, callbacks, forgotten, now))
     }
 
-    /// What the request costs; nothing where nobody knows.
-    fn price(&self, model: Option<ModelIx>, input: &Value) -> Credits {
+    /// What the request costs; `None` where nobody knows.
+    fn price(&self, model: Option<ModelIx>, input: &Value) -> Option<Credits> {
         let catalogue = self.sim.catalogue();
         let task = self.operation.task().expect("only tasks are priced");
-        let price = match (model, &task.model) {
+        match (model, &task.model) {
             (Some(model), ModelChoice::Market { input: field, .. }) => {
                 let parameters = input.get(field).unwrap_or(&Value::Null);
                 catalogue.model(model).price.as_ref().and_then(|price| price.of(parameters))
             }
             _ => task.price.as_ref().and_then(|price| price.of(input)),
-        };
-        price.unwrap_or_default()
+        }
     }
 
     /// The task that this one goes on from, and the error that it fails with because of that.

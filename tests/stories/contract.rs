@@ -31,6 +31,11 @@ async fn gpt4o_image_bodies_are_those_of_the_real_api() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn flux_kontext_bodies_are_those_of_the_documentation() {
+    tell_all(include_str!("../contract/flux-kontext.json")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn market_bodies_are_those_of_the_real_api() {
     tell_all(include_str!("../contract/jobs.json")).await;
 }
@@ -169,7 +174,10 @@ fn same_text(found: &str, expected: &str, at: &str) -> Result<(), String> {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
             && text.contains(|c: char| c.is_ascii_digit())
     };
-    let is_time = |text: &str| text.len() == 19 && text.as_bytes()[10] == b' ';
+    let is_time = |text: &str| {
+        (text.len(), text.as_bytes().get(10)) == (19, Some(&b' '))
+            || (text.len(), text.as_bytes().get(10)) == (20, Some(&b'T'))
+    };
     if let (Ok(found @ Value::Object(_)), Ok(wanted @ Value::Object(_))) =
         (serde_json::from_str(found), serde_json::from_str(expected))
     {

@@ -210,3 +210,27 @@ async fn advancing_does_not_wait_for_what_was_due_later() {
     acme.advance("1ms").await;
     assert!(began.elapsed() > std::time::Duration::from_secs(8), "it was due, and is waited for");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_price_of_a_create_can_be_asked_for() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    let ask =
+        async |path: &str, body: Value| acme.post("/_mock/price", &json!({"path": path, "body": body})).await;
+    let priced = ask("/api/v1/veo/generate", json!({"prompt": "x", "resolution": "4k"}))
+        .await
+        .expect_status(200)
+        .json();
+    assert_eq!(priced, json!({"operation": "veo.generate", "model": "veo3_fast", "credits": 180.0}));
+    let market = json!({"model": "nano-banana-2", "input": {"prompt": "x", "resolution": "4K"}});
+    assert_eq!(ask("/api/v1/jobs/createTask", market).await.json()["credits"], 12.0);
+    let unknown = json!({"model": "bytedance/seedream", "input": {"prompt": "x"}});
+    let priced = ask("/api/v1/jobs/createTask", unknown).await.json();
+    assert_eq!((&priced["model"], &priced["credits"]), (&json!("bytedance/seedream"), &Value::Null));
+    let refused = ask("/api/v1/veo/generate", json!({"prompt": "x", "model": "veo9"})).await.json();
+    assert_eq!(refused["refused"], json!({"code": 422, "msg": "Invalid model", "data": null}));
+    ask("/api/v1/veo/record-info", json!({})).await.expect_status(400);
+    acme.post("/_mock/price", &json!({"body": {}})).await.expect_status(400);
+    assert_eq!(acme.get("/_mock/tasks").await.json()["total"], 0, "asking makes no task");
+    assert!((acme.credits().await - 10_000.0).abs() < 1e-9);
+}

@@ -24,7 +24,7 @@ async fn acceptable(client: &Client, operation: &str) -> Value {
         "runway.generate" => {
             json!({"prompt": "A paper boat", "duration": 5, "quality": "720p", "aspectRatio": "16:9"})
         }
-        "veo.generate" => json!({"prompt": "A paper boat"}),
+        "veo.generate" | "flux-kontext.generate" => json!({"prompt": "A paper boat"}),
         _ => json!({"taskId": "unknown", "url": "https://example.com/a.png"}),
     }
 }

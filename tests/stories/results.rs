@@ -194,3 +194,24 @@ async fn a_download_link_works_for_twenty_minutes() {
     acme.advance("21m").await;
     world.stranger().get(link.strip_prefix("http://kie.test").unwrap()).await.expect_status(403);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_may_be_kept_for_a_shorter_time_than_its_family() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    acme.freeze().await;
+    let request = json!({"prompt": "x", "outputFormat": "png", "aspectRatio": "1:1"});
+    let id = acme.call("flux-kontext.generate", &request).await.task_id();
+    acme.until_idle().await;
+    let record = acme.call("flux-kontext.details", &json!({"taskId": id})).await.json();
+    let path = |name: &str| {
+        let url = record["data"]["response"][name].as_str().unwrap();
+        url.strip_prefix("http://kie.test").unwrap().to_owned()
+    };
+    let (origin, image) = (path("originImageUrl"), path("resultImageUrl"));
+    assert_eq!(png_size(&acme.get(&image).await.expect_status(200).raw), (1024, 1024));
+    acme.get(&origin).await.expect_status(200);
+    acme.advance("11m").await;
+    acme.get(&origin).await.expect_status(404);
+    acme.get(&image).await.expect_status(200);
+}

@@ -22,6 +22,8 @@ pub(in crate::sim) struct File {
     pub(in crate::sim) height: u32,
     pub(in crate::sim) duration: Duration,
     pub(in crate::sim) audio: bool,
+    /// How long it is kept, where that is shorter than for its family.
+    pub(in crate::sim) kept: Option<Duration>,
 }
 
 /// What the files of the task behind `view` look like, one of each kind.
@@ -60,6 +62,7 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
         width,
         height,
         duration: duration(view, kind),
+        kept: kind.kept,
         audio: kind.audio.as_ref().is_some_and(|audio| audio.value(input) == Some(&Value::Bool(true))),
     };
     (0..count).map(file).collect()
