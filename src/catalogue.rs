@@ -284,6 +284,8 @@ pub struct EndState {
     pub state: Value,
     /// When a failure of this kind shows.
     pub moment: Moment,
+    /// It went wrong after the work was done: the result is there, and is paid for.
+    pub with_result: bool,
 }
 
 /// When a failure shows.

@@ -100,8 +100,10 @@ pub enum Event<'a> {
         outcome: &'static str,
         /// Virtual time from creation to end.
         took: Duration,
-        /// The price; given back after a failure.
+        /// The price.
         credits: Credits,
+        /// Whether the price is kept; else it is given back.
+        paid: bool,
     },
     /// So many tasks are gone without an end, because their sandbox was emptied.
     TasksForgotten {
@@ -208,6 +210,7 @@ impl Sim {
                 outcome: if fallback { "fallback" } else { outcome },
                 took: at.saturating_since(task.plan.created()),
                 credits: task.price,
+                paid: task.worth == task::Worth::Result,
             });
         }
     }

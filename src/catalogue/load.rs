@@ -559,6 +559,7 @@ impl Context<'_> {
         }
         let ending = |raw: &super::raw::RawEnding| EndState {
             state: raw.state.clone(),
+            with_result: raw.with_result,
             moment: match raw.when {
                 RawMoment::Late => Moment::Late,
                 RawMoment::Early => Moment::Early,

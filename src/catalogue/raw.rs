@@ -121,6 +121,8 @@ pub(super) struct RawEnding {
     pub state: Value,
     #[serde(default)]
     pub when: RawMoment,
+    #[serde(default)]
+    pub with_result: bool,
 }
 
 #[derive(Debug, Deserialize)]

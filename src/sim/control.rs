@@ -21,7 +21,7 @@ use super::http::Priced;
 use super::outcome::{self, VOCABULARY, Wish, WishedEnding};
 use super::plan::{Ending, State as TaskState};
 use super::sandbox::{Sandbox, World};
-use super::task::{Lineage, SandboxId, Task, TaskKey};
+use super::task::{Lineage, SandboxId, Task, TaskKey, Worth};
 use super::view::{Setting, View};
 use super::{Event, Owner, Sim, bearer, callback, origin};
 use crate::catalogue::ErrorEntry;
@@ -357,7 +357,7 @@ fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, now: Timestamp) -> V
         "credits": lineage.task.price,
         "parent": lineage.task.parent.map(|parent| parent.to_string()),
         "input": view.input(),
-        "results": if view.ending() == "success" { view.files().iter().map(|file| view.url(file)).collect() } else { Vec::new() },
+        "results": if view.has_result() { view.files().iter().map(|file| view.url(file)).collect() } else { Vec::new() },
     })
 }
 
@@ -409,6 +409,7 @@ async fn finish(State(sim): State<Sim>, caller: Caller, Named(id): Named<String>
         };
         let mut revised = (*old).clone();
         revised.plan = old.plan.finished_at(now, ending.unwrap_or(Ending::Success { fallback: false }));
+        revised.worth = Worth::of(sim.catalogue(), old.lifecycle(sim.catalogue()), revised.plan.ending());
         if revised.plan == old.plan {
             return Ok((0, 0));
         }

@@ -18,7 +18,6 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use super::Sim;
-use super::plan::{Ending, State};
 use super::sandbox::Sandbox;
 use super::task::{SandboxId, TaskKey};
 use super::view::{File, Setting, View};
@@ -136,8 +135,7 @@ impl Sim {
             request: &Value::Null,
         };
         let view = View::new(setting, &lineage);
-        let there = matches!(view.state(), State::Ended(Ending::Success { .. })) && !view.expired();
-        there.then(|| then(&view, view.files()))
+        view.has_result().then(|| then(&view, view.files()))
     }
 
     /// `url` as a link that works for a while, in the form of a presigned one.

@@ -19,12 +19,12 @@ use super::outcome::{Wish, failed_with, unknown_error};
 use super::plan::{Ending, Plan, State, Tempo};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
-use super::task::{Lineage, Task, TaskKey, fingerprint};
+use super::task::{Lineage, Task, TaskKey, Worth, fingerprint};
 use super::view::{Setting, View, shapes};
 use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
-    Behaviour, Consequence, ErrorEntry, ErrorIx, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
-    Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
+    Behaviour, Consequence, ErrorEntry, ErrorIx, Found, Lifecycle, Link, Lookup, ModelChoice, ModelIx,
+    Moment, Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -453,10 +453,12 @@ impl Call<'_> {
         let inherits = parent
             .and_then(|parent| world.lineage(parent))
             .map(|lineage| shapes(&View::new(self.setting(now), &lineage)));
+        let plan = self.plan(key, now, model, input, fate)?;
         let task = Task {
             operation: self.index,
             model,
-            plan: self.plan(key, now, model, input, fate)?,
+            worth: Worth::of(catalogue, self.lifecycle(model), plan.ending()),
+            plan,
             input: input.to_string().into(),
             origin: Arc::clone(&self.origin),
             parent,
@@ -530,9 +532,7 @@ impl Call<'_> {
             Some(error) => Ending::Fail(error),
             None => self.ending(input, key)?,
         };
-        let own = model.map(|model| &catalogue.model(model).lifecycle);
-        let lifecycle = own.or(self.operation.task().and_then(|task| task.lifecycle.as_ref()));
-        let lifecycle = lifecycle.expect("load refuses tasks without a lifecycle");
+        let lifecycle = self.lifecycle(model);
         let moment = match ending {
             Ending::Fail(error) => {
                 lifecycle.ending(&catalogue.error(error).ending).map_or(Moment::Late, |end| end.moment)
@@ -541,6 +541,13 @@ impl Call<'_> {
         };
         let tempo = Tempo { pace: self.settings.pace, exactly: self.wish.delay };
         Ok(Plan::decide(lifecycle, now, ending, moment, tempo, &mut draw))
+    }
+
+    /// The states that a task goes through.
+    fn lifecycle(&self, model: Option<ModelIx>) -> &Lifecycle {
+        let own = model.map(|model| &self.sim.catalogue().model(model).lifecycle);
+        let lifecycle = own.or(self.operation.task().and_then(|task| task.lifecycle.as_ref()));
+        lifecycle.expect("load refuses tasks without a lifecycle")
     }
 
     /// How the task ends: as wished, by chance, or well.

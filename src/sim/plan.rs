@@ -202,7 +202,7 @@ mod tests {
     use crate::catalogue::{EndState, Phase};
 
     fn lifecycle(stays: &[(u32, u32)]) -> Lifecycle {
-        let end = |moment| EndState { state: Value::Null, moment };
+        let end = |moment| EndState { state: Value::Null, moment, with_result: false };
         Lifecycle {
             phases: stays.iter().map(|stay| Phase { state: Value::Null, stay: *stay }).collect(),
             endings: vec![("success".into(), end(Moment::Late)), ("fail".into(), end(Moment::Late))],

@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 
 use super::inbox::Inbox;
 use super::log::{Attempt, Bounded};
-use super::plan::{Ending, State};
+use super::plan::State;
 use super::settings::Settings;
-use super::task::{Due, Lineage, SandboxId, Task, TaskKey};
+use super::task::{Due, Lineage, SandboxId, Task, TaskKey, Worth};
 use super::time::VirtualClock;
 use super::{Event, Observer};
 use crate::clock::{Timestamp, digest};
@@ -215,7 +215,7 @@ impl World {
                 continue;
             };
             self.running -= 1;
-            if let Ending::Fail(_) = task.plan.ending() {
+            if task.worth == Worth::Nothing {
                 self.balance += task.price;
             }
             finished.push(Finished { at, key, task: Arc::clone(task) });

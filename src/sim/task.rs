@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::outcome::CallbackFaults;
-use super::plan::Plan;
+use super::plan::{Ending, Plan};
 use crate::catalogue::{Catalogue, Lifecycle, ModelIx, OperationIx, TaskKind};
 use crate::clock::{Timestamp, digest, hex};
 use crate::ids::Credits;
@@ -95,8 +95,33 @@ pub(super) struct Task {
     pub(super) parent: Option<TaskKey>,
     pub(super) price: Credits,
     pub(super) callbacks: CallbackFaults,
+    /// What it comes to, once it has ended.
+    pub(super) worth: Worth,
     /// What the files of the task that it goes on from look like; they may build on it.
     pub(super) inherits: Box<[Shape]>,
+}
+
+/// What a task comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// A result, which is paid for.
+    Result,
+    /// Nothing; the price is given back.
+    Nothing,
+}
+
+impl Worth {
+    /// What an `ending` of this `lifecycle` comes to.
+    pub(super) fn of(catalogue: &Catalogue, lifecycle: &Lifecycle, ending: Ending) -> Self {
+        let kept = match ending {
+            Ending::Success { .. } => true,
+            Ending::Fail(error) => {
+                lifecycle.ending(&catalogue.error(error).ending).is_some_and(|end| end.with_result)
+            }
+            Ending::Stall => false,
+        };
+        if kept { Self::Result } else { Self::Nothing }
+    }
 }
 
 /// What a result file looks like: all that a task which goes on from it needs to know.

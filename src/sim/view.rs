@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(super) use files::{File, shapes};
 
 use super::plan::{Ending, State};
-use super::task::{Lineage, SandboxId, Task, TaskKey};
+use super::task::{Lineage, SandboxId, Task, TaskKey, Worth};
 use crate::catalogue::{
     Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, Moment, ResultKind, Scope, TaskKind,
     Template,
@@ -113,7 +113,12 @@ impl<'a> View<'a> {
         self.task().model.map_or(&self.kind().draws, |model| &catalogue.model(model).draws)
     }
 
-    /// The files that the task makes if it succeeds.
+    /// Whether it has ended, and its files are there.
+    pub(super) fn has_result(&self) -> bool {
+        matches!(self.state, State::Ended(_)) && self.task().worth == Worth::Result && !self.expired()
+    }
+
+    /// The files that the task makes if it comes to a result.
     pub(super) fn files(&self) -> &[File] {
         self.files.get_or_init(|| files::of(self))
     }
@@ -177,7 +182,8 @@ impl<'a> View<'a> {
 
     /// What has been taken from the balance for it, as of now.
     fn charged(&self) -> Credits {
-        if self.error().is_some() { Credits::ZERO } else { self.task().price }
+        let gone = matches!(self.state, State::Ended(_)) && self.task().worth == Worth::Nothing;
+        if gone { Credits::ZERO } else { self.task().price }
     }
 
     /// Whether its files have been deleted by now.

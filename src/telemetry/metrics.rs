@@ -210,11 +210,11 @@ impl Observer for Metrics {
                 self.tasks_running.with_label_values(&[owner]).inc();
                 self.credits.with_label_values(&[owner, model, "reserved"]).inc_by(credits.as_f64().max(0.0));
             }
-            Event::TaskFinished { owner, operation, model, outcome, took, credits } => {
+            Event::TaskFinished { owner, operation, model, outcome, took, credits, paid } => {
                 self.tasks_finished.with_label_values(&[owner, operation, outcome]).inc();
                 self.tasks_running.with_label_values(&[owner]).dec();
                 self.task_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
-                let kind = if outcome == "fail" { "refunded" } else { "settled" };
+                let kind = if paid { "settled" } else { "refunded" };
                 self.credits.with_label_values(&[owner, model, kind]).inc_by(credits.as_f64().max(0.0));
             }
             Event::TasksForgotten { owner, running, callbacks } => {

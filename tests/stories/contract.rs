@@ -36,6 +36,11 @@ async fn flux_kontext_bodies_are_those_of_the_documentation() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn luma_bodies_are_those_of_the_documentation() {
+    tell_all(include_str!("../contract/luma.json")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn market_bodies_are_those_of_the_real_api() {
     tell_all(include_str!("../contract/jobs.json")).await;
 }

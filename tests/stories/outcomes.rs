@@ -20,7 +20,9 @@ async fn acceptable(client: &Client, operation: &str) -> Value {
         }
         "jobs.create" => json!({"model": "google/nano-banana", "input": {"prompt": "A paper boat"}}),
         "gpt4o-image.generate" => json!({"prompt": "A paper boat", "size": "1:1"}),
-        "aleph.generate" => json!({"prompt": "A paper boat", "videoUrl": "https://example.com/in.mp4"}),
+        "aleph.generate" | "luma.generate" => {
+            json!({"prompt": "A paper boat", "videoUrl": "https://example.com/in.mp4"})
+        }
         "runway.generate" => {
             json!({"prompt": "A paper boat", "duration": 5, "quality": "720p", "aspectRatio": "16:9"})
         }
@@ -83,14 +85,18 @@ async fn every_failure_ends_in_the_failed_state_with_its_code_and_message() {
             if CATALOGUE.operation(index).task().unwrap().callbacks.is_empty() {
                 continue;
             }
+            // A failure after the work calls back as a success does; the record tells.
+            let lifecycle = CATALOGUE.operation(index).task().unwrap().lifecycle.as_ref();
+            let worked =
+                lifecycle.and_then(|one| one.ending(&error.ending)).is_some_and(|end| end.with_result);
             let callback = world.receiver.received().pop().unwrap().body;
             let told = callback["code"] == error.code
                 || callback["data"]["failCode"].as_str() == Some(&error.code.to_string());
-            assert!(told, "{id} {wish}: {callback}");
+            assert!(told || worked, "{id} {wish}: {callback}");
             let text =
                 error.message.as_ref().map_or(Value::Null, |message| json!(message.to_text(&NoValues)));
             assert!(
-                callback["msg"] == text || callback["data"]["failMsg"] == text,
+                worked || callback["msg"] == text || callback["data"]["failMsg"] == text,
                 "{id} {wish}: {callback}"
             );
             let record = record_of(&acme, &id, &callback).await;

@@ -215,3 +215,20 @@ async fn a_file_may_be_kept_for_a_shorter_time_than_its_family() {
     acme.get(&origin).await.expect_status(404);
     acme.get(&image).await.expect_status(200);
 }
+
+/// The work was done: its result is there and is paid for, though the record calls the task failed.
+#[tokio::test(start_paused = true)]
+async fn a_failure_after_the_work_keeps_the_result() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    let request = json!({"prompt": "x", "videoUrl": "https://example.com/in.mp4"});
+    let id = acme.wishing("fail:callback_failed").call("luma.generate", &request).await.task_id();
+    acme.until_idle().await;
+    let record = acme.call("luma.details", &json!({"taskId": id})).await.json();
+    assert_eq!(record["data"]["successFlag"], 4);
+    let url = record["data"]["response"]["resultUrls"][0].as_str().unwrap().to_owned();
+    acme.get(url.strip_prefix("http://kie.test").unwrap()).await.expect_status(200);
+    let id = acme.wishing("fail:modify_failed").call("luma.generate", &request).await.task_id();
+    acme.until_idle().await;
+    assert_eq!(acme.task(&id).await["results"], json!([]));
+}
