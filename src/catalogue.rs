@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::Method;
+use serde::Deserialize;
 use serde_json::Value;
 
 pub use load::{Problem, Source};
@@ -98,7 +99,8 @@ pub struct Shared {
 }
 
 /// What kind of call an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     /// Starts a task.
     Create,
@@ -289,9 +291,11 @@ pub struct EndState {
 }
 
 /// When a failure shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
 pub enum Moment {
     /// In the course of the last phase.
+    #[default]
     Late,
     /// In the course of the first phase.
     Early,
@@ -300,7 +304,8 @@ pub enum Moment {
 }
 
 /// A random value that a task has for life.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DrawKind {
     /// A UUID.
     Uuid,
@@ -601,6 +606,16 @@ impl Catalogue {
     /// The model at `index`.
     pub fn model(&self, index: ModelIx) -> &Model {
         &self.models[usize::from(index.0)]
+    }
+
+    /// The states that a task of this operation and model goes through: the model's own, or the operation's.
+    ///
+    /// # Panics
+    /// If the operation makes no tasks.
+    pub fn lifecycle(&self, operation: OperationIx, model: Option<ModelIx>) -> &Lifecycle {
+        let own = model.map(|model| &self.model(model).lifecycle);
+        let of_operation = || self.operation(operation).task().and_then(|task| task.lifecycle.as_ref());
+        own.or_else(of_operation).expect("load refuses tasks without a lifecycle")
     }
 
     /// The operation called `id`.

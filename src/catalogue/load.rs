@@ -9,15 +9,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::raw::{
-    RawCallback, RawClass, RawConsequence, RawDraw, RawError, RawFallback, RawFamily, RawFill, RawFollows,
-    RawLifecycle, RawLink, RawLookup, RawModel, RawModelChoice, RawMoment, RawOperation, RawPrice,
-    RawRefusal, RawResult, RawRule, RawShared, RawStage, RawTask, RawUnknown, RawUpgrade,
+    RawCallback, RawConsequence, RawError, RawFallback, RawFamily, RawFill, RawFollows, RawLifecycle,
+    RawLink, RawLookup, RawModel, RawModelChoice, RawOperation, RawPrice, RawRefusal, RawResult, RawRule,
+    RawShared, RawStage, RawTask, RawUnknown, RawUpgrade,
 };
 use super::{
-    Behaviour, CallbackKind, Catalogue, Class, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx,
-    Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Moment, Operation,
-    OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Rule, Schema, Shared, Size, Surcharge,
-    TaskKind, Template, Upgrade, small,
+    Behaviour, CallbackKind, Catalogue, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx, Fallback,
+    Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Operation, OperationIx,
+    Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Rule, Schema, Shared, Size, Surcharge, TaskKind,
+    Template, Upgrade, small,
 };
 use crate::ids::Credits;
 
@@ -354,7 +354,6 @@ impl Loader {
             Context { loader: self, file, family: Some(family), operation: raw.operation.clone() };
         context.must_have_source("source", &raw.source);
         let results = context.results(&raw.results);
-        let draws = draws(&raw.draws);
         let model = Model {
             refusals: context.refusals(&raw.refusals),
             rules: context.rules(raw.rules),
@@ -370,7 +369,7 @@ impl Loader {
             example: raw.example,
             lifecycle,
             results,
-            draws,
+            draws: raw.draws.into_iter().collect(),
         };
         context.check_paths("result", &model.result, &model.results, &model.draws);
         let index = ModelIx(small(catalogue.models.len()));
@@ -442,7 +441,7 @@ impl Context<'_> {
         let by_query = raw.query.is_some();
         Operation {
             family,
-            class: class(raw.class),
+            class: raw.class,
             method,
             path: raw.path.clone(),
             summary: raw.summary.clone(),
@@ -507,7 +506,7 @@ impl Context<'_> {
             records: raw.records.clone(),
             record: self.template("task.record", &raw.record),
             price: raw.price.as_ref().map(|price| self.price(price)),
-            draws: draws(&raw.draws),
+            draws: raw.draws.clone().into_iter().collect(),
             results: self.results(&raw.results),
             follows: raw.follows.as_ref().map(|follows| self.follows(follows)),
             fallback: raw.fallback.as_ref().map(|fallback| self.fallback(fallback)),
@@ -560,11 +559,7 @@ impl Context<'_> {
         let ending = |raw: &super::raw::RawEnding| EndState {
             state: raw.state.clone(),
             with_result: raw.with_result,
-            moment: match raw.when {
-                RawMoment::Late => Moment::Late,
-                RawMoment::Early => Moment::Early,
-                RawMoment::AtOnce => Moment::AtOnce,
-            },
+            moment: raw.when,
         };
         Lifecycle {
             phases: raw.phases.iter().map(phase).collect(),
@@ -738,27 +733,6 @@ fn leads_somewhere(path: &[&str], results: &[(String, ResultKind)], draws: &[(St
         | ["state" | "ending" | "fallback"]
         | ["input" | "request" | "parent" | "record", ..] => true,
         _ => false,
-    }
-}
-
-/// The draws of a file's object, in the order of their names.
-fn draws(raw: &BTreeMap<String, RawDraw>) -> Vec<(String, DrawKind)> {
-    let kind = |raw: &RawDraw| match raw {
-        RawDraw::Uuid => DrawKind::Uuid,
-        RawDraw::Integer([low, high]) => DrawKind::Integer(*low, *high),
-        RawDraw::Base64(bytes) => DrawKind::Base64(*bytes),
-    };
-    raw.iter().map(|(name, raw)| (name.clone(), kind(raw))).collect()
-}
-
-fn class(raw: RawClass) -> Class {
-    match raw {
-        RawClass::Create => Class::Create,
-        RawClass::Details => Class::Details,
-        RawClass::Action => Class::Action,
-        RawClass::Chat => Class::Chat,
-        RawClass::Upload => Class::Upload,
-        RawClass::Account => Class::Account,
     }
 }
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::{Class, DrawKind, Moment};
+
 /// `catalogue/shared.json`: what all families have in common.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,7 +122,7 @@ pub(super) struct RawPhase {
 pub(super) struct RawEnding {
     pub state: Value,
     #[serde(default)]
-    pub when: RawMoment,
+    pub when: Moment,
     #[serde(default)]
     pub with_result: bool,
 }
@@ -134,21 +136,11 @@ pub(super) struct RawSurcharge {
     pub credits: f64,
 }
 
-/// When a failure shows: during the last phase, during the first, or at once.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum RawMoment {
-    #[default]
-    Late,
-    Early,
-    AtOnce,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawOperation {
     pub id: String,
-    pub class: RawClass,
+    pub class: Class,
     pub method: String,
     pub path: String,
     pub summary: String,
@@ -176,17 +168,6 @@ pub(super) struct RawOperation {
     pub link: Option<RawLink>,
     #[serde(default)]
     pub answer: Option<Value>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum RawClass {
-    Create,
-    Details,
-    Action,
-    Chat,
-    Upload,
-    Account,
 }
 
 #[derive(Debug, Deserialize)]
@@ -232,7 +213,7 @@ pub(super) struct RawTask {
     #[serde(default)]
     pub price: Option<RawPrice>,
     #[serde(default)]
-    pub draws: BTreeMap<String, RawDraw>,
+    pub draws: BTreeMap<String, DrawKind>,
     #[serde(default)]
     pub results: BTreeMap<String, RawResult>,
     #[serde(default)]
@@ -272,14 +253,6 @@ pub(super) struct RawRate {
     #[serde(default)]
     pub when: Map<String, Value>,
     pub credits: f64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub(super) enum RawDraw {
-    Uuid,
-    Integer([u64; 2]),
-    Base64(usize),
 }
 
 #[derive(Debug, Deserialize)]
@@ -427,5 +400,5 @@ pub(super) struct RawModel {
     pub results: BTreeMap<String, RawResult>,
     pub result: Value,
     #[serde(default)]
-    pub draws: BTreeMap<String, RawDraw>,
+    pub draws: BTreeMap<String, DrawKind>,
 }

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use super::log::Attempt;
 use super::outcome;
-use super::plan::{Ending, Plan};
+use super::plan::Plan;
 use super::sandbox::{Sandbox, World};
-use super::task::{Due, Lineage, SandboxId, Task, TaskKey};
+use super::task::{Due, Lineage, SandboxId, Task, TaskKey, ending_name};
 use super::view::{Setting, View};
 use super::{Event, Shared, Sim, download};
 use crate::catalogue::{CallbackKind, Lifecycle};
@@ -81,11 +81,7 @@ pub(super) fn plan(world: &mut World, sim: &Sim, key: TaskKey, task: &Task) -> u
     if kinds.is_empty() || !has_address() {
         return 0;
     }
-    let ending = match task.plan.ending() {
-        Ending::Fail(error) => catalogue.error(error).ending.as_str(),
-        Ending::Success { .. } => "success",
-        Ending::Stall => "",
-    };
+    let ending = ending_name(catalogue, task.plan.ending());
     let mut moments = moments(kinds, task.lifecycle(catalogue), &task.plan, ending);
     if task.callbacks.reorder {
         let mut times: Vec<_> = moments.iter().map(|(_, at)| *at).collect();

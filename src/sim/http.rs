@@ -23,8 +23,8 @@ use super::task::{Lineage, Task, TaskKey, Worth, fingerprint};
 use super::view::{Setting, View, shapes};
 use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
-    Behaviour, Consequence, ErrorEntry, ErrorIx, Found, Lifecycle, Link, Lookup, ModelChoice, ModelIx,
-    Moment, Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
+    Behaviour, Consequence, ErrorEntry, ErrorIx, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
+    Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -267,7 +267,7 @@ impl Call<'_> {
         if let Some(wanted) = &self.wish.reject {
             return Err(self.wished_refusal(wanted));
         }
-        let (_, finished) = self.with_world(|world, now| (now, world.settle(now)));
+        let (_, finished) = self.sim.settled(&mut self.sandbox.world());
         self.sim.tell_finished(&self.sandbox, &finished);
         match &self.operation.behaviour {
             Behaviour::Create(_, answer) => self.create(answer),
@@ -457,7 +457,7 @@ impl Call<'_> {
         let task = Task {
             operation: self.index,
             model,
-            worth: Worth::of(catalogue, self.lifecycle(model), plan.ending()),
+            worth: Worth::of(catalogue, catalogue.lifecycle(self.index, model), plan.ending()),
             plan,
             input: input.to_string().into(),
             origin: Arc::clone(&self.origin),
@@ -532,7 +532,7 @@ impl Call<'_> {
             Some(error) => Ending::Fail(error),
             None => self.ending(input, key)?,
         };
-        let lifecycle = self.lifecycle(model);
+        let lifecycle = catalogue.lifecycle(self.index, model);
         let moment = match ending {
             Ending::Fail(error) => {
                 lifecycle.ending(&catalogue.error(error).ending).map_or(Moment::Late, |end| end.moment)
@@ -541,13 +541,6 @@ impl Call<'_> {
         };
         let tempo = Tempo { pace: self.settings.pace, exactly: self.wish.delay };
         Ok(Plan::decide(lifecycle, now, ending, moment, tempo, &mut draw))
-    }
-
-    /// The states that a task goes through.
-    fn lifecycle(&self, model: Option<ModelIx>) -> &Lifecycle {
-        let own = model.map(|model| &self.sim.catalogue().model(model).lifecycle);
-        let lifecycle = own.or(self.operation.task().and_then(|task| task.lifecycle.as_ref()));
-        lifecycle.expect("load refuses tasks without a lifecycle")
     }
 
     /// How the task ends: as wished, by chance, or well.

@@ -101,6 +101,15 @@ pub(super) struct Task {
     pub(super) inherits: Box<[Shape]>,
 }
 
+/// The lifecycle's name for an `ending`; `running` for one that never comes.
+pub(super) fn ending_name(catalogue: &Catalogue, ending: Ending) -> &str {
+    match ending {
+        Ending::Success { .. } => "success",
+        Ending::Fail(error) => &catalogue.error(error).ending,
+        Ending::Stall => "running",
+    }
+}
+
 /// What a task comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Worth {
@@ -143,8 +152,7 @@ impl Task {
     }
 
     pub(super) fn lifecycle<'c>(&self, catalogue: &'c Catalogue) -> &'c Lifecycle {
-        let own = self.model.map(|model| &catalogue.model(model).lifecycle);
-        own.or(self.kind(catalogue).lifecycle.as_ref()).expect("load refuses tasks without a lifecycle")
+        catalogue.lifecycle(self.operation, self.model)
     }
 }
 

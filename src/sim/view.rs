@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(super) use files::{File, shapes};
 
 use super::plan::{Ending, State};
-use super::task::{Lineage, SandboxId, Task, TaskKey, Worth};
+use super::task::{Lineage, SandboxId, Task, TaskKey, Worth, ending_name};
 use crate::catalogue::{
     Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, Moment, ResultKind, Scope, TaskKind,
     Template,
@@ -154,9 +154,8 @@ impl<'a> View<'a> {
     /// The name of the ending, or `running`.
     pub(super) fn ending(&self) -> &'a str {
         match self.state {
-            State::Running(_) | State::Ended(Ending::Stall) => "running",
-            State::Ended(Ending::Success { .. }) => "success",
-            State::Ended(Ending::Fail(_)) => self.error().map_or("fail", |error| &error.ending),
+            State::Running(_) => "running",
+            State::Ended(ending) => ending_name(self.setting.catalogue, ending),
         }
     }
 
