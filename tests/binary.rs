@@ -76,6 +76,16 @@ impl Server {
         panic!("it did not come about within 10 s: {}", self.logged());
     }
 
+    /// A connection over which a request for a callback that never comes is being held, for `seconds` at most.
+    fn asked_to_wait(&self, seconds: u32) -> TcpStream {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.data)).unwrap();
+        let target = format!("/_mock/inbox/a?count=1&wait={seconds}");
+        let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        socket
+    }
+
     fn logged(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -180,13 +190,7 @@ fn it_becomes_ready_and_stops_when_told_to() {
 #[test]
 fn a_request_under_way_is_answered_before_it_stops() {
     let mut server = Server::start(&[]);
-    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
-    socket
-        .write_all(
-            b"GET /_mock/inbox/a?count=1&wait=2 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\n\r\n",
-        )
-        .unwrap();
-    thread::sleep(Duration::from_millis(200));
+    let mut socket = server.asked_to_wait(2);
     server.signal("-TERM");
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
@@ -347,13 +351,7 @@ fn a_variable_that_is_no_text_is_nobodys_business() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let mut server = Server::start(&[]);
-    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
-    socket
-        .write_all(
-            b"GET /_mock/inbox/a?count=1&wait=60 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\n\r\n",
-        )
-        .unwrap();
-    thread::sleep(Duration::from_millis(200));
+    let _socket = server.asked_to_wait(60);
     server.signal("-INT");
     server.wait_until(|| server.logged().contains("stopping"));
     server.signal("-INT");
