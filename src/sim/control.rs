@@ -368,7 +368,7 @@ struct Page {
     cursor: Option<usize>,
 }
 
-async fn tasks(State(sim): State<Sim>, caller: Caller, Query(page): Query<Page>) -> Json<Value> {
+async fn tasks(State(sim): State<Sim>, caller: Caller, Asked(page): Asked<Page>) -> Json<Value> {
     let (start, limit) = (page.cursor.unwrap_or(0), page.limit.unwrap_or(100).clamp(1, 1000));
     let (lineages, total, now) = caller.with_world(&sim, |world, now| {
         let keys: Vec<TaskKey> = world.in_order().skip(start).take(limit).map(|(key, _)| key).collect();

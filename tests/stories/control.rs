@@ -112,6 +112,9 @@ async fn tasks_are_listed_page_by_page_with_their_plans() {
         (&json!("veo.generate"), &json!("veo3_fast"), &json!(60.0))
     );
     assert_eq!(task["plan"]["outcome"], "success");
+    let refused = acme.get("/_mock/tasks?limit=many").await.expect_status(400);
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with("query: "), "{detail}");
 }
 
 #[tokio::test(start_paused = true)]
