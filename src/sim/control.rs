@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -88,20 +88,6 @@ impl Caller {
     }
 }
 
-/// The query, read into a known form; what does not fit is told as everything else here is.
-struct Asked<T>(T);
-
-impl<T: for<'de> Deserialize<'de> + Send> FromRequestParts<Sim> for Asked<T> {
-    type Rejection = ProblemDocument;
-
-    async fn from_request_parts(parts: &mut Parts, sim: &Sim) -> Result<Self, Self::Rejection> {
-        match Query::from_request_parts(parts, sim).await {
-            Ok(Query(asked)) => Ok(Self(asked)),
-            Err(error) => Err(ProblemDocument::bad_request(format!("query: {}", error.body_text()))),
-        }
-    }
-}
-
 /// The names in the path; ones that are no text are told as everything else here is.
 struct Named<T>(T);
 
@@ -114,7 +100,7 @@ impl<T: for<'de> Deserialize<'de> + Send> FromRequestParts<Sim> for Named<T> {
     }
 }
 
-/// The fields of a JSON body: each is taken out once, and what is left at the end is unknown.
+/// The fields of a JSON body or a query, none of them unknown.
 struct Fields {
     known: &'static [&'static str],
     members: Map<String, Value>,
@@ -142,6 +128,31 @@ impl Fields {
             Some(name) => Err(wrong(&format!("unknown field \"{name}\""))),
             None => Ok(Self { known, members }),
         }
+    }
+
+    /// Reads the query of a request, which may have the fields `known`, each once; their values are texts.
+    fn read_query(query: Option<&str>, known: &'static [&'static str]) -> Result<Self, ProblemDocument> {
+        let mut members = Map::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let wrong = |what: &str| {
+                ProblemDocument::bad_request(format!(
+                    "query: {what} \"{name}\"; there are {}, each at most once",
+                    known.join(", ")
+                ))
+            };
+            if !known.contains(&&*name) {
+                return Err(wrong("unknown field"));
+            }
+            if members.insert(name.clone().into_owned(), value.into_owned().into()).is_some() {
+                return Err(wrong("two values for"));
+            }
+        }
+        Ok(Self { known, members })
+    }
+
+    /// The whole number in the query's field `name`.
+    fn take_count(&mut self, name: &str) -> Result<Option<usize>, ProblemDocument> {
+        self.take(name, "a whole number from 0", |value| value.as_str()?.parse().ok())
     }
 
     /// The field `name` as `read` understands it; `expected` says what that is.
@@ -361,15 +372,10 @@ fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, now: Timestamp) -> V
     })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    limit: Option<usize>,
-    cursor: Option<usize>,
-}
-
-async fn tasks(State(sim): State<Sim>, caller: Caller, Asked(page): Asked<Page>) -> Json<Value> {
-    let (start, limit) = (page.cursor.unwrap_or(0), page.limit.unwrap_or(100).clamp(1, 1000));
+async fn tasks(State(sim): State<Sim>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    let mut page = Fields::read_query(query.as_deref(), &["limit", "cursor"])?;
+    let limit = page.take_count("limit")?.unwrap_or(100).clamp(1, 1000);
+    let start = page.take_count("cursor")?.unwrap_or(0);
     let (lineages, total, now) = caller.with_world(&sim, |world, now| {
         let keys: Vec<TaskKey> = world.in_order().skip(start).take(limit).map(|(key, _)| key).collect();
         let lineages: Vec<Lineage> = keys.into_iter().filter_map(|key| world.lineage(key)).collect();
@@ -377,7 +383,7 @@ async fn tasks(State(sim): State<Sim>, caller: Caller, Asked(page): Asked<Page>)
     });
     let next = (start + lineages.len() < total).then_some(start + lineages.len());
     let tasks: Vec<Value> = lineages.iter().map(|lineage| task_json(&sim, &caller, lineage, now)).collect();
-    Json(json!({"tasks": tasks, "total": total, "next_cursor": next}))
+    Ok(Json(json!({"tasks": tasks, "total": total, "next_cursor": next})))
 }
 
 fn no_task(id: &str) -> ProblemDocument {
@@ -454,27 +460,20 @@ async fn inbox(caller: Caller) -> Json<Value> {
     Json(json!({"url": format!("{}/_mock/inbox/{}", caller.origin, caller.sandbox.id)}))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wait {
-    count: Option<usize>,
-    wait: Option<String>,
-}
-
 async fn arrivals(
     State(sim): State<Sim>,
     caller: Caller,
     Named(name): Named<String>,
-    Asked(wait): Asked<Wait>,
+    RawQuery(query): RawQuery,
 ) -> Answer {
-    let wanted = wait.count.unwrap_or(0);
-    let patience = wait.wait.as_deref().map_or(Some(Duration::ZERO), |text| {
+    let mut fields = Fields::read_query(query.as_deref(), &["count", "wait"])?;
+    let wanted = fields.take_count("count")?.unwrap_or(0);
+    let patience = fields.take("wait", "a duration such as \"5s\", 600 s at most", |value| {
+        let text = value.as_str()?;
         let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
         parse_duration(text).or_else(seconds).filter(|patience| patience.as_secs() <= 600)
-    });
-    let patience = patience.ok_or_else(|| {
-        ProblemDocument::bad_request("wait: takes a duration such as \"5s\", 600 s at most")
     })?;
+    let patience = patience.unwrap_or_default();
     let deadline = sim.parts().clock.instant() + patience;
     loop {
         let arrived = caller.sandbox.arrived.notified();

@@ -112,9 +112,15 @@ async fn tasks_are_listed_page_by_page_with_their_plans() {
         (&json!("veo.generate"), &json!("veo3_fast"), &json!(60.0))
     );
     assert_eq!(task["plan"]["outcome"], "success");
-    let refused = acme.get("/_mock/tasks?limit=many").await.expect_status(400);
-    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.starts_with("query: "), "{detail}");
+    for (query, told) in [
+        ("limit=many", r#"limit: "many" is not a whole number from 0"#),
+        ("cursor=-1", r#"cursor: "-1" is not a whole number from 0"#),
+        ("page=2", r#"query: unknown field "page"; there are limit, cursor, each at most once"#),
+        ("limit=1&limit=2", r#"query: two values for "limit"; there are limit, cursor, each at most once"#),
+    ] {
+        let refused = acme.get(&format!("/_mock/tasks?{query}")).await.expect_status(400);
+        assert_eq!(refused.json()["detail"], told);
+    }
 }
 
 #[tokio::test(start_paused = true)]
