@@ -14,12 +14,15 @@ fn main() {
     let mut code = String::from("&[\n");
     for file in &files {
         let name = file.strip_prefix(&root).expect("it was found below").to_string_lossy().replace('\\', "/");
-        writeln!(code, "    ({name:?}, include_str!({:?})),", file.to_string_lossy()).expect("into a string");
+        let place = format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?})", format!("/fixtures/{name}"));
+        writeln!(code, "    ({name:?}, include_str!({place})),").expect("into a string");
     }
     code.push_str("]\n");
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
     fs::write(out.join("fixtures.rs"), code).expect("OUT_DIR is writable");
     println!("cargo::rerun-if-changed=fixtures");
+    // Checkouts that share a target folder have lists of their own.
+    println!("cargo::rerun-if-env-changed=PWD");
     println!("cargo::rerun-if-env-changed=KIEGATE_COMMIT");
     println!("cargo::rustc-env=KIEGATE_COMMIT={}", env::var("KIEGATE_COMMIT").unwrap_or_else(|_| commit()));
 }

@@ -8,8 +8,10 @@
 //! Everything in it is immutable and addressed by small indices ([`OperationIx`], [`ErrorIx`], [`ModelIx`]), so that
 //! two hundred thousand tasks can refer to it at two bytes each.
 
+mod condition;
 mod load;
 mod pick;
+mod price;
 mod raw;
 mod schema;
 mod template;
@@ -21,8 +23,10 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use condition::Condition;
 pub use load::{Problem, Source};
-pub use pick::{Pick, Price, Rate, Surcharge};
+pub use pick::Pick;
+pub use price::{Price, Rate, Surcharge};
 pub use schema::{Schema, Violation};
 pub use template::{Found, Path, Scope, Template};
 

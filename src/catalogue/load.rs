@@ -14,10 +14,10 @@ use super::raw::{
     RawShared, RawStage, RawTask, RawUnknown, RawUpgrade,
 };
 use super::{
-    Behaviour, CallbackKind, Catalogue, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx, Fallback,
-    Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Operation, OperationIx,
-    Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Rule, Schema, Shared, Size, Surcharge, TaskKind,
-    Template, Upgrade, small,
+    Behaviour, CallbackKind, Catalogue, Condition, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx,
+    Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Operation,
+    OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Rule, Schema, Shared, Size, Surcharge,
+    TaskKind, Template, Upgrade, small,
 };
 use crate::ids::Credits;
 
@@ -572,9 +572,11 @@ impl Context<'_> {
         self.must_have_source("price", &raw.source);
         let mut rates = Vec::new();
         for rate in &raw.rates {
-            match Credits::from_f64(rate.credits).filter(|credits| !credits.is_negative()) {
-                Some(credits) => rates.push(Rate { when: rate.when.clone().into_iter().collect(), credits }),
-                None => self.problem("price", format!("{} is no price", rate.credits)),
+            let credits = Credits::from_f64(rate.credits).filter(|credits| !credits.is_negative());
+            let credits = credits.ok_or_else(|| format!("{} is no price", rate.credits));
+            match credits.and_then(|credits| Ok(Rate { when: Condition::parse(&rate.when)?, credits })) {
+                Ok(rate) => rates.push(rate),
+                Err(what) => self.problem("price", what),
             }
         }
         let times = raw.times.as_ref().and_then(|times| self.pick("price.times", times));
@@ -616,7 +618,7 @@ impl Context<'_> {
             }
         };
         ResultKind {
-            format: self.pick(at, &raw.format).unwrap_or(Pick::Always(Value::Null)),
+            format: self.pick(at, &raw.format).unwrap_or_else(|| Pick::always(Value::Null)),
             file: self.template(at, &Value::from(raw.file.as_str())),
             count: raw.count.as_ref().and_then(|count| self.pick(at, count)),
             size: size.unwrap_or_else(|| Size::LikeParent(String::new(), None)),

@@ -1,142 +1,233 @@
-//! Values that depend on a request: prices, sizes, durations, as tables in the catalogue.
+//! Values that depend on a request: sizes, durations, formats, quantities, as tables in the catalogue.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::ids::Credits;
+use super::condition::{Condition, number};
 
-/// A value taken from a request, perhaps by way of a table; or one that is always the same.
+/// A value taken or computed from a request, or one that is always the same.
 ///
-/// In the files: a plain value, or `{"from": "/quality", "map": {"basic": 2048, "high": 4096}, "else": 2048}`.
-/// Without `map` the field's own value counts. `else` stands in for an absent field or one that the map lacks.
+/// In the files: a plain value, or an object with one of these keys.
+/// - `{"from": "/quality", "map": {"basic": 2048, "high": 4096}}`: a field, perhaps by way of a table;
+/// - `{"length_of": "/lines/*/text"}`: characters of a text, items of a list; `*` adds up over a list's items;
+/// - `{"sum_of": "/shots/*/duration"}`: numbers added up;
+/// - `{"total": [pick, …]}`, `{"product": [pick, …]}`;
+/// - `{"cases": [{"when": condition, "value": pick}, …]}`: the first that holds.
+///
+/// Beside it `else` stands in for what is absent, and `scale`, `least`, `most` work on the number.
 #[derive(Debug, Clone)]
-pub enum Pick {
-    /// Always this.
-    Always(Value),
-    /// By a field of the request.
-    From {
-        /// JSON pointer into the request.
-        pointer: String,
-        /// The field's text to the value.
-        map: Option<Map<String, Value>>,
-        /// If nothing else fits.
-        otherwise: Option<Value>,
-    },
+pub struct Pick {
+    source: Source,
+    /// If the source gives nothing.
+    otherwise: Option<Box<Pick>>,
+    /// What becomes of the number, if anything does.
+    shaping: Option<Shaping>,
 }
 
+#[derive(Debug, Clone)]
+enum Source {
+    Always(Value),
+    Field { pointer: String, map: Option<Map<String, Value>> },
+    LengthOf(String),
+    SumOf(String),
+    Total(Vec<Pick>),
+    Product(Vec<Pick>),
+    Cases(Vec<(Condition, Pick)>),
+}
+
+/// A number times a scale, within bounds.
+#[derive(Debug, Clone, Copy)]
+struct Shaping {
+    scale: f64,
+    least: f64,
+    most: f64,
+}
+
+const SOURCES: [&str; 6] = ["from", "length_of", "sum_of", "total", "product", "cases"];
+const ASIDES: [&str; 5] = ["map", "else", "scale", "least", "most"];
+
 impl Pick {
+    /// One that is always `value`.
+    pub fn always(value: Value) -> Self {
+        Self { source: Source::Always(value), otherwise: None, shaping: None }
+    }
+
     /// Reads it from a file's JSON.
     ///
     /// # Errors
     /// What is wrong with it, in words.
     pub fn parse(source: &Value) -> Result<Self, String> {
-        let Some(members) = source.as_object() else { return Ok(Self::Always(source.clone())) };
-        if let Some(key) = members.keys().find(|key| !["from", "map", "else"].contains(&key.as_str())) {
-            return Err(format!("unknown key \"{key}\"; a pick has from, map and else"));
+        let Some(members) = source.as_object() else { return Ok(Self::always(source.clone())) };
+        let unknown =
+            members.keys().find(|key| !SOURCES.contains(&key.as_str()) && !ASIDES.contains(&key.as_str()));
+        if let Some(key) = unknown {
+            let known = SOURCES.iter().chain(&ASIDES).copied().collect::<Vec<_>>().join(", ");
+            return Err(format!("unknown key \"{key}\" in a pick; there are {known}"));
         }
-        let pointer = members.get("from").and_then(Value::as_str).unwrap_or_default();
-        if !pointer.starts_with('/') {
-            return Err("\"from\" must be a JSON pointer such as \"/quality\"".into());
-        }
-        let map = match members.get("map") {
-            None => None,
-            Some(Value::Object(map)) => Some(map.clone()),
-            Some(_) => return Err("\"map\" must be an object".into()),
+        let mut sources = SOURCES.iter().filter_map(|name| Some((*name, members.get(*name)?)));
+        let (Some((name, source)), None) = (sources.next(), sources.next()) else {
+            return Err(format!("a pick has one of {}", SOURCES.join(", ")));
         };
-        Ok(Self::From { pointer: pointer.into(), map, otherwise: members.get("else").cloned() })
+        if name != "from" && members.contains_key("map") {
+            return Err("\"map\" goes with \"from\"".into());
+        }
+        Ok(Self {
+            source: Source::parse(name, source, members.get("map"))?,
+            otherwise: members.get("else").map(Self::parse).transpose()?.map(Box::new),
+            shaping: Shaping::parse(members)?,
+        })
     }
 
     /// The value for `request`.
-    pub fn value<'a>(&'a self, request: &'a Value) -> Option<&'a Value> {
-        match self {
-            Self::Always(value) => Some(value),
-            Self::From { pointer, map, otherwise } => {
-                let field = request.pointer(pointer);
-                let picked = match map {
-                    None => field.filter(|value| !value.is_null()),
-                    Some(map) => field.and_then(|value| map.get(&*plain_text(value))),
-                };
-                picked.or(otherwise.as_ref())
+    pub fn value<'a>(&'a self, request: &'a Value) -> Option<Cow<'a, Value>> {
+        let own = match self.shaping {
+            None => self.source.value(request),
+            Some(shaping) => {
+                let number = self.source.value(request).and_then(|value| number(&value));
+                number.map(|number| Cow::Owned(Value::from(shaping.apply(number))))
             }
-        }
+        };
+        own.or_else(|| self.otherwise.as_ref()?.value(request))
     }
 
     /// The value as a number; text such as `"10"` counts.
     pub fn number(&self, request: &Value) -> Option<f64> {
-        let value = self.value(request)?;
-        value.as_f64().or_else(|| value.as_str()?.parse().ok())
+        self.value(request).and_then(|value| number(&value))
     }
 
     /// The value as text.
     pub fn text(&self, request: &Value) -> Option<String> {
-        self.value(request).map(|value| plain_text(value).into_owned())
+        self.value(request).map(|value| plain_text(&value).into_owned())
+    }
+
+    /// Whether the value is true.
+    pub fn is_true(&self, request: &Value) -> bool {
+        self.value(request).is_some_and(|value| *value == Value::Bool(true))
+    }
+
+    /// Every value that it can have without looking at a request's own: for checks.
+    pub fn constants(&self) -> Vec<&Value> {
+        let mut constants = match &self.source {
+            Source::Always(value) => vec![value],
+            Source::Field { map: Some(map), .. } => map.values().collect(),
+            Source::Cases(cases) => cases.iter().flat_map(|(_, pick)| pick.constants()).collect(),
+            _ => Vec::new(),
+        };
+        constants.extend(self.otherwise.iter().flat_map(|pick| pick.constants()));
+        constants
+    }
+}
+
+impl Source {
+    fn parse(name: &str, source: &Value, map: Option<&Value>) -> Result<Self, String> {
+        let pointer = || match source.as_str() {
+            Some(pointer) if pointer.starts_with('/') => Ok(pointer.to_owned()),
+            _ => Err(format!("\"{name}\" must be a JSON pointer such as \"/quality\"")),
+        };
+        let list = || source.as_array().ok_or_else(|| format!("\"{name}\" must be a list"));
+        let picks = || list()?.iter().map(Pick::parse).collect::<Result<Vec<_>, _>>();
+        Ok(match name {
+            "from" => Self::Field {
+                pointer: pointer()?,
+                map: match map {
+                    None => None,
+                    Some(Value::Object(map)) => Some(map.clone()),
+                    Some(_) => return Err("\"map\" must be an object".into()),
+                },
+            },
+            "length_of" => Self::LengthOf(pointer()?),
+            "sum_of" => Self::SumOf(pointer()?),
+            "total" => Self::Total(picks()?),
+            "product" => Self::Product(picks()?),
+            _ => Self::Cases(list()?.iter().map(case).collect::<Result<_, _>>()?),
+        })
+    }
+
+    fn value<'a>(&'a self, request: &'a Value) -> Option<Cow<'a, Value>> {
+        let computed = |number: Option<f64>| number.map(|number| Cow::Owned(Value::from(number)));
+        match self {
+            Self::Always(value) => Some(Cow::Borrowed(value)),
+            Self::Field { pointer, map } => {
+                let field = request.pointer(pointer).filter(|value| !value.is_null())?;
+                match map {
+                    None => Some(field),
+                    Some(map) => map.get(&*plain_text(field)),
+                }
+                .map(Cow::Borrowed)
+            }
+            Self::LengthOf(pointer) => computed(added_up(request, pointer, length)),
+            Self::SumOf(pointer) => computed(added_up(request, pointer, number)),
+            Self::Total(picks) => computed(picks.iter().map(|pick| pick.number(request)).sum()),
+            Self::Product(picks) => computed(picks.iter().map(|pick| pick.number(request)).product()),
+            Self::Cases(cases) => {
+                let (_, pick) = cases.iter().find(|(condition, _)| condition.holds(request))?;
+                pick.value(request)
+            }
+        }
+    }
+}
+
+impl Shaping {
+    fn parse(members: &Map<String, Value>) -> Result<Option<Self>, String> {
+        let given = |name: &str, absent: f64| match members.get(name) {
+            None => Ok(absent),
+            Some(value) => value.as_f64().ok_or_else(|| format!("\"{name}\" must be a number")),
+        };
+        let shaping = Self {
+            scale: given("scale", 1.0)?,
+            least: given("least", f64::NEG_INFINITY)?,
+            most: given("most", f64::INFINITY)?,
+        };
+        if shaping.least > shaping.most {
+            return Err("\"least\" is above \"most\"".into());
+        }
+        Ok(["scale", "least", "most"].iter().any(|name| members.contains_key(*name)).then_some(shaping))
+    }
+
+    fn apply(self, number: f64) -> f64 {
+        (number * self.scale).clamp(self.least, self.most)
+    }
+}
+
+fn case(source: &Value) -> Result<(Condition, Pick), String> {
+    let form = "a case is {\"when\": {…}, \"value\": …}";
+    let members = source.as_object().filter(|members| members.len() == 2).ok_or(form)?;
+    let when = members.get("when").and_then(Value::as_object).ok_or(form)?;
+    Ok((Condition::parse(when)?, Pick::parse(members.get("value").ok_or(form)?)?))
+}
+
+/// The sum of `measure` over all that `pointer` leads to; `None` if it leads nowhere.
+fn added_up(request: &Value, pointer: &str, measure: impl Fn(&Value) -> Option<f64>) -> Option<f64> {
+    let found = all_at(request, pointer);
+    if found.is_empty() { None } else { found.into_iter().map(measure).sum() }
+}
+
+/// All values that `pointer` leads to, where `*` stands for every item of a list.
+fn all_at<'v>(value: &'v Value, pointer: &str) -> Vec<&'v Value> {
+    pointer.split('/').skip(1).fold(vec![value], |found, name| {
+        let below = |value: &'v Value| -> Vec<&'v Value> {
+            match value {
+                Value::Array(items) if name == "*" => items.iter().collect(),
+                other => other.pointer(&format!("/{name}")).into_iter().collect(),
+            }
+        };
+        found.into_iter().flat_map(below).collect()
+    })
+}
+
+fn length(value: &Value) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "no request is so long")]
+    match value {
+        Value::String(text) => Some(text.chars().count() as f64),
+        Value::Array(items) => Some(items.len() as f64),
+        _ => None,
     }
 }
 
 /// A scalar as the text a person would write: strings without quotes.
-fn plain_text(value: &Value) -> std::borrow::Cow<'_, str> {
+fn plain_text(value: &Value) -> Cow<'_, str> {
     value.as_str().map_or_else(|| value.to_string().into(), Into::into)
-}
-
-/// What a task costs: the first rate whose conditions hold, times a quantity.
-#[derive(Debug, Clone)]
-pub struct Price {
-    /// In the order of the file.
-    pub rates: Vec<Rate>,
-    /// How often the rate is charged: pictures, seconds. Absent: once.
-    pub times: Option<Pick>,
-    /// What comes on top.
-    pub plus: Vec<Surcharge>,
-    /// Where the figures come from.
-    pub source: String,
-}
-
-/// A price under conditions.
-#[derive(Debug, Clone)]
-pub struct Rate {
-    /// JSON pointers to the value, or list of values, that the request must have there.
-    pub when: Vec<(String, Value)>,
-    /// For one unit.
-    pub credits: Credits,
-}
-
-/// A price for each item of a list in the request.
-#[derive(Debug, Clone)]
-pub struct Surcharge {
-    /// JSON pointer to the list.
-    pub for_each: String,
-    /// So many items are free.
-    pub beyond: usize,
-    /// For each of the others.
-    pub credits: Credits,
-}
-
-impl Surcharge {
-    fn of(&self, request: &Value) -> Credits {
-        let items = request.pointer(&self.for_each).and_then(Value::as_array).map_or(0, Vec::len);
-        self.credits * i64::try_from(items.saturating_sub(self.beyond)).unwrap_or(i64::MAX)
-    }
-}
-
-impl Price {
-    /// The price of `request`; `None` if no rate is known for it.
-    pub fn of(&self, request: &Value) -> Option<Credits> {
-        let rate = self.rates.iter().find(|rate| rate.holds(request))?;
-        let quantity = self.times.as_ref().map_or(Some(1.0), |times| times.number(request))?;
-        let surcharges: Credits = self.plus.iter().map(|surcharge| surcharge.of(request)).sum();
-        Some(rate.credits.times(quantity) + surcharges)
-    }
-}
-
-impl Rate {
-    fn holds(&self, request: &Value) -> bool {
-        self.when.iter().all(|(pointer, expected)| {
-            let found = request.pointer(pointer).unwrap_or(&Value::Null);
-            match expected {
-                Value::Array(choices) => choices.contains(found),
-                one => one == found,
-            }
-        })
-    }
 }
 
 #[cfg(test)]
@@ -145,42 +236,67 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn picks_follow_the_request() {
-        let side =
-            Pick::parse(&json!({"from": "/quality", "map": {"basic": 2048, "high": 4096}, "else": 1024}))
-                .unwrap();
-        assert_eq!(side.number(&json!({"quality": "high"})), Some(4096.0));
-        assert_eq!(side.number(&json!({"quality": "other"})), Some(1024.0));
-        assert_eq!(side.number(&json!({})), Some(1024.0));
-        let seconds = Pick::parse(&json!({"from": "/duration"})).unwrap();
-        assert_eq!(seconds.number(&json!({"duration": "10"})), Some(10.0));
-        assert_eq!(seconds.number(&json!({})), None);
-        assert!(Pick::parse(&json!({"from": "quality"})).is_err());
-        assert!(Pick::parse(&json!({"form": "/quality"})).is_err());
+    fn number_of(pick: &Value, request: &Value) -> Option<f64> {
+        Pick::parse(pick).unwrap_or_else(|what| panic!("{pick}: {what}")).number(request)
     }
 
     #[test]
-    fn the_first_rate_that_holds_is_charged_by_quantity() {
-        let price = Price {
-            rates: vec![
-                Rate { when: vec![("/sound".into(), json!(true))], credits: Credits::whole(110) },
-                Rate {
-                    when: vec![("/duration".into(), json!([5, "5"]))],
-                    credits: Credits::from_f64(6.5).unwrap(),
-                },
+    fn a_field_counts_itself_or_by_way_of_a_table() {
+        let side = json!({"from": "/quality", "map": {"basic": 2048, "high": 4096}, "else": 1024});
+        assert_eq!(number_of(&side, &json!({"quality": "high"})), Some(4096.0));
+        assert_eq!(number_of(&side, &json!({"quality": "other"})), Some(1024.0));
+        assert_eq!(number_of(&side, &json!({})), Some(1024.0));
+        let seconds = json!({"from": "/duration"});
+        assert_eq!(number_of(&seconds, &json!({"duration": "10"})), Some(10.0));
+        assert_eq!(number_of(&seconds, &json!({"duration": null})), None);
+        assert_eq!(number_of(&json!(7), &json!({})), Some(7.0));
+    }
+
+    #[test]
+    fn numbers_are_computed_from_lists_and_texts() {
+        let request = json!({
+            "text": "héllo",
+            "urls": ["a", "b"],
+            "none": [],
+            "shots": [{"duration": 2}, {"duration": "3.5"}],
+        });
+        assert_eq!(number_of(&json!({"length_of": "/text"}), &request), Some(5.0));
+        assert_eq!(number_of(&json!({"length_of": "/urls"}), &request), Some(2.0));
+        assert_eq!(number_of(&json!({"length_of": "/urls/*"}), &request), Some(2.0));
+        assert_eq!(number_of(&json!({"length_of": "/other", "else": 1}), &request), Some(1.0));
+        assert_eq!(number_of(&json!({"sum_of": "/shots/*/duration"}), &request), Some(5.5));
+        let both = json!({"total": [{"length_of": "/urls"}, {"length_of": "/none"}, 1]});
+        assert_eq!(number_of(&both, &request), Some(3.0));
+        let product = json!({"product": [{"length_of": "/urls"}, {"from": "/shots/0/duration"}]});
+        assert_eq!(number_of(&product, &request), Some(4.0));
+        assert_eq!(number_of(&json!({"total": [1, {"from": "/other"}]}), &request), None);
+        let shaped = json!({"length_of": "/text", "scale": 0.1, "least": 1, "most": 3});
+        assert_eq!(number_of(&shaped, &request), Some(1.0));
+    }
+
+    #[test]
+    fn the_first_case_that_holds_counts() {
+        let count = json!({
+            "cases": [
+                {"when": {"/pro": true}, "value": 4},
+                {"when": {"/n": {"from": 2}}, "value": {"from": "/n"}},
             ],
-            times: Some(Pick::parse(&json!({"from": "/count", "else": 1})).unwrap()),
-            plus: vec![Surcharge {
-                for_each: "/urls".into(),
-                beyond: 1,
-                credits: Credits::from_f64(0.5).unwrap(),
-            }],
-            source: String::new(),
-        };
-        assert_eq!(price.of(&json!({"duration": 5, "urls": [1, 2, 3]})), Credits::from_f64(7.5));
-        assert_eq!(price.of(&json!({"duration": "5", "count": 2})), Some(Credits::whole(13)));
-        assert_eq!(price.of(&json!({"sound": true})), Some(Credits::whole(110)));
-        assert_eq!(price.of(&json!({"duration": 7})), None);
+            "else": 1,
+        });
+        assert_eq!(number_of(&count, &json!({"pro": true, "n": 9})), Some(4.0));
+        assert_eq!(number_of(&count, &json!({"n": "9"})), Some(9.0));
+        assert_eq!(number_of(&count, &json!({})), Some(1.0));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |pick: Value| Pick::parse(&pick).unwrap_err();
+        assert!(error(json!({"from": "quality"})).contains("JSON pointer"));
+        assert!(error(json!({"form": "/quality"})).starts_with("unknown key \"form\""));
+        assert!(error(json!({"else": 1})).starts_with("a pick has one of from"));
+        assert!(error(json!({"sum_of": "/a", "length_of": "/b"})).starts_with("a pick has one of"));
+        assert!(error(json!({"total": "/a"})).contains("must be a list"));
+        assert!(error(json!({"cases": [{"value": 1}]})).starts_with("a case is"));
+        assert!(error(json!({"from": "/a", "least": 2, "most": 1})).contains("above"));
     }
 }

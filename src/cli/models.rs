@@ -50,10 +50,7 @@ fn price_json(price: Option<&Price>) -> Value {
         let rates: Vec<Value> = price
             .rates
             .iter()
-            .map(|rate| {
-                let when: serde_json::Map<_, _> = rate.when.iter().cloned().collect();
-                json!({"when": when, "credits": rate.credits})
-            })
+            .map(|rate| json!({"when": rate.when.source(), "credits": rate.credits}))
             .collect();
         json!({"rates": rates, "source": price.source})
     })

@@ -63,7 +63,7 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
         height,
         duration: duration(view, kind),
         kept: kind.kept,
-        audio: kind.audio.as_ref().is_some_and(|audio| audio.value(input) == Some(&Value::Bool(true))),
+        audio: kind.audio.as_ref().is_some_and(|audio| audio.is_true(input)),
     };
     (0..count).map(file).collect()
 }
@@ -80,7 +80,7 @@ fn duration(view: &View<'_>, kind: &ResultKind) -> Duration {
 fn size(view: &View<'_>, kind: &ResultKind) -> (u32, u32) {
     let input = view.model_input();
     let (width, height) = match &kind.size {
-        Size::Exact(table) => exact(table.value(input)).unwrap_or((1024.0, 1024.0)),
+        Size::Exact(table) => exact(table.value(input).as_deref()).unwrap_or((1024.0, 1024.0)),
         Size::ShortSide(aspect, side) => {
             let side = fallback_side(view, kind).or_else(|| side.number(input)).unwrap_or(720.0);
             by_short_side(ratio(aspect, input), side)
