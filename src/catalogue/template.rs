@@ -4,7 +4,9 @@
 //! the value's own type, any other is text. Beside that:
 //! - a key that ends in `?` is left out when its value is null or unknown;
 //! - `{"$by": "ending", "success": …, "*": …}` takes the case that the expression's value names (no case: null);
-//! - `{"$json": …}` is the inner value written as a string of JSON.
+//! - `{"$json": …}` is the inner value written as a string of JSON;
+//! - `{"$each": "input.prompt | words", "of": …}` is a list: the inner value for each item of the expression's list,
+//!   with `item` (or `item.field`) and `index` (from 0) to be had.
 //!
 //! An expression is one or more paths or literals with `??` between them (the first that is known and not null
 //! counts), then filters: `${task.completed ?? task.created | civil}`.
@@ -38,6 +40,11 @@ enum Node {
     },
     /// A string that holds the inner value as JSON.
     Encoded(Box<Node>),
+    /// The inner value once for each item of a list.
+    Each {
+        list: Expression,
+        of: Box<Node>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +92,10 @@ enum Filter {
     Text,
     /// An object with its keys in alphabetical order.
     Sorted,
+    /// The length of a list, or of a text in characters.
+    Count,
+    /// The words of a text as `{"text", "start", "end"}`, in seconds at the pace of speech.
+    Words,
 }
 
 /// What a path leads to.
@@ -216,6 +227,7 @@ fn compile(source: &Value, at: &str) -> Result<Node, TemplateError> {
             }
             compile(&members["$json"], &format!("{at}/$json")).map(|inner| Node::Encoded(inner.into()))
         }
+        Value::Object(members) if members.contains_key("$each") => compile_each(members, at),
         Value::Object(members) => {
             let members = members.iter().map(|(key, value)| compile_member(key, value, at));
             members.collect::<Result<Vec<_>, _>>().map(Node::Object).map(Node::folded)
@@ -227,7 +239,7 @@ fn compile(source: &Value, at: &str) -> Result<Node, TemplateError> {
 fn compile_member(key: &str, value: &Value, at: &str) -> Result<Member, TemplateError> {
     let (name, optional) = key.strip_suffix('?').map_or((key, false), |name| (name, true));
     if name.starts_with('$') {
-        return Err(error(at, &format!("unknown directive \"{name}\"; there are $by and $json")));
+        return Err(error(at, &format!("unknown directive \"{name}\"; there are $by, $each and $json")));
     }
     let value = compile(value, &format!("{at}/{key}"))?;
     Ok(Member { key: format!("{}:", Value::from(name)).into(), optional, value })
@@ -247,6 +259,15 @@ fn compile_by(members: &serde_json::Map<String, Value>, at: &str) -> Result<Node
         }
     }
     Ok(Node::By { subject, cases, otherwise })
+}
+
+fn compile_each(members: &serde_json::Map<String, Value>, at: &str) -> Result<Node, TemplateError> {
+    let list = members["$each"].as_str().ok_or_else(|| error(at, "$each takes an expression as a string"))?;
+    let (Some(of), 2) = (members.get("of"), members.len()) else {
+        return Err(error(at, "$each has \"of\" beside it and nothing else"));
+    };
+    let list = Expression::parse(list).map_err(|what| error(at, &what))?;
+    compile(of, &format!("{at}/of")).map(|of| Node::Each { list, of: of.into() })
 }
 
 fn compile_text(text: &str, at: &str) -> Result<Node, TemplateError> {
@@ -326,9 +347,12 @@ impl Filter {
             "two_decimals" => Self::TwoDecimals,
             "text" => Self::Text,
             "sorted" => Self::Sorted,
+            "count" => Self::Count,
+            "words" => Self::Words,
             _ => {
                 return Err(format!(
-                    "unknown filter \"{name}\"; there are civil, iso, seconds, whole_seconds, two_decimals, text, sorted"
+                    "unknown filter \"{name}\"; there are civil, iso, seconds, whole_seconds, two_decimals, text, \
+                     sorted, count, words"
                 ));
             }
         })
@@ -350,9 +374,30 @@ impl Filter {
                 value.sort_all_objects();
                 Found::Value(value)
             }
+            (Self::Count, found) => Found::Value(match found.into_value(scope) {
+                Value::Array(items) => items.len().into(),
+                Value::String(text) => text.chars().count().into(),
+                _ => Value::Null,
+            }),
+            (Self::Words, found) => Found::Value(spoken(&found.into_text(scope)).into()),
             (_, unfit) => unfit,
         }
     }
+}
+
+/// The words of `text` with the times at which they are spoken: fifteen characters a second, a pause before each.
+fn spoken(text: &str) -> Vec<Value> {
+    const PAUSE: usize = 80;
+    const CHARACTER: usize = 1000 / 15;
+    let mut clock = 0;
+    let words = text.split_whitespace().map(|word| {
+        let start = clock + PAUSE;
+        clock = start + word.chars().count() * CHARACTER;
+        #[expect(clippy::cast_precision_loss, reason = "no text takes weeks")]
+        let seconds = |millis: usize| millis as f64 / 1000.0;
+        serde_json::json!({"text": word, "start": seconds(start), "end": seconds(clock)})
+    });
+    words.collect()
 }
 
 impl Found<'_> {
@@ -368,6 +413,18 @@ impl Found<'_> {
                 let mut json = Vec::new();
                 other.render(scope, &mut json);
                 String::from_utf8_lossy(&json).into_owned()
+            }
+        }
+    }
+
+    fn into_value(self, scope: &dyn Scope) -> Value {
+        match self {
+            Self::Json(value) => value.clone(),
+            Self::Value(value) => value,
+            other => {
+                let mut json = Vec::new();
+                other.render(scope, &mut json);
+                serde_json::from_slice(&json).unwrap_or_default()
             }
         }
     }
@@ -398,6 +455,26 @@ struct Nothing;
 impl Scope for Nothing {
     fn lookup<'a>(&'a self, _: &[Box<str>]) -> Found<'a> {
         Found::Missing
+    }
+}
+
+/// A scope with an item of a list in front of it.
+struct ItemScope<'a> {
+    item: &'a Value,
+    index: usize,
+    beyond: &'a dyn Scope,
+}
+
+impl Scope for ItemScope<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path {
+            [root, rest @ ..] if &**root == "item" => {
+                let found = rest.iter().try_fold(self.item, |value, name| value.get(&**name));
+                found.map_or(Found::Missing, Into::into)
+            }
+            [root] if &**root == "index" => Found::Integer(i64::try_from(self.index).unwrap_or(i64::MAX)),
+            _ => self.beyond.lookup(path),
+        }
     }
 }
 
@@ -445,14 +522,7 @@ impl Node {
                 write_json(&text, out);
             }
             Self::List(items) => {
-                out.push(b'[');
-                for (index, item) in items.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    item.render(scope, out);
-                }
-                out.push(b']');
+                render_list(items, out, |_, item, out| item.render(scope, out));
             }
             Self::Object(members) => render_members(members, scope, out),
             Self::By { .. } => match self.chosen(scope) {
@@ -464,6 +534,7 @@ impl Node {
                 inner.render(scope, &mut json);
                 write_json(&*String::from_utf8_lossy(&json), out);
             }
+            Self::Each { list, of } => render_each(list, of, scope, out),
         }
     }
 
@@ -508,8 +579,34 @@ impl Node {
                 });
             }
             Self::Encoded(inner) => inner.collect_paths(paths),
+            Self::Each { list, of } => {
+                of_expression(list);
+                let mut within = Vec::new();
+                of.collect_paths(&mut within);
+                let of_item =
+                    |path: &&Path| matches!(path.first().map(|root| &**root), Some("item" | "index"));
+                paths.extend(within.into_iter().filter(|path| !of_item(path)));
+            }
         }
     }
+}
+
+fn render_list<T>(items: &[T], out: &mut Vec<u8>, mut render: impl FnMut(usize, &T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        render(index, item, out);
+    }
+    out.push(b']');
+}
+
+fn render_each(list: &Expression, of: &Node, scope: &dyn Scope, out: &mut Vec<u8>) {
+    let Value::Array(items) = list.evaluate(scope).into_value(scope) else {
+        return out.extend_from_slice(b"null");
+    };
+    render_list(&items, out, |index, item, out| of.render(&ItemScope { item, index, beyond: scope }, out));
 }
 
 fn render_members(members: &[Member], scope: &dyn Scope, out: &mut Vec<u8>) {
@@ -599,11 +696,26 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_made_item_by_item() {
+        check(
+            &json!({"$each": "input.nested.a", "of": {"n": "${item}", "at": "${index}", "of": "${task.id}"}}),
+            &json!([{"n": 2, "at": 0, "of": "abc"}]),
+        );
+        check(&json!({"$each": "task.completed", "of": 1}), &json!(null));
+        check(&json!("${input.nested.a | count}"), &json!(1));
+        check(
+            &json!({"$each": "\"Hi there\" | words", "of": ["${item.text}", "${item.start}", "${item.end}"]}),
+            &json!([["Hi", 0.08, 0.212], ["there", 0.292, 0.622]]),
+        );
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_place() {
         let error = |template| Template::compile(&template).unwrap_err().to_string();
         assert_eq!(error(json!({"a": ["${x"]})), "`${` without `}`, at /a/0");
         assert_eq!(error(json!("${a b}")), "\"a b\" is neither a dotted name nor a JSON literal, at /");
         assert!(error(json!("${a | shout}")).starts_with("unknown filter \"shout\"; there are civil"));
+        assert!(error(json!({"$each": "a"})).starts_with("$each has \"of\" beside it"));
         assert!(error(json!({"$when": 1})).starts_with("unknown directive \"$when\""));
     }
 
