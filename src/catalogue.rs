@@ -10,12 +10,15 @@
 
 mod condition;
 mod load;
+mod parts;
 mod pick;
 mod price;
 mod raw;
+mod route;
 mod schema;
 mod template;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -23,10 +26,13 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
+use route::Routes;
+
 pub use condition::Condition;
 pub use load::{Problem, Source};
 pub use pick::Pick;
 pub use price::{Price, Rate, Surcharge};
+pub use route::Resolved;
 pub use schema::{Schema, Violation};
 pub use template::{Found, Path, Scope, Template};
 
@@ -57,7 +63,7 @@ pub struct Catalogue {
     models: Vec<Model>,
     errors: Vec<ErrorEntry>,
     shared: Shared,
-    paths: HashMap<String, Vec<(Method, OperationIx)>>,
+    routes: Routes,
     operations_by_id: HashMap<String, OperationIx>,
     models_by_name: HashMap<String, ModelIx>,
 }
@@ -131,8 +137,10 @@ pub struct Operation {
     pub class: Class,
     /// HTTP method.
     pub method: Method,
-    /// Path, without the host.
+    /// Path, without the host; a part such as `{model}` stands for any text.
     pub path: String,
+    /// Further paths that lead to it.
+    pub also: Vec<String>,
     /// One line for people.
     pub summary: String,
     /// How sure its facts are.
@@ -193,10 +201,23 @@ pub struct Refusal {
 pub struct Rule {
     /// For people and tests.
     pub id: String,
-    /// A request that satisfies this is refused.
-    pub reject_when: Schema,
+    /// A request that satisfies this is refused, if the rule has it.
+    pub reject_when: Option<Schema>,
+    /// A request in which the first is more than the second is refused, if the rule has it.
+    pub exceeds: Option<(Pick, Pick)>,
     /// The answer.
     pub error: ErrorIx,
+}
+
+impl Rule {
+    /// Whether it refuses `request`: all that it asks for holds.
+    pub fn refuses(&self, request: &Value) -> bool {
+        let more = |(value, limit): &(Pick, Pick)| {
+            value.number(request).zip(limit.number(request)).is_some_and(|(value, limit)| value > limit)
+        };
+        self.reject_when.as_ref().is_none_or(|schema| schema.accepts(request))
+            && self.exceeds.as_ref().is_none_or(more)
+    }
 }
 
 /// One step that completes a request.
@@ -233,6 +254,8 @@ pub struct TaskKind {
     pub fallback: Option<Fallback>,
     /// Whom it calls back when, with what.
     pub callbacks: Vec<CallbackKind>,
+    /// JSON pointer to the address that it calls back.
+    pub callback_at: String,
 }
 
 /// Where a task's model is named.
@@ -260,6 +283,8 @@ pub struct Lifecycle {
     pub phases: Vec<Phase>,
     /// How it ends.
     pub endings: Vec<(String, EndState)>,
+    /// The work takes no time: the answer to the create tells of its end, and no record is kept.
+    pub inline: bool,
     /// Where the durations come from.
     pub source: String,
 }
@@ -317,6 +342,18 @@ pub enum DrawKind {
     Integer(u64, u64),
     /// So many bytes as base64.
     Base64(usize),
+    /// So many bytes in hexadecimal.
+    Hex(usize),
+    /// So many decimal digits.
+    Digits(usize),
+    /// A number between two, with two decimals.
+    Number(f64, f64),
+    /// One of these.
+    Choice(Vec<Value>),
+    /// So many values of a kind.
+    List(usize, Box<DrawKind>),
+    /// A UUID by which other calls may name what this task has made.
+    Id,
 }
 
 /// Files that a task makes.
@@ -331,7 +368,7 @@ pub struct ResultKind {
     /// How large the picture is.
     pub size: Size,
     /// Length in seconds.
-    pub seconds: Option<Pick>,
+    pub seconds: Option<Seconds>,
     /// The parent's length comes on top.
     pub joins_parent: bool,
     /// Whether a video has a sound track.
@@ -340,6 +377,17 @@ pub struct ResultKind {
     pub fallback_short_side: Option<u32>,
     /// How long the file is kept, where that is shorter than for the family.
     pub kept: Option<Duration>,
+    /// The state, as text, from which the file is there though the task still runs.
+    pub ready_at: Option<String>,
+}
+
+/// Where the length of a file comes from.
+#[derive(Debug)]
+pub enum Seconds {
+    /// From the request.
+    Pick(Pick),
+    /// From what is known of the task.
+    Template(Template),
 }
 
 /// How large a picture is, in pixels.
@@ -359,15 +407,23 @@ pub enum Size {
 #[derive(Debug)]
 pub struct Follows {
     /// JSON pointer to the other's id.
-    pub at: String,
+    pub at: Option<String>,
+    /// JSON pointer to an id that the other drew ([`DrawKind::Id`]); where both are given they must agree.
+    pub id_at: Option<String>,
     /// The collections that it may be in.
     pub records: Vec<String>,
+    /// It must make files of this name.
+    pub has: Option<String>,
     /// The id is not known.
     pub unknown: Consequence,
-    /// The other still runs.
-    pub unfinished: Consequence,
-    /// The other failed.
-    pub failed: Consequence,
+    /// The other still runs; if it matters.
+    pub unfinished: Option<Consequence>,
+    /// The other failed; if it matters.
+    pub failed: Option<Consequence>,
+    /// The other succeeded; if it matters.
+    pub succeeded: Option<Consequence>,
+    /// Only one such task is made of the same; then this refuses.
+    pub once: Option<ErrorIx>,
     /// An upgrade of the other was made.
     pub after: Vec<(String, Consequence)>,
 }
@@ -488,6 +544,8 @@ pub struct ErrorEntry {
     pub http: u16,
     /// The body has no `data` at all, rather than null.
     pub without_data: bool,
+    /// What `data` is, where it is not null.
+    pub data: Option<Template>,
     /// Headers that came with it.
     pub headers: Vec<(String, String)>,
     /// How sure it is.
@@ -523,21 +581,14 @@ pub struct Model {
     pub price: Option<Price>,
     /// Named files that it makes.
     pub results: Vec<(String, ResultKind)>,
+    /// The task that it goes on from; JSON pointers lead into its parameters.
+    pub follows: Option<Follows>,
     /// The body that tells of them.
     pub result: Template,
+    /// The answer to the create, where it is another than its operation's.
+    pub answer: Option<Template>,
     /// Named random values.
     pub draws: Vec<(String, DrawKind)>,
-}
-
-/// What a method and a path lead to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resolved {
-    /// An operation.
-    Operation(OperationIx),
-    /// A path that exists, under other methods.
-    WrongMethod,
-    /// Nothing.
-    Unknown,
 }
 
 impl Catalogue {
@@ -567,9 +618,12 @@ impl Catalogue {
 
     /// What `method` and `path` lead to.
     pub fn resolve(&self, method: &Method, path: &str) -> Resolved {
-        let Some(choices) = self.paths.get(path) else { return Resolved::Unknown };
-        let found = choices.iter().find(|(of, _)| of == method);
-        found.map_or(Resolved::WrongMethod, |(_, operation)| Resolved::Operation(*operation))
+        self.routes.resolve(method, path)
+    }
+
+    /// What the variable part of the path to an operation says: its name and text; `None` if it has none.
+    pub fn path_parameter<'p>(&self, method: &Method, path: &'p str) -> Option<(&str, Cow<'p, str>)> {
+        self.routes.parameter(method, path)
     }
 
     /// All families, in the order of their files.

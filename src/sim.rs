@@ -12,6 +12,7 @@
 mod callback;
 mod control;
 mod download;
+mod follow;
 mod http;
 mod inbox;
 mod log;

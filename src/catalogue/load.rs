@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::parts::{self, Parts};
 use super::raw::{
     RawCallback, RawConsequence, RawError, RawFallback, RawFamily, RawFill, RawFollows, RawLifecycle,
     RawLink, RawLookup, RawModel, RawModelChoice, RawOperation, RawPrice, RawRefusal, RawResult, RawRule,
@@ -16,8 +17,8 @@ use super::raw::{
 use super::{
     Behaviour, CallbackKind, Catalogue, Condition, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx,
     Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Operation,
-    OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Rule, Schema, Shared, Size, Surcharge,
-    TaskKind, Template, Upgrade, small,
+    OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Routes, Rule, Schema, Seconds, Shared,
+    Size, Surcharge, TaskKind, Template, Upgrade, small,
 };
 use crate::ids::Credits;
 
@@ -123,7 +124,7 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
         let of_family = loader.family_lifecycles(&file, &family);
         for raw in family.operations {
             let mut context =
-                Context { loader: &mut loader, file: &file, family: Some(index), operation: raw.id.clone() };
+                Context::new(&mut loader, &file, Some(index), raw.id.clone(), &family.templates);
             operations.push(context.operation(raw, index, &of_family));
         }
         lifecycles.insert(family.family.clone(), of_family);
@@ -141,7 +142,7 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
         models: Vec::new(),
         errors: Vec::new(),
         shared,
-        paths: HashMap::new(),
+        routes: Routes::default(),
         operations_by_id: HashMap::new(),
         models_by_name: HashMap::new(),
     };
@@ -166,7 +167,7 @@ pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
     };
     for operation in &catalogue.operations {
         operation.request.iter().for_each(|schema| check(&operation.id, "request", schema));
-        operation.rules.iter().for_each(|rule| check(&operation.id, &rule.id, &rule.reject_when));
+        check_rules(&mut check, &operation.id, &operation.rules);
         operation
             .fill
             .iter()
@@ -179,7 +180,7 @@ pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
     }
     for model in &catalogue.models {
         check(&model.name, "input", &model.input);
-        model.rules.iter().for_each(|rule| check(&model.name, &rule.id, &rule.reject_when));
+        check_rules(&mut check, &model.name, &model.rules);
     }
     for model in &catalogue.models {
         if let Some(violation) = model.input.violation(&model.example) {
@@ -188,6 +189,12 @@ pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn check_rules(check: &mut impl FnMut(&str, &str, &Schema), of: &str, rules: &[Rule]) {
+    for rule in rules {
+        rule.reject_when.iter().for_each(|schema| check(of, &rule.id, schema));
+    }
 }
 
 fn days(days: u32) -> Duration {
@@ -257,6 +264,10 @@ impl Loader {
                 ending: error.ending.clone().unwrap_or_else(|| "fail".into()),
                 http: error.http.unwrap_or(200),
                 without_data: error.without_data,
+                data: error.data.as_ref().and_then(|data| {
+                    let compiled = Template::compile(data);
+                    compiled.map_err(|problem| self.problem(file, &at, problem.to_string())).ok()
+                }),
                 headers: error.headers.clone().into_iter().collect(),
                 evidence: error.evidence.clone(),
             };
@@ -272,7 +283,7 @@ impl Loader {
 
     fn shared(&mut self, raw: &RawShared) -> Shared {
         let file = "catalogue/shared.json";
-        let mut context = Context { loader: self, file, family: None, operation: String::new() };
+        let mut context = Context::new(self, file, None, String::new(), &NO_PARTS);
         let framework = |context: &mut Context<'_>, raw: &super::raw::RawFramework| {
             (raw.http, context.template("body", &raw.body))
         };
@@ -310,7 +321,7 @@ impl Loader {
     }
 
     fn family_lifecycles(&mut self, file: &str, family: &RawFamily) -> HashMap<String, Lifecycle> {
-        let mut context = Context { loader: self, file, family: None, operation: String::new() };
+        let mut context = Context::new(self, file, None, String::new(), &NO_PARTS);
         context.must_have_source("source", &family.source);
         let checked =
             family.lifecycles.iter().map(|(name, raw)| (name.clone(), context.lifecycle(name, raw)));
@@ -323,11 +334,11 @@ impl Loader {
             if catalogue.operations_by_id.insert(id.clone(), index).is_some() {
                 self.problem(id, "", "two operations have this id".into());
             }
-            let methods = catalogue.paths.entry(operation.path.clone()).or_default();
-            if methods.iter().any(|(method, _)| *method == operation.method) {
-                self.problem(id, &operation.path, "another operation has this method and path".into());
+            for path in std::iter::once(&operation.path).chain(&operation.also) {
+                if !catalogue.routes.add(path, &operation.method, index) {
+                    self.problem(id, path, "another operation has this method and path".into());
+                }
             }
-            methods.push((operation.method.clone(), index));
         }
     }
 
@@ -350,8 +361,7 @@ impl Loader {
                 format!("its family has no lifecycle \"{}\"", raw.lifecycle),
             );
         };
-        let mut context =
-            Context { loader: self, file, family: Some(family), operation: raw.operation.clone() };
+        let mut context = Context::new(self, file, Some(family), raw.operation.clone(), &NO_PARTS);
         context.must_have_source("source", &raw.source);
         let results = context.results(&raw.results);
         let model = Model {
@@ -359,6 +369,8 @@ impl Loader {
             rules: context.rules(raw.rules),
             price: raw.price.as_ref().map(|price| context.price(price)),
             result: context.template("result", &raw.result),
+            answer: raw.answer.as_ref().map(|answer| context.template("answer", answer)),
+            follows: raw.follows.as_ref().map(|follows| context.follows(follows)),
             name: raw.model,
             title: raw.title,
             vendor: raw.vendor,
@@ -371,7 +383,11 @@ impl Loader {
             results,
             draws: raw.draws.into_iter().collect(),
         };
-        context.check_paths("result", &model.result, &model.results, &model.draws);
+        for (at, template) in std::iter::once(("result", &model.result))
+            .chain(model.answer.iter().map(|answer| ("answer", answer)))
+        {
+            context.check_paths(at, template, &model.results, &model.draws);
+        }
         let index = ModelIx(small(catalogue.models.len()));
         if catalogue.models_by_name.insert(model.name.clone(), index).is_some() {
             self.problem(file, "model", format!("\"{}\" stands in another file too", model.name));
@@ -386,9 +402,22 @@ struct Context<'a> {
     file: &'a str,
     family: Option<usize>,
     operation: String,
+    parts: &'a Parts,
 }
 
-impl Context<'_> {
+static NO_PARTS: Parts = Parts::new();
+
+impl<'a> Context<'a> {
+    fn new(
+        loader: &'a mut Loader,
+        file: &'a str,
+        family: Option<usize>,
+        operation: String,
+        parts: &'a Parts,
+    ) -> Self {
+        Self { loader, file, family, operation, parts }
+    }
+
     fn problem(&mut self, at: &str, what: String) {
         let at = if self.operation.is_empty() { at.to_owned() } else { format!("{}: {at}", self.operation) };
         self.loader.problem(self.file, &at, what);
@@ -401,8 +430,10 @@ impl Context<'_> {
     }
 
     fn template(&mut self, at: &str, source: &Value) -> Template {
-        Template::compile(source).unwrap_or_else(|error| {
-            self.problem(at, error.to_string());
+        let compiled = parts::expand(source, self.parts)
+            .and_then(|source| Template::compile(&source).map_err(|error| error.to_string()));
+        compiled.unwrap_or_else(|what| {
+            self.problem(at, what);
             Template::compile(&Value::Null).expect("null is a template")
         })
     }
@@ -444,6 +475,7 @@ impl Context<'_> {
             class: raw.class,
             method,
             path: raw.path.clone(),
+            also: raw.also.clone(),
             summary: raw.summary.clone(),
             evidence: raw.evidence.clone(),
             by_query,
@@ -511,6 +543,7 @@ impl Context<'_> {
             follows: raw.follows.as_ref().map(|follows| self.follows(follows)),
             fallback: raw.fallback.as_ref().map(|fallback| self.fallback(fallback)),
             callbacks: raw.callbacks.iter().map(|callback| self.callback(callback)).collect(),
+            callback_at: raw.callback_at.clone().unwrap_or_else(|| "/callBackUrl".into()),
         };
         for (at, template) in std::iter::once(("task.record", &task.record))
             .chain(task.callbacks.iter().map(|callback| ("task.callbacks", &callback.body)))
@@ -564,6 +597,7 @@ impl Context<'_> {
         Lifecycle {
             phases: raw.phases.iter().map(phase).collect(),
             endings: raw.endings.iter().map(|(name, raw)| (name.clone(), ending(raw))).collect(),
+            inline: raw.inline,
             source: raw.source.clone(),
         }
     }
@@ -622,12 +656,20 @@ impl Context<'_> {
             file: self.template(at, &Value::from(raw.file.as_str())),
             count: raw.count.as_ref().and_then(|count| self.pick(at, count)),
             size: size.unwrap_or_else(|| Size::LikeParent(String::new(), None)),
-            seconds: raw.seconds.as_ref().and_then(|seconds| self.pick(at, seconds)),
+            seconds: raw.seconds.as_ref().and_then(|seconds| self.seconds(at, seconds)),
             joins_parent: raw.joins_parent,
             audio: raw.audio.as_ref().and_then(|audio| self.pick(at, audio)),
             fallback_short_side: raw.fallback_short_side,
+            ready_at: raw.ready_at.clone(),
             kept: raw.kept_minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60)),
         }
+    }
+
+    fn seconds(&mut self, at: &str, raw: &Value) -> Option<Seconds> {
+        if raw.as_str().is_some_and(|text| text.contains("${")) {
+            return Some(Seconds::Template(self.template(at, raw)));
+        }
+        self.pick(at, raw).map(Seconds::Pick)
     }
 
     fn refusals(&mut self, raw: &[RawRefusal]) -> Vec<Refusal> {
@@ -640,12 +682,20 @@ impl Context<'_> {
     }
 
     fn rules(&mut self, raw: Vec<RawRule>) -> Vec<Rule> {
-        let rule = |raw: RawRule| Rule {
-            error: self.error(&format!("rule {}", raw.id), &raw.error),
+        raw.into_iter().map(|raw| self.rule(raw)).collect()
+    }
+
+    fn rule(&mut self, raw: RawRule) -> Rule {
+        let at = format!("rule {}", raw.id);
+        if raw.reject_when.is_none() && raw.exceeds.is_none() {
+            self.problem(&at, "needs reject_when or exceeds".into());
+        }
+        Rule {
+            error: self.error(&at, &raw.error),
             id: raw.id,
-            reject_when: Schema::new(raw.reject_when),
-        };
-        raw.into_iter().map(rule).collect()
+            reject_when: raw.reject_when.map(Schema::new),
+            exceeds: raw.exceeds.and_then(|raw| self.pick(&at, &raw.value).zip(self.pick(&at, &raw.limit))),
+        }
     }
 
     fn consequence(&mut self, at: &str, raw: &RawConsequence) -> Consequence {
@@ -656,12 +706,22 @@ impl Context<'_> {
     }
 
     fn follows(&mut self, raw: &RawFollows) -> Follows {
+        if raw.at.is_none() && raw.id_at.is_none() {
+            self.problem("follows", "needs at or id_at".into());
+        }
+        let mut optional = |at: &str, raw: &Option<RawConsequence>| {
+            raw.as_ref().map(|raw| self.consequence(&format!("follows.{at}"), raw))
+        };
         Follows {
             at: raw.at.clone(),
+            id_at: raw.id_at.clone(),
             records: raw.records.clone(),
+            has: raw.has.clone(),
+            unfinished: optional("unfinished", &raw.unfinished),
+            failed: optional("failed", &raw.failed),
+            succeeded: optional("succeeded", &raw.succeeded),
+            once: raw.once.as_ref().map(|error| self.error("follows.once", error)),
             unknown: self.consequence("follows.unknown", &raw.unknown),
-            unfinished: self.consequence("follows.unfinished", &raw.unfinished),
-            failed: self.consequence("follows.failed", &raw.failed),
             after: raw
                 .after
                 .iter()
@@ -724,16 +784,26 @@ impl Context<'_> {
 
 /// Whether a template of a task may name this path.
 fn leads_somewhere(path: &[&str], results: &[(String, ResultKind)], draws: &[(String, DrawKind)]) -> bool {
-    const TASK: [&str; 9] =
-        ["id", "created", "completed", "cost_seconds", "progress", "price", "charged", "model", "expired"];
+    const TASK: [&str; 10] = [
+        "id",
+        "created",
+        "completed",
+        "cost_seconds",
+        "progress",
+        "price",
+        "charged",
+        "model",
+        "expired",
+        "chosen",
+    ];
     match path {
         ["task", field] => TASK.contains(field),
         ["error", field] => ["code", "message", "record_message"].contains(field),
-        ["result", slot, "url" | "urls" | "size"] => results.iter().any(|(name, _)| name == slot),
+        ["result", slot, "url" | "urls" | "size" | "notes"] => results.iter().any(|(name, _)| name == slot),
         ["draw", name] => draws.iter().any(|(drawn, _)| drawn == name),
         ["model", "result"]
         | ["state" | "ending" | "fallback"]
-        | ["input" | "request" | "parent" | "record", ..] => true,
+        | ["input" | "request" | "parent" | "record" | "account", ..] => true,
         _ => false,
     }
 }

@@ -12,7 +12,7 @@ use super::condition::{Condition, number};
 /// - `{"from": "/quality", "map": {"basic": 2048, "high": 4096}}`: a field, perhaps by way of a table;
 /// - `{"length_of": "/lines/*/text"}`: characters of a text, items of a list; `*` adds up over a list's items;
 /// - `{"sum_of": "/shots/*/duration"}`: numbers added up;
-/// - `{"total": [pick, …]}`, `{"product": [pick, …]}`;
+/// - `{"total": [pick, …]}`, to which what is absent adds nothing; `{"product": [pick, …]}`;
 /// - `{"cases": [{"when": condition, "value": pick}, …]}`: the first that holds.
 ///
 /// Beside it `else` stands in for what is absent, and `scale`, `least`, `most` work on the number.
@@ -158,7 +158,7 @@ impl Source {
             }
             Self::LengthOf(pointer) => computed(added_up(request, pointer, length)),
             Self::SumOf(pointer) => computed(added_up(request, pointer, number)),
-            Self::Total(picks) => computed(picks.iter().map(|pick| pick.number(request)).sum()),
+            Self::Total(picks) => computed(Some(picks.iter().filter_map(|pick| pick.number(request)).sum())),
             Self::Product(picks) => computed(picks.iter().map(|pick| pick.number(request)).product()),
             Self::Cases(cases) => {
                 let (_, pick) = cases.iter().find(|(condition, _)| condition.holds(request))?;
@@ -269,7 +269,8 @@ mod tests {
         assert_eq!(number_of(&both, &request), Some(3.0));
         let product = json!({"product": [{"length_of": "/urls"}, {"from": "/shots/0/duration"}]});
         assert_eq!(number_of(&product, &request), Some(4.0));
-        assert_eq!(number_of(&json!({"total": [1, {"from": "/other"}]}), &request), None);
+        assert_eq!(number_of(&json!({"total": [1, {"from": "/other"}]}), &request), Some(1.0));
+        assert_eq!(number_of(&json!({"product": [1, {"from": "/other"}]}), &request), None);
         let shaped = json!({"length_of": "/text", "scale": 0.1, "least": 1, "most": 3});
         assert_eq!(number_of(&shaped, &request), Some(1.0));
     }

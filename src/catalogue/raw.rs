@@ -63,6 +63,8 @@ pub(super) struct RawFamily {
     #[serde(default)]
     pub media_days: Option<u32>,
     #[serde(default)]
+    pub templates: BTreeMap<String, Value>,
+    #[serde(default)]
     pub errors: Vec<RawError>,
     #[serde(default)]
     pub lifecycles: BTreeMap<String, RawLifecycle>,
@@ -87,6 +89,8 @@ pub(super) struct RawError {
     #[serde(default)]
     pub without_data: bool,
     #[serde(default)]
+    pub data: Option<Value>,
+    #[serde(default)]
     pub headers: BTreeMap<String, String>,
     pub evidence: String,
     #[serde(default)]
@@ -107,6 +111,8 @@ pub(super) enum RawStage {
 pub(super) struct RawLifecycle {
     pub phases: Vec<RawPhase>,
     pub endings: BTreeMap<String, RawEnding>,
+    #[serde(default)]
+    pub inline: bool,
     pub source: String,
 }
 
@@ -143,6 +149,8 @@ pub(super) struct RawOperation {
     pub class: Class,
     pub method: String,
     pub path: String,
+    #[serde(default)]
+    pub also: Vec<String>,
     pub summary: String,
     pub evidence: String,
     #[serde(default)]
@@ -184,11 +192,21 @@ pub(super) struct RawRefusal {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRule {
     pub id: String,
-    pub reject_when: Value,
+    #[serde(default)]
+    pub reject_when: Option<Value>,
+    #[serde(default)]
+    pub exceeds: Option<RawExceeds>,
     pub error: String,
     #[serde(default)]
     #[expect(dead_code, reason = "for people who read the file")]
     pub note: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExceeds {
+    pub value: Value,
+    pub limit: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -222,6 +240,8 @@ pub(super) struct RawTask {
     pub fallback: Option<RawFallback>,
     #[serde(default)]
     pub callbacks: Vec<RawCallback>,
+    #[serde(default)]
+    pub callback_at: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -282,16 +302,29 @@ pub(super) struct RawResult {
     pub fallback_short_side: Option<u32>,
     #[serde(default)]
     pub kept_minutes: Option<u32>,
+    #[serde(default)]
+    pub ready_at: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawFollows {
-    pub at: String,
+    #[serde(default)]
+    pub at: Option<String>,
+    #[serde(default)]
+    pub id_at: Option<String>,
     pub records: Vec<String>,
+    #[serde(default)]
+    pub has: Option<String>,
     pub unknown: RawConsequence,
-    pub unfinished: RawConsequence,
-    pub failed: RawConsequence,
+    #[serde(default)]
+    pub unfinished: Option<RawConsequence>,
+    #[serde(default)]
+    pub failed: Option<RawConsequence>,
+    #[serde(default)]
+    pub succeeded: Option<RawConsequence>,
+    #[serde(default)]
+    pub once: Option<String>,
     #[serde(default)]
     pub after: Vec<RawAfter>,
 }
@@ -398,7 +431,11 @@ pub(super) struct RawModel {
     pub rules: Vec<RawRule>,
     pub price: Option<RawPrice>,
     pub results: BTreeMap<String, RawResult>,
+    #[serde(default)]
+    pub follows: Option<RawFollows>,
     pub result: Value,
+    #[serde(default)]
+    pub answer: Option<Value>,
     #[serde(default)]
     pub draws: BTreeMap<String, DrawKind>,
 }

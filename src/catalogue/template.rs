@@ -131,6 +131,12 @@ impl From<Timestamp> for Found<'_> {
     }
 }
 
+impl From<i64> for Found<'_> {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
 impl From<Credits> for Found<'_> {
     fn from(credits: Credits) -> Self {
         Self::Number(credits.as_f64())

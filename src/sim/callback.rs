@@ -20,7 +20,7 @@ use super::sandbox::{Sandbox, World};
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey, ending_name};
 use super::view::{Setting, View};
 use super::{Event, Shared, Sim, download};
-use crate::catalogue::{CallbackKind, Lifecycle};
+use crate::catalogue::{CallbackKind, Lifecycle, TaskKind};
 use crate::clock::Timestamp;
 use crate::{background, wire};
 
@@ -47,8 +47,8 @@ pub trait Courier: Send + Sync + 'static {
 const AFTER_CREATE: Duration = Duration::from_millis(15);
 
 /// The address that `input` wants to be called back at; an empty one counts as none.
-pub(super) fn address(input: &Value) -> Option<&str> {
-    input.get("callBackUrl").and_then(Value::as_str).filter(|url| !url.is_empty())
+pub(super) fn address<'v>(kind: &TaskKind, input: &'v Value) -> Option<&'v str> {
+    input.pointer(&kind.callback_at).and_then(Value::as_str).filter(|url| !url.is_empty())
 }
 
 /// When each of a task kind's callbacks is due, by position.
@@ -75,9 +75,10 @@ pub(super) fn moments(
 /// Puts the callbacks of a new or revised task into the queue; gives their number.
 pub(super) fn plan(world: &mut World, sim: &Sim, key: TaskKey, task: &Task) -> usize {
     let catalogue = sim.catalogue();
-    let kinds = &task.kind(catalogue).callbacks;
+    let kind = task.kind(catalogue);
+    let kinds = &kind.callbacks;
     let has_address =
-        || serde_json::from_str::<Value>(&task.input).is_ok_and(|input| address(&input).is_some());
+        || serde_json::from_str::<Value>(&task.input).is_ok_and(|input| address(kind, &input).is_some());
     if kinds.is_empty() || !has_address() {
         return 0;
     }
@@ -256,7 +257,7 @@ impl Sim {
                 if lineage.task.callbacks.bad_signature { "not the right key" } else { secret.expose() };
             wire::sign(&mut headers, key, id, due.at.seconds());
         }
-        let url = address(view.input()).unwrap_or_default().to_owned();
+        let url = address(view.kind(), view.input()).unwrap_or_default().to_owned();
         Parcel { url, headers, body: body.into(), timeout: self.catalogue().shared().callback_timeout }
     }
 

@@ -20,7 +20,7 @@ use sha2::Sha256;
 use super::Sim;
 use super::sandbox::Sandbox;
 use super::task::{SandboxId, TaskKey};
-use super::view::{File, Setting, View};
+use super::view::{Setting, View};
 use crate::clock::{Timestamp, hex};
 use crate::media;
 
@@ -95,10 +95,10 @@ impl Sim {
         address: &Address<'_>,
         now: Timestamp,
     ) -> Option<(media::Spec, &'static str)> {
-        self.with_files(sandbox, address.task, now, |view, files| {
-            let file = files.iter().find(|file| file.name == address.file)?;
+        self.with_view(sandbox, address.task, now, |view| {
+            let file = view.files().iter().find(|file| file.name == address.file)?;
             let ended = view.task().plan.ends()?;
-            if file.kept.is_some_and(|kept| now > ended + kept) {
+            if !view.has_file(file) || file.kept.is_some_and(|kept| now > ended + kept) {
                 return None;
             }
             Some((file.spec(view), file.format.content_type()))
@@ -119,12 +119,12 @@ impl Sim {
             && self.find_file(sandbox, &address, now).is_some()
     }
 
-    fn with_files<T>(
+    fn with_view<T>(
         &self,
         sandbox: &Arc<Sandbox>,
         task: TaskKey,
         now: Timestamp,
-        then: impl FnOnce(&View<'_>, &[File]) -> T,
+        then: impl FnOnce(&View<'_>) -> T,
     ) -> Option<T> {
         let lineage = sandbox.world().lineage(task)?;
         let setting = Setting {
@@ -134,8 +134,7 @@ impl Sim {
             origin: "",
             request: &Value::Null,
         };
-        let view = View::new(setting, &lineage);
-        view.has_result().then(|| then(&view, view.files()))
+        Some(then(&View::new(setting, &lineage)))
     }
 
     /// `url` as a link that works for a while, in the form of a presigned one.

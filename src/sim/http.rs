@@ -15,16 +15,17 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::callback;
+use super::follow::{Followed, Objection, follow};
 use super::outcome::{Wish, failed_with, unknown_error};
-use super::plan::{Ending, Plan, State, Tempo};
+use super::plan::{Ending, Pace, Plan, State, Tempo};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
 use super::task::{Lineage, Task, TaskKey, Worth, fingerprint};
-use super::view::{Setting, View, shapes};
+use super::view::{Setting, View, ids, shapes};
 use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
-    Behaviour, Consequence, ErrorEntry, ErrorIx, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
-    Operation, OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
+    Behaviour, ErrorEntry, ErrorIx, Follows, Found, Link, Lookup, ModelChoice, ModelIx, Moment, Operation,
+    OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -44,15 +45,27 @@ struct Call<'a> {
 
 /// Why a call is not answered with success.
 enum Refused {
-    /// With an error of the catalogue; the field is the one at fault, where one is.
-    Error(ErrorIx, Option<String>),
+    /// With an error of the catalogue.
+    Error {
+        error: ErrorIx,
+        /// The field at fault, where one is.
+        field: Option<String>,
+        /// The task that is there already, where that is the reason.
+        task: Option<TaskKey>,
+    },
     /// What the test asked for makes no sense.
     BadWish(String),
 }
 
 impl From<ErrorIx> for Refused {
     fn from(error: ErrorIx) -> Self {
-        Self::Error(error, None)
+        Self::Error { error, field: None, task: None }
+    }
+}
+
+impl From<Objection> for Refused {
+    fn from(Objection { error, task }: Objection) -> Self {
+        Self::Error { error, field: None, task }
     }
 }
 
@@ -154,8 +167,8 @@ impl Sim {
                 let named = model_label(self.catalogue(), index, model, &input.to_string());
                 Ok(Priced { operation: &operation.id, model: named, credits: call.price(model, &input) })
             }
-            Err(Refused::Error(error, field)) => {
-                let scope = RefusalScope { request: &call.request, field: field.as_deref() };
+            Err(Refused::Error { error, field, task }) => {
+                let scope = RefusalScope { request: &call.request, field: field.as_deref(), task };
                 let body = error_body(self.catalogue().error(error), &scope);
                 Err(serde_json::from_slice(&body).unwrap_or_default())
             }
@@ -176,8 +189,11 @@ impl Sim {
 
     /// The request as an object: the body of a POST, the query of a GET.
     fn read_request(&self, operation: &Operation, parts: &Parts, body: &Bytes) -> Result<Value, Refused> {
+        let in_path = self.catalogue().path_parameter(&parts.method, parts.uri.path());
         if operation.by_query {
-            return Ok(Value::Object(query(parts.uri.query().unwrap_or_default())));
+            let mut request = query(parts.uri.query().unwrap_or_default());
+            request.extend(in_path.map(|(name, value)| (name.to_owned(), value.into())));
+            return Ok(Value::Object(request));
         }
         if operation.request.is_none() {
             return Ok(Value::Null);
@@ -207,9 +223,9 @@ impl Sim {
                 response.headers_mut().insert("x-kiegate-error", HeaderValue::from_static("bad_outcome"));
                 response
             }
-            Refused::Error(error, field) => {
+            Refused::Error { error, field, task } => {
                 let entry = self.catalogue().error(error);
-                let body = error_body(entry, &RefusalScope { request, field: field.as_deref() });
+                let body = error_body(entry, &RefusalScope { request, field: field.as_deref(), task });
                 let status = match settings.http_status {
                     HttpStatus::Wire => entry.http,
                     HttpStatus::Real => entry.code,
@@ -258,8 +274,17 @@ fn query(text: &str) -> Map<String, Value> {
 
 fn error_body(entry: &ErrorEntry, scope: &dyn Scope) -> Vec<u8> {
     let message = entry.message.as_ref().map_or(Value::Null, |message| Value::from(message.to_text(scope)));
-    let data = if entry.without_data { "" } else { ",\"data\":null" };
-    format!("{{\"code\":{},\"msg\":{message}{data}}}", entry.code).into_bytes()
+    let mut body = format!("{{\"code\":{},\"msg\":{message}", entry.code).into_bytes();
+    match &entry.data {
+        _ if entry.without_data => {}
+        None => body.extend_from_slice(b",\"data\":null"),
+        Some(data) => {
+            body.extend_from_slice(b",\"data\":");
+            data.render(scope, &mut body);
+        }
+    }
+    body.push(b'}');
+    body
 }
 
 impl Call<'_> {
@@ -328,7 +353,7 @@ impl Call<'_> {
         if let Some(ModelChoice::Market { at, unknown, .. }) = self.operation.task().map(|task| &task.model) {
             let name = self.request.pointer(at).and_then(Value::as_str).unwrap_or_default();
             let found = catalogue.model_by_name(self.index, name);
-            model = Some(found.ok_or(Refused::Error(*unknown, None))?);
+            model = Some(found.ok_or(*unknown)?);
         }
         self.check_schema()?;
         if let (Some(found), Some(ModelChoice::Market { input, .. })) =
@@ -339,11 +364,11 @@ impl Call<'_> {
             if let Some(violation) = entry.input.violation(input) {
                 return Err(self.violated(violation, &entry.refusals));
             }
-            if let Some(rule) = entry.rules.iter().find(|rule| rule.reject_when.accepts(input)) {
+            if let Some(rule) = entry.rules.iter().find(|rule| rule.refuses(input)) {
                 return Err(rule.error.into());
             }
         }
-        match self.operation.rules.iter().find(|rule| rule.reject_when.accepts(&self.request)) {
+        match self.operation.rules.iter().find(|rule| rule.refuses(&self.request)) {
             Some(rule) => Err(rule.error.into()),
             None => Ok(model),
         }
@@ -362,7 +387,7 @@ impl Call<'_> {
         };
         let refusal = first.iter().chain(&self.operation.refusals).find(fits);
         let error = refusal.map_or(self.sim.catalogue().shared().invalid_json, |refusal| refusal.error);
-        Refused::Error(error, Some(violation.field))
+        Refused::Error { error, field: Some(violation.field), task: None }
     }
 
     /// The request completed with what the catalogue fills in.
@@ -395,7 +420,16 @@ impl Call<'_> {
         let model = self.check_request()?;
         let input = self.completed_request();
         let Started { lineage, now, .. } = self.start(model, &input, None)?;
-        Ok(self.render(answer, &lineage, now))
+        let catalogue = self.sim.catalogue();
+        if let (true, Ending::Fail(error)) =
+            (catalogue.lifecycle(self.index, model).inline, lineage.task.plan.ending())
+        {
+            return Err(error.into());
+        }
+        let own = model.and_then(|model| catalogue.model(model).answer.as_ref());
+        let balance = self.with_world(|world, _| world.balance());
+        let scope = AnswerScope { view: &View::new(self.setting(now), &lineage), balance };
+        Ok(own.unwrap_or(answer).to_json(&scope))
     }
 
     /// Makes a task, pays for it, plans its callbacks. `upgrade_of` names the base task and the key of an upgrade, which
@@ -439,21 +473,23 @@ impl Call<'_> {
         if self.settings.emulate_quota && world.exceeds_quota(most, span, now) {
             return Err(too_many.into());
         }
-        let (parent, fate) = match upgrade_of {
-            Some((base, _)) => (Some(base), None),
-            None => self.parent(world, now)?,
+        let followed = match upgrade_of {
+            Some((base, _)) => Followed { task: Some(base), ..Followed::default() },
+            None => self.followed(world, now, model)?,
         };
         let price = self.price(model, input).unwrap_or_default();
         if world.balance() < price {
             return Err(catalogue.shared().insufficient.into());
         }
-        let print = || fingerprint(&self.request);
+        let kind = self.operation.task().expect("only tasks are started");
+        let print = || fingerprint(&self.request, &kind.callback_at);
         let key = upgrade_of
             .map_or_else(|| world.new_key(self.sandbox.id, &self.operation.id, &print()), |(_, key)| key);
-        let inherits = parent
+        let inherits = followed
+            .task
             .and_then(|parent| world.lineage(parent))
             .map(|lineage| shapes(&View::new(self.setting(now), &lineage)));
-        let plan = self.plan(key, now, model, input, fate)?;
+        let plan = self.plan(key, now, model, input, followed.fate)?;
         let task = Task {
             operation: self.index,
             model,
@@ -461,13 +497,18 @@ impl Call<'_> {
             plan,
             input: input.to_string().into(),
             origin: Arc::clone(&self.origin),
-            parent,
+            parent: followed.task,
+            chosen: followed.chosen,
+            ids: ids(catalogue, self.index, model, key),
             price,
             callbacks: self.wish.callbacks,
             inherits: inherits.unwrap_or_default(),
         };
         let callbacks = callback::plan(world, self.sim, key, &task);
         let forgotten = world.insert(key, task, now);
+        if self.follows(model).is_some_and(|follows| follows.once.is_some()) {
+            world.note_once(key);
+        }
         let lineage = world.lineage(key).expect("it was put in a moment ago");
         Ok((lineage, callbacks, forgotten, now))
     }
@@ -485,37 +526,21 @@ impl Call<'_> {
         }
     }
 
-    /// The task that this one goes on from, and the error that it fails with because of that.
-    fn parent(&self, world: &World, now: Timestamp) -> Result<(Option<TaskKey>, Option<ErrorIx>), Refused> {
-        let catalogue = self.sim.catalogue();
-        let Some(follows) = self.operation.task().and_then(|task| task.follows.as_ref()) else {
-            return Ok((None, None));
-        };
-        let id = self.request.pointer(&follows.at).and_then(Value::as_str).unwrap_or_default();
-        let found = TaskKey::parse(id).and_then(|key| Some((key, world.tasks.get(&key)?)));
-        let found = found.filter(|(_, task)| follows.records.contains(&task.kind(catalogue).records));
-        let (key, consequence) = match found {
-            None => (None, Some(follows.unknown)),
-            Some((key, task)) => {
-                let made = |operation: &str| {
-                    let upgrade = upgrade_key(key, operation, 0);
-                    world.tasks.contains_key(&upgrade)
-                };
-                let after =
-                    follows.after.iter().find(|(operation, _)| made(operation)).map(|(_, then)| *then);
-                let consequence = match task.plan.state_at(now) {
-                    State::Running(_) | State::Ended(Ending::Stall) => Some(follows.unfinished),
-                    State::Ended(Ending::Fail(_)) => Some(follows.failed),
-                    State::Ended(Ending::Success { .. }) => after,
-                };
-                (Some(key), consequence)
-            }
-        };
-        match consequence {
-            None => Ok((key, None)),
-            Some(Consequence::Fail(error)) => Ok((key, Some(error))),
-            Some(Consequence::Reject(error)) => Err(error.into()),
+    fn follows(&self, model: Option<ModelIx>) -> Option<&Follows> {
+        match model {
+            Some(model) => self.sim.catalogue().model(model).follows.as_ref(),
+            None => self.operation.task().and_then(|task| task.follows.as_ref()),
         }
+    }
+
+    /// The task that this one goes on from.
+    fn followed(&self, world: &World, now: Timestamp, model: Option<ModelIx>) -> Result<Followed, Refused> {
+        let Some(follows) = self.follows(model) else { return Ok(Followed::default()) };
+        let input = match self.operation.task().map(|task| &task.model) {
+            Some(ModelChoice::Market { input, .. }) => self.request.get(input).unwrap_or(&Value::Null),
+            _ => &self.request,
+        };
+        Ok(follow(self.sim.catalogue(), world, now, self.index, follows, input)?)
     }
 
     fn plan(
@@ -533,13 +558,20 @@ impl Call<'_> {
             None => self.ending(input, key)?,
         };
         let lifecycle = catalogue.lifecycle(self.index, model);
+        if lifecycle.inline && ending == Ending::Stall {
+            return Err(Refused::BadWish(format!("stall: {} answers at once", self.operation.id)));
+        }
         let moment = match ending {
             Ending::Fail(error) => {
                 lifecycle.ending(&catalogue.error(error).ending).map_or(Moment::Late, |end| end.moment)
             }
             _ => Moment::Late,
         };
-        let tempo = Tempo { pace: self.settings.pace, exactly: self.wish.delay };
+        let tempo = if lifecycle.inline {
+            Tempo { pace: Pace::Instant, exactly: None }
+        } else {
+            Tempo { pace: self.settings.pace, exactly: self.wish.delay }
+        };
         Ok(Plan::decide(lifecycle, now, ending, moment, tempo, &mut draw))
     }
 
@@ -577,12 +609,16 @@ impl Call<'_> {
         }
         let (found, now) =
             self.with_world(|world, now| (TaskKey::parse(id).and_then(|key| world.lineage(key)), now));
-        let found = found.filter(|lineage| lookup.records.contains(&lineage.task.kind(catalogue).records));
+        let found = found.filter(|lineage| {
+            lookup.records.contains(&lineage.task.kind(catalogue).records)
+                && !lineage.task.lifecycle(catalogue).inline
+        });
         let Some(lineage) = found else {
             return match &lookup.unknown {
                 Reply::Error(error) => Err((*error).into()),
                 Reply::Body(body) => {
-                    Ok(Looked::Nothing(body.to_json(&RefusalScope { request: &self.request, field: None })))
+                    let scope = RefusalScope { request: &self.request, field: None, task: None };
+                    Ok(Looked::Nothing(body.to_json(&scope)))
                 }
             };
         };
@@ -620,7 +656,7 @@ impl Call<'_> {
         };
         let mut upgrades = catalogue.operations().map(|(_, operation)| operation).filter(replaces);
         upgrades.find_map(|operation| {
-            let key = upgrade_key(base.key, &operation.id, 0);
+            let key = base.key.upgraded(&operation.id, 0);
             let upgrade = self.sandbox.world().lineage(key)?;
             let done = matches!(upgrade.task.plan.state_at(now), State::Ended(Ending::Success { .. }));
             done.then_some(upgrade)
@@ -637,7 +673,7 @@ impl Call<'_> {
         let files =
             View::new(self.setting(now), &base).files().iter().filter(|file| file.slot == "video").count();
         let index = index.filter(|index| *index < files).ok_or(upgrade.bad_index)?;
-        let key = upgrade_key(base.key, &self.operation.id, index);
+        let key = base.key.upgraded(&self.operation.id, index);
         let started = self.start(None, &self.completed_request(), Some((base.key, key)))?;
         let Started { lineage: made, now, made: fresh } = started;
         if fresh {
@@ -667,11 +703,6 @@ impl Call<'_> {
     }
 }
 
-/// The key of the upgrade that `operation` makes of a file of `base`: the same for every call.
-fn upgrade_key(base: TaskKey, operation: &str, index: usize) -> TaskKey {
-    TaskKey::derive(&[b"upgrade", base.bytes(), operation.as_bytes(), &index.to_le_bytes()])
-}
-
 /// A number from 0, be it written as one or as text.
 fn whole_number(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|number| usize::try_from(number).ok()).or_else(|| value.as_str()?.parse().ok())
@@ -681,6 +712,7 @@ fn whole_number(value: &Value) -> Option<usize> {
 struct RefusalScope<'a> {
     request: &'a Value,
     field: Option<&'a str>,
+    task: Option<TaskKey>,
 }
 
 impl Scope for RefusalScope<'_> {
@@ -689,10 +721,28 @@ impl Scope for RefusalScope<'_> {
             [root, field] if &**root == "request" => {
                 self.request.get(&**field).map_or(Found::Missing, Into::into)
             }
+            [root, what] if &**root == "refusal" && &**what == "task" => {
+                self.task.map_or(Found::Missing, |task| Found::Text(task.to_string()))
+            }
             [root, _] if &**root == "refusal" => {
                 self.field.filter(|field| !field.is_empty()).map_or(Found::Missing, Found::Str)
             }
             _ => Found::Missing,
+        }
+    }
+}
+
+/// What the answer to a create may be made of.
+struct AnswerScope<'a> {
+    view: &'a View<'a>,
+    balance: Credits,
+}
+
+impl Scope for AnswerScope<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.first().map(|root| &**root) {
+            Some("account") => self.balance.into(),
+            _ => self.view.lookup(path),
         }
     }
 }

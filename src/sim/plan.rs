@@ -204,6 +204,7 @@ mod tests {
     fn lifecycle(stays: &[(u32, u32)]) -> Lifecycle {
         let end = |moment| EndState { state: Value::Null, moment, with_result: false };
         Lifecycle {
+            inline: false,
             phases: stays.iter().map(|stay| Phase { state: Value::Null, stay: *stay }).collect(),
             endings: vec![("success".into(), end(Moment::Late)), ("fail".into(), end(Moment::Late))],
             source: String::new(),

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey, Worth};
 use super::time::VirtualClock;
 use super::{Event, Observer};
+use crate::catalogue::OperationIx;
 use crate::clock::{Timestamp, digest};
 use crate::ids::Credits;
 
@@ -46,6 +47,10 @@ pub(super) struct World {
     pub(super) clock: VirtualClock,
     pub(super) settings: Settings,
     pub(super) tasks: HashMap<TaskKey, Arc<Task>>,
+    /// Ids that tasks have drawn, and the position of each among its task's.
+    ids: HashMap<Box<str>, (TaskKey, u8)>,
+    /// What was made once of a task and an id of it.
+    once: HashMap<(TaskKey, OperationIx, u8), TaskKey>,
     /// In the order of creation, for dropping the oldest.
     order: VecDeque<TaskKey>,
     /// How often a request has come, so that the same one gets another id each time.
@@ -109,6 +114,8 @@ impl World {
             clock,
             settings,
             tasks: HashMap::new(),
+            ids: HashMap::new(),
+            once: HashMap::new(),
             order: VecDeque::new(),
             occurrences: HashMap::new(),
             balance: credits,
@@ -182,17 +189,49 @@ impl World {
         self.watch_end(key, &task);
         self.bytes += task.input.len();
         self.running += 1;
+        self.ids.extend((0..).zip(&task.ids).map(|(position, id)| (id.clone(), (key, position))));
         self.tasks.insert(key, Arc::new(task));
         self.order.push_back(key);
         let mut forgotten = 0;
         while self.order.len() > MOST_TASKS || self.bytes > MOST_BYTES && self.order.len() > 1 {
-            let oldest = self.order.pop_front().and_then(|oldest| self.tasks.remove(&oldest));
+            let oldest = self.order.pop_front().and_then(|oldest| self.forget(oldest));
             self.bytes -= oldest.as_ref().map_or(0, |task| task.input.len());
             forgotten +=
                 usize::from(oldest.is_some_and(|task| matches!(task.plan.state_at(now), State::Running(_))));
         }
         self.running -= forgotten;
         forgotten
+    }
+
+    fn forget(&mut self, key: TaskKey) -> Option<Arc<Task>> {
+        let task = self.tasks.remove(&key)?;
+        for id in &task.ids {
+            self.ids.remove(id);
+        }
+        if let Some(parent) = task.parent {
+            self.once.remove(&(parent, task.operation, task.chosen));
+        }
+        Some(task)
+    }
+
+    /// The task that has drawn `id`, and which of its ids that is.
+    pub(super) fn drawn(&self, id: &str) -> Option<(TaskKey, u8)> {
+        self.ids.get(id).copied()
+    }
+
+    /// Notes that the task at `key` is the only one of its kind made of its parent.
+    pub(super) fn note_once(&mut self, key: TaskKey) {
+        if let Some(task) = self.tasks.get(&key)
+            && let Some(parent) = task.parent
+        {
+            self.once.insert((parent, task.operation, task.chosen), key);
+        }
+    }
+
+    /// What `operation` has made of an id of the task at `parent`, if it makes only one and has not failed.
+    pub(super) fn made_once(&self, parent: TaskKey, operation: OperationIx, chosen: u8) -> Option<TaskKey> {
+        let made = self.once.get(&(parent, operation, chosen)).copied()?;
+        self.tasks.get(&made).filter(|task| task.worth == Worth::Result).map(|_| made)
     }
 
     /// Puts a revised plan in the place of a task's old one.
@@ -277,16 +316,17 @@ mod tests {
     #[test]
     fn an_id_depends_on_the_request_and_how_often_it_came() {
         let sandbox = SandboxId::of("demo");
+        let print = |request| fingerprint(&request, "/callBackUrl");
         let world =
             || World::new(Settings::default(), Credits::ZERO, VirtualClock::real(Timestamp::default()));
         let (mut one, mut two) = (world(), world());
-        let cat = fingerprint(&serde_json::json!({"prompt": "cat", "callBackUrl": "http://127.0.0.1:1/a"}));
-        let dog = fingerprint(&serde_json::json!({"prompt": "dog"}));
+        let cat = print(serde_json::json!({"prompt": "cat", "callBackUrl": "http://127.0.0.1:1/a"}));
+        let dog = print(serde_json::json!({"prompt": "dog"}));
         let first = one.new_key(sandbox, "op", &cat);
         let second = one.new_key(sandbox, "op", &cat);
         assert_ne!(first, second);
         two.new_key(sandbox, "op", &dog);
-        let cat = fingerprint(&serde_json::json!({"callBackUrl": "http://127.0.0.1:2/b", "prompt": "cat"}));
+        let cat = print(serde_json::json!({"callBackUrl": "http://127.0.0.1:2/b", "prompt": "cat"}));
         assert_eq!(two.new_key(sandbox, "op", &cat), first);
     }
 

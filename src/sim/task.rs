@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::outcome::CallbackFaults;
 use super::plan::{Ending, Plan};
-use crate::catalogue::{Catalogue, Lifecycle, ModelIx, OperationIx, TaskKind};
+use crate::catalogue::{Catalogue, Lifecycle, ModelIx, OperationIx, ResultKind, TaskKind};
 use crate::clock::{Timestamp, digest, hex};
 use crate::ids::Credits;
 
@@ -57,6 +57,11 @@ impl TaskKey {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The key of the upgrade that `operation` makes of a file of this task: the same for every call.
+    pub(super) fn upgraded(&self, operation: &str, index: usize) -> Self {
+        Self::derive(&[b"upgrade", self.bytes(), operation.as_bytes(), &index.to_le_bytes()])
+    }
 }
 
 impl fmt::Display for TaskKey {
@@ -93,6 +98,10 @@ pub(super) struct Task {
     /// Where its result links lead in callbacks: the host by which it was created.
     pub(super) origin: Arc<str>,
     pub(super) parent: Option<TaskKey>,
+    /// Which of its parent's ids it was asked for by, by position.
+    pub(super) chosen: u8,
+    /// Ids by which other calls may name it, beside its own.
+    pub(super) ids: Box<[Box<str>]>,
     pub(super) price: Credits,
     pub(super) callbacks: CallbackFaults,
     /// What it comes to, once it has ended.
@@ -151,6 +160,11 @@ impl Task {
         catalogue.operation(self.operation).task().expect("only operations that make tasks are put into one")
     }
 
+    /// The files that it makes, by name.
+    pub(super) fn results<'c>(&self, catalogue: &'c Catalogue) -> &'c [(String, ResultKind)] {
+        self.model.map_or(&self.kind(catalogue).results, |model| &catalogue.model(model).results)
+    }
+
     pub(super) fn lifecycle<'c>(&self, catalogue: &'c Catalogue) -> &'c Lifecycle {
         catalogue.lifecycle(self.operation, self.model)
     }
@@ -177,11 +191,12 @@ pub(super) struct Lineage {
     pub(super) parent: Option<Box<Lineage>>,
 }
 
-/// A request as the ids and recordings see it: without the address that it wants to be called back at.
-pub(super) fn fingerprint(request: &Value) -> String {
+/// A request as the ids and recordings see it: without the address, at the JSON pointer `callback_at`, that it wants to
+/// be called back at.
+pub(super) fn fingerprint(request: &Value, callback_at: &str) -> String {
     let mut request = request.clone();
-    if let Some(members) = request.as_object_mut() {
-        members.shift_remove("callBackUrl");
+    if let (Some(members), Some(name)) = (request.as_object_mut(), callback_at.strip_prefix('/')) {
+        members.shift_remove(name);
     }
     request.sort_all_objects();
     request.to_string()

@@ -1,10 +1,10 @@
 //! A task as the bodies of the catalogue see it: every name that a template may use, looked up.
 
+mod draws;
 mod files;
 
 use std::cell::OnceCell;
 
-use base64::Engine as _;
 use serde_json::Value;
 
 pub(super) use files::{File, shapes};
@@ -12,8 +12,8 @@ pub(super) use files::{File, shapes};
 use super::plan::{Ending, State};
 use super::task::{Lineage, SandboxId, Task, TaskKey, Worth, ending_name};
 use crate::catalogue::{
-    Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, Moment, ResultKind, Scope, TaskKind,
-    Template,
+    Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, ModelIx, Moment, OperationIx, ResultKind,
+    Scope, TaskKind, Template,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -104,18 +104,29 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn results(&self) -> &'a [(String, ResultKind)] {
-        let catalogue = self.setting.catalogue;
-        self.task().model.map_or(&self.kind().results, |model| &catalogue.model(model).results)
+        self.task().results(self.setting.catalogue)
     }
 
     fn draws(&self) -> &'a [(String, DrawKind)] {
-        let catalogue = self.setting.catalogue;
-        self.task().model.map_or(&self.kind().draws, |model| &catalogue.model(model).draws)
+        draws_of(self.setting.catalogue, self.task().operation, self.task().model)
     }
 
     /// Whether it has ended, and its files are there.
     pub(super) fn has_result(&self) -> bool {
         matches!(self.state, State::Ended(_)) && self.task().worth == Worth::Result && !self.expired()
+    }
+
+    /// Whether a file is there: those of some kinds are before the task has ended.
+    pub(super) fn has_file(&self, file: &File) -> bool {
+        let reached = |state: &String| match self.state {
+            State::Running(phase) => {
+                let phases = &self.lifecycle().phases;
+                let ready = phases.iter().position(|phase| phase.state.as_str() == Some(state));
+                self.task().worth == Worth::Result && ready.is_some_and(|ready| ready <= phase)
+            }
+            State::Ended(_) => false,
+        };
+        self.has_result() || file.ready_at.as_ref().is_some_and(reached)
     }
 
     /// The files that the task makes if it comes to a result.
@@ -128,20 +139,16 @@ impl<'a> View<'a> {
         let Some((_, kind)) = self.draws().iter().find(|(drawn, _)| drawn == name) else {
             return Found::Missing;
         };
-        let mut draw = self.draw(name);
-        match kind {
-            DrawKind::Uuid => Found::Text(draw.uuid()),
-            DrawKind::Integer(low, high) => Found::Integer(draw.integer(*low, *high).cast_signed()),
-            DrawKind::Base64(length) => {
-                let bytes: Vec<u8> = (0..*length).map(|_| draw.bytes::<1>()[0]).collect();
-                Found::Text(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
-            }
+        match draws::value(kind, &mut self.draw(name)) {
+            Value::String(text) => Found::Text(text),
+            Value::Number(number) if number.is_i64() => number.as_i64().into(),
+            other => Found::Value(other),
         }
     }
 
     /// A stream of random numbers for one purpose in this task's life.
     pub(super) fn draw(&self, purpose: &str) -> Draw {
-        Draw::new(&[self.lineage.key.bytes(), purpose.as_bytes()])
+        draw(self.lineage.key, purpose)
     }
 
     fn error(&self) -> Option<&'a ErrorEntry> {
@@ -212,6 +219,7 @@ impl<'a> View<'a> {
             "charged" => self.charged().into(),
             "model" => Found::Str(self.model()),
             "expired" => Found::Integer(self.expired().into()),
+            "chosen" => Found::Integer(self.task().chosen.into()),
             _ => Found::Missing,
         }
     }
@@ -250,6 +258,28 @@ impl<'a> View<'a> {
             .get_or_init(|| serde_json::from_slice(&self.kind().record.to_json(self)).unwrap_or_default());
         at(record, path)
     }
+}
+
+fn draw(key: TaskKey, purpose: &str) -> Draw {
+    Draw::new(&[key.bytes(), purpose.as_bytes()])
+}
+
+fn draws_of(catalogue: &Catalogue, operation: OperationIx, model: Option<ModelIx>) -> &[(String, DrawKind)] {
+    match model {
+        Some(model) => &catalogue.model(model).draws,
+        None => catalogue.operation(operation).task().map_or(&[], |task| &task.draws),
+    }
+}
+
+/// The ids by which other calls may name a task of that key, beside its own.
+pub(super) fn ids(
+    catalogue: &Catalogue,
+    operation: OperationIx,
+    model: Option<ModelIx>,
+    key: TaskKey,
+) -> Box<[Box<str>]> {
+    let ids = draws_of(catalogue, operation, model).iter().filter(|(_, kind)| matches!(kind, DrawKind::Id));
+    ids.map(|(name, _)| draw(key, name).uuid().into()).collect()
 }
 
 /// The value below `value` that the names of `path` lead to.

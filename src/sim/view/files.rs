@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::plan::{Ending, State};
 use super::super::task::Shape;
 use super::View;
-use crate::catalogue::{Found, Pick, ResultKind, Scope, Size};
+use crate::catalogue::{Found, Pick, ResultKind, Scope, Seconds, Size};
 use crate::media::{Format, Spec};
 
 /// A file that a task makes.
@@ -24,6 +24,8 @@ pub(in crate::sim) struct File {
     pub(in crate::sim) audio: bool,
     /// How long it is kept, where that is shorter than for its family.
     pub(in crate::sim) kept: Option<Duration>,
+    /// The state from which it is there though the task still runs.
+    pub(in crate::sim) ready_at: Option<String>,
 }
 
 /// What the files of the task behind `view` look like, one of each kind.
@@ -63,14 +65,19 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
         height,
         duration: duration(view, kind),
         kept: kind.kept,
+        ready_at: kind.ready_at.clone(),
         audio: kind.audio.as_ref().is_some_and(|audio| audio.is_true(input)),
     };
     (0..count).map(file).collect()
 }
 
 fn duration(view: &View<'_>, kind: &ResultKind) -> Duration {
-    let own = kind.seconds.as_ref().and_then(|seconds| seconds.number(view.model_input())).unwrap_or(0.0);
-    let own = Duration::try_from_secs_f64(own).unwrap_or_default();
+    let own = match &kind.seconds {
+        None => None,
+        Some(Seconds::Pick(pick)) => pick.number(view.model_input()),
+        Some(Seconds::Template(template)) => template.to_text(view).parse().ok(),
+    };
+    let own = Duration::try_from_secs_f64(own.unwrap_or(0.0)).unwrap_or_default();
     let inherited = view.task().inherits.iter().filter(|shape| matches!(&*shape.slot, "video" | "full"));
     let before = inherited.map(|shape| shape.duration).max().filter(|_| kind.joins_parent);
     own + before.unwrap_or_default()

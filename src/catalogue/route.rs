@@ -1,0 +1,140 @@
+//! From a method and a path to an operation.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use http::Method;
+
+use super::OperationIx;
+
+/// What a method and a path lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolved {
+    /// An operation.
+    Operation(OperationIx),
+    /// A path that exists, under other methods.
+    WrongMethod,
+    /// Nothing.
+    Unknown,
+}
+
+/// All paths. An exact one wins over a pattern, a longer pattern over a shorter one.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    exact: HashMap<String, Vec<(Method, OperationIx)>>,
+    /// Longest first.
+    patterns: Vec<Pattern>,
+}
+
+/// A path with one variable part, which is one character or more and may hold slashes: names of models do.
+#[derive(Debug)]
+struct Pattern {
+    before: String,
+    name: String,
+    after: String,
+    method: Method,
+    operation: OperationIx,
+}
+
+impl Routes {
+    /// Takes in a path; false if it is there already under this method.
+    pub(super) fn add(&mut self, path: &str, method: &Method, operation: OperationIx) -> bool {
+        let parts = path.split_once('{').and_then(|(before, rest)| {
+            let (name, after) = rest.split_once('}')?;
+            Some((before, name, after))
+        });
+        let Some((before, name, after)) = parts else {
+            let methods = self.exact.entry(path.to_owned()).or_default();
+            let new = methods.iter().all(|(there, _)| there != method);
+            methods.push((method.clone(), operation));
+            return new;
+        };
+        let (before, name, after) = (before.to_owned(), name.to_owned(), after.to_owned());
+        let pattern = Pattern { before, name, after, method: method.clone(), operation };
+        let new = self.patterns.iter().all(|there| !there.same_as(&pattern));
+        let length = |pattern: &Pattern| pattern.before.len() + pattern.after.len();
+        let place = self.patterns.partition_point(|there| length(there) >= length(&pattern));
+        self.patterns.insert(place, pattern);
+        new
+    }
+
+    pub(super) fn resolve(&self, method: &Method, path: &str) -> Resolved {
+        if let Some(choices) = self.exact.get(path) {
+            let found = choices.iter().find(|(of, _)| of == method);
+            return found.map_or(Resolved::WrongMethod, |(_, operation)| Resolved::Operation(*operation));
+        }
+        match self.matching(method, path) {
+            Some((pattern, _)) => Resolved::Operation(pattern.operation),
+            None if self.patterns.iter().any(|pattern| pattern.text(path).is_some()) => Resolved::WrongMethod,
+            None => Resolved::Unknown,
+        }
+    }
+
+    /// Name and decoded text of the variable part of `path`, unless the path is an exact one.
+    pub(super) fn parameter<'p>(&self, method: &Method, path: &'p str) -> Option<(&str, Cow<'p, str>)> {
+        if self.patterns.is_empty() || self.exact.contains_key(path) {
+            return None;
+        }
+        let (pattern, text) = self.matching(method, path)?;
+        let decoded = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+        Some((&pattern.name, decoded))
+    }
+
+    fn matching<'p>(&self, method: &Method, path: &'p str) -> Option<(&Pattern, &'p str)> {
+        let of_method = self.patterns.iter().filter(|pattern| pattern.method == *method);
+        of_method.into_iter().find_map(|pattern| Some((pattern, pattern.text(path)?)))
+    }
+}
+
+impl Pattern {
+    fn same_as(&self, other: &Self) -> bool {
+        self.before == other.before && self.after == other.after && self.method == other.method
+    }
+
+    /// The variable part of `path`, if it fits.
+    fn text<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let text = path.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes() -> Routes {
+        let mut routes = Routes::default();
+        let paths = ["/models", "/models/{model}/price", "/models/{model}", "/models/own/price"];
+        for (index, path) in (0..).zip(paths) {
+            assert!(routes.add(path, &Method::GET, OperationIx(index)));
+        }
+        assert!(!routes.add("/models/{name}", &Method::GET, OperationIx(9)));
+        routes
+    }
+
+    #[test]
+    fn the_most_exact_path_wins() {
+        let check = |method: Method, path: &str, expected: Resolved| {
+            assert_eq!(routes().resolve(&method, path), expected, "{method} {path}");
+        };
+        let operation = |index| Resolved::Operation(OperationIx(index));
+        check(Method::GET, "/models", operation(0));
+        check(Method::GET, "/models/a/b/price", operation(1));
+        check(Method::GET, "/models/a/b", operation(2));
+        check(Method::GET, "/models/own/price", operation(3));
+        check(Method::POST, "/models/a/price", Resolved::WrongMethod);
+        check(Method::POST, "/models", Resolved::WrongMethod);
+        check(Method::GET, "/models/", Resolved::Unknown);
+        check(Method::GET, "/other", Resolved::Unknown);
+    }
+
+    #[test]
+    fn the_variable_part_is_decoded() {
+        let routes = routes();
+        let parameter =
+            |path| routes.parameter(&Method::GET, path).map(|(name, text)| format!("{name}={text}"));
+        assert_eq!(parameter("/models/a%2Fb%20c/price").as_deref(), Some("model=a/b c"));
+        assert_eq!(parameter("/models/own/price"), None);
+        assert_eq!(parameter("/models"), None);
+    }
+}
