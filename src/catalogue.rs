@@ -399,8 +399,17 @@ pub enum Size {
     ShortSide(Pick, Pick),
     /// A ratio and the side of a square of the same area.
     AreaSide(Pick, Pick),
-    /// As the result of that name of the parent, perhaps scaled to another shorter side.
-    LikeParent(String, Option<Pick>),
+    /// As the result of that name of the parent.
+    LikeParent {
+        /// The name.
+        slot: String,
+        /// Scaled to another shorter side.
+        short_side: Option<Pick>,
+        /// Times a factor.
+        scale: Option<Pick>,
+    },
+    /// A sound has none.
+    None,
 }
 
 /// How a task goes on from another.

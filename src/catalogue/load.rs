@@ -631,31 +631,12 @@ impl<'a> Context<'a> {
     }
 
     fn result(&mut self, at: &str, raw: &RawResult) -> ResultKind {
-        let aspect = raw.aspect.clone().unwrap_or_else(|| Value::from("16:9"));
-        let size = match (&raw.exact, &raw.short_side, &raw.area_side, &raw.like_parent) {
-            (Some(exact), None, None, None) => self.pick(at, exact).map(Size::Exact),
-            (None, Some(side), None, None) => self
-                .pick(at, &aspect)
-                .zip(self.pick(at, side))
-                .map(|(aspect, side)| Size::ShortSide(aspect, side)),
-            (None, None, Some(side), None) => self
-                .pick(at, &aspect)
-                .zip(self.pick(at, side))
-                .map(|(aspect, side)| Size::AreaSide(aspect, side)),
-            (None, side, None, Some(slot)) => {
-                let side = side.as_ref().and_then(|side| self.pick(at, side));
-                Some(Size::LikeParent(slot.clone(), side))
-            }
-            _ => {
-                self.problem(at, "needs one of exact, short_side, area_side and like_parent".into());
-                None
-            }
-        };
+        let format = self.pick(at, &raw.format).unwrap_or_else(|| Pick::always(Value::Null));
         ResultKind {
-            format: self.pick(at, &raw.format).unwrap_or_else(|| Pick::always(Value::Null)),
+            size: self.size(at, raw, is_sound(&format)).unwrap_or(Size::None),
+            format,
             file: self.template(at, &Value::from(raw.file.as_str())),
             count: raw.count.as_ref().and_then(|count| self.pick(at, count)),
-            size: size.unwrap_or_else(|| Size::LikeParent(String::new(), None)),
             seconds: raw.seconds.as_ref().and_then(|seconds| self.seconds(at, seconds)),
             joins_parent: raw.joins_parent,
             audio: raw.audio.as_ref().and_then(|audio| self.pick(at, audio)),
@@ -663,6 +644,26 @@ impl<'a> Context<'a> {
             ready_at: raw.ready_at.clone(),
             kept: raw.kept_minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60)),
         }
+    }
+
+    fn size(&mut self, at: &str, raw: &RawResult, sound: bool) -> Option<Size> {
+        let aspect = raw.aspect.clone().unwrap_or_else(|| Value::from("16:9"));
+        let mut optional = |raw: &Option<Value>| raw.as_ref().and_then(|raw| self.pick(at, raw));
+        Some(match (&raw.exact, &raw.short_side, &raw.area_side, &raw.like_parent) {
+            (Some(exact), None, None, None) => Size::Exact(self.pick(at, exact)?),
+            (None, Some(side), None, None) => Size::ShortSide(self.pick(at, &aspect)?, self.pick(at, side)?),
+            (None, None, Some(side), None) => Size::AreaSide(self.pick(at, &aspect)?, self.pick(at, side)?),
+            (None, side, None, Some(slot)) => Size::LikeParent {
+                slot: slot.clone(),
+                short_side: optional(side),
+                scale: optional(&raw.scale),
+            },
+            (None, None, None, None) if sound => Size::None,
+            _ => {
+                self.problem(at, "needs one of exact, short_side, area_side and like_parent".into());
+                return None;
+            }
+        })
     }
 
     fn seconds(&mut self, at: &str, raw: &Value) -> Option<Seconds> {
@@ -780,6 +781,12 @@ impl<'a> Context<'a> {
             replaces_record: raw.replaces_record,
         }
     }
+}
+
+/// Whether files of this format have no size in pixels.
+fn is_sound(format: &Pick) -> bool {
+    let sound = |format: &&Value| format.as_str().is_some_and(|name| ["mp3", "wav", "mid"].contains(&name));
+    format.constants().iter().all(sound)
 }
 
 /// Whether a template of a task may name this path.

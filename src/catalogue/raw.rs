@@ -293,6 +293,8 @@ pub(super) struct RawResult {
     #[serde(default)]
     pub like_parent: Option<String>,
     #[serde(default)]
+    pub scale: Option<Value>,
+    #[serde(default)]
     pub seconds: Option<Value>,
     #[serde(default)]
     pub joins_parent: bool,

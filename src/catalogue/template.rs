@@ -82,6 +82,8 @@ enum Filter {
     Civil,
     /// Milliseconds to `YYYY-MM-DDTHH:MM:SSZ`.
     Iso,
+    /// Milliseconds to `YYYY-MM-DDTHH:MM:SS.000Z`.
+    IsoMillis,
     /// Milliseconds to whole seconds.
     Seconds,
     /// Milliseconds with the last three digits zero.
@@ -348,6 +350,7 @@ impl Filter {
         Ok(match name {
             "civil" => Self::Civil,
             "iso" => Self::Iso,
+            "iso_millis" => Self::IsoMillis,
             "seconds" => Self::Seconds,
             "whole_seconds" => Self::WholeSeconds,
             "two_decimals" => Self::TwoDecimals,
@@ -357,8 +360,8 @@ impl Filter {
             "words" => Self::Words,
             _ => {
                 return Err(format!(
-                    "unknown filter \"{name}\"; there are civil, iso, seconds, whole_seconds, two_decimals, text, \
-                     sorted, count, words"
+                    "unknown filter \"{name}\"; there are civil, iso, iso_millis, seconds, whole_seconds, \
+                     two_decimals, text, sorted, count, words"
                 ));
             }
         })
@@ -370,6 +373,9 @@ impl Filter {
             (Self::Civil, Found::Integer(millis)) => Found::Text(Timestamp::from_millis(millis).to_civil(8)),
             (Self::Iso, Found::Integer(millis)) => {
                 Found::Text(Timestamp::from_millis(millis).to_iso_seconds())
+            }
+            (Self::IsoMillis, Found::Integer(millis)) => {
+                Found::Text(Timestamp::from_millis(millis).to_rfc3339())
             }
             (Self::Seconds, Found::Integer(millis)) => Found::Integer(millis.div_euclid(1000)),
             (Self::WholeSeconds, Found::Integer(millis)) => Found::Integer(millis.div_euclid(1000) * 1000),

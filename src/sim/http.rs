@@ -475,7 +475,7 @@ impl Call<'_> {
         }
         let followed = match upgrade_of {
             Some((base, _)) => Followed { task: Some(base), ..Followed::default() },
-            None => self.followed(world, now, model)?,
+            None => self.followed(world, now, model, input)?,
         };
         let price = self.price(model, input).unwrap_or_default();
         if world.balance() < price {
@@ -534,11 +534,17 @@ impl Call<'_> {
     }
 
     /// The task that this one goes on from.
-    fn followed(&self, world: &World, now: Timestamp, model: Option<ModelIx>) -> Result<Followed, Refused> {
+    fn followed(
+        &self,
+        world: &World,
+        now: Timestamp,
+        model: Option<ModelIx>,
+        input: &Value,
+    ) -> Result<Followed, Refused> {
         let Some(follows) = self.follows(model) else { return Ok(Followed::default()) };
         let input = match self.operation.task().map(|task| &task.model) {
-            Some(ModelChoice::Market { input, .. }) => self.request.get(input).unwrap_or(&Value::Null),
-            _ => &self.request,
+            Some(ModelChoice::Market { input: field, .. }) => input.get(field).unwrap_or(&Value::Null),
+            _ => input,
         };
         Ok(follow(self.sim.catalogue(), world, now, self.index, follows, input)?)
     }

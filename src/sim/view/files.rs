@@ -51,12 +51,8 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
     let format = Format::from_name(&extension).unwrap_or(Format::Png);
     let (width, height) = size(view, kind);
     let count = kind.count.as_ref().and_then(|count| count.number(input)).unwrap_or(1.0);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to a small positive number"
-    )]
-    let count = count.clamp(1.0, f64::from(MOST_FILES)) as u32;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small number")]
+    let count = count.clamp(0.0, f64::from(MOST_FILES)) as u32;
     let file = |index: u32| File {
         slot: slot.to_owned(),
         name: kind.file.to_text(&FileScope { view, index, extension: &extension }),
@@ -97,7 +93,12 @@ fn size(view: &View<'_>, kind: &ResultKind) -> (u32, u32) {
             let side = side.number(input).unwrap_or(1024.0);
             (side * root, side / root)
         }
-        Size::LikeParent(slot, side) => like_parent(view, slot, side.as_ref()),
+        Size::LikeParent { slot, short_side, scale } => {
+            let (width, height) = like_parent(view, slot, short_side.as_ref());
+            let scale = scale.as_ref().and_then(|scale| scale.number(input)).unwrap_or(1.0);
+            (width * scale, height * scale)
+        }
+        Size::None => (0.0, 0.0),
     };
     (even(width), even(height))
 }
