@@ -147,6 +147,8 @@ pub struct Operation {
     pub evidence: String,
     /// The request: a JSON body, or the query as an object of strings.
     pub request: Option<Schema>,
+    /// A request that it accepts; ids in it stand for those of tasks.
+    pub example: Option<Value>,
     /// Whether the request is the query rather than a body.
     pub by_query: bool,
     /// What a violation of the schema is answered with; the first that fits counts.

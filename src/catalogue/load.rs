@@ -182,13 +182,33 @@ pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
         check(&model.name, "input", &model.input);
         check_rules(&mut check, &model.name, &model.rules);
     }
-    for model in &catalogue.models {
-        if let Some(violation) = model.input.violation(&model.example) {
-            let what = format!("the example breaks the schema: {} {}", violation.keyword, violation.field);
-            problems.push(Problem { file: model.name.clone(), at: "example".into(), what });
-        }
+    for operation in &catalogue.operations {
+        let schema = operation.request.as_ref().zip(operation.example.as_ref());
+        problems.extend(
+            schema.and_then(|(schema, example)| {
+                example_problem(&operation.id, example, schema, &operation.rules)
+            }),
+        );
     }
+    let of_models = catalogue
+        .models
+        .iter()
+        .filter_map(|model| example_problem(&model.name, &model.example, &model.input, &model.rules));
+    problems.extend(of_models);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What is wrong with an example that should be accepted.
+fn example_problem(of: &str, example: &Value, schema: &Schema, rules: &[Rule]) -> Option<Problem> {
+    let broken = schema
+        .violation(example)
+        .map(|violation| format!("the example breaks the schema: {} {}", violation.keyword, violation.field));
+    let refused = || {
+        let rule = rules.iter().find(|rule| rule.refuses(example))?;
+        Some(format!("the example is refused by the rule \"{}\"", rule.id))
+    };
+    let what = broken.or_else(refused)?;
+    Some(Problem { file: of.into(), at: "example".into(), what })
 }
 
 fn check_rules(check: &mut impl FnMut(&str, &str, &Schema), of: &str, rules: &[Rule]) {
@@ -479,6 +499,7 @@ impl<'a> Context<'a> {
             summary: raw.summary.clone(),
             evidence: raw.evidence.clone(),
             by_query,
+            example: raw.example.clone(),
             refusals: self.refusals(&raw.refusals),
             fill: raw.fill.iter().map(fill).collect(),
             behaviour: self.behaviour(&raw, lifecycles),

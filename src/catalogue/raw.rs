@@ -161,6 +161,8 @@ pub(super) struct RawOperation {
     #[serde(default)]
     pub query: Option<Value>,
     #[serde(default)]
+    pub example: Option<Value>,
+    #[serde(default)]
     pub refusals: Vec<RawRefusal>,
     #[serde(default)]
     pub rules: Vec<RawRule>,

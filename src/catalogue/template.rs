@@ -15,6 +15,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -94,6 +96,8 @@ enum Filter {
     Text,
     /// An object with its keys in alphabetical order.
     Sorted,
+    /// A text's bytes as base64 without padding.
+    Base64,
     /// The length of a list, or of a text in characters.
     Count,
     /// The words of a text as `{"text", "start", "end"}`, in seconds at the pace of speech.
@@ -356,12 +360,13 @@ impl Filter {
             "two_decimals" => Self::TwoDecimals,
             "text" => Self::Text,
             "sorted" => Self::Sorted,
+            "base64" => Self::Base64,
             "count" => Self::Count,
             "words" => Self::Words,
             _ => {
                 return Err(format!(
                     "unknown filter \"{name}\"; there are civil, iso, iso_millis, seconds, whole_seconds, \
-                     two_decimals, text, sorted, count, words"
+                     two_decimals, text, sorted, base64, count, words"
                 ));
             }
         })
@@ -386,6 +391,7 @@ impl Filter {
                 value.sort_all_objects();
                 Found::Value(value)
             }
+            (Self::Base64, found) => Found::Text(STANDARD_NO_PAD.encode(found.into_text(scope))),
             (Self::Count, found) => Found::Value(match found.into_value(scope) {
                 Value::Array(items) => items.len().into(),
                 Value::String(text) => text.chars().count().into(),

@@ -367,8 +367,9 @@ fn task_json(sim: &Sim, caller: &Caller, lineage: &Lineage, now: Timestamp) -> V
         },
         "credits": lineage.task.price,
         "parent": lineage.task.parent.map(|parent| parent.to_string()),
+        "ids": lineage.task.ids,
         "input": view.input(),
-        "results": if view.has_result() { view.files().iter().map(|file| view.url(file)).collect() } else { Vec::new() },
+        "results": view.files().iter().filter(|file| view.has_file(file)).map(|file| view.url(file)).collect::<Vec<_>>(),
     })
 }
 

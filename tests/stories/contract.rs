@@ -2,7 +2,7 @@
 //!
 //! `tests/contract/<family>.json` holds the facts: each story is a list of calls and clock movements with the bodies
 //! that the real server (or its documentation) shows. Keys, their order and types must agree, and every value that
-//! is not an id, an address, a time or a draw.
+//! is not an id, an address, a time or a draw (`drawn` lists a story's own keys of that kind).
 
 use std::collections::BTreeMap;
 
@@ -46,6 +46,16 @@ async fn market_bodies_are_those_of_the_real_api() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn suno_bodies_are_those_of_the_real_api() {
+    tell_all(include_str!("../contract/suno.json")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn midjourney_bodies_are_those_of_the_documentation() {
+    tell_all(include_str!("../contract/midjourney.json")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn account_bodies_are_those_of_the_real_api() {
     tell_all(include_str!("../contract/account.json")).await;
 }
@@ -68,15 +78,16 @@ async fn tell(story: &Value) -> Result<(), String> {
     let client = world.client("reader");
     client.freeze().await;
     let mut ids = BTreeMap::new();
+    let own: Vec<&str> = story["drawn"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for step in story["steps"].as_array().unwrap() {
         if let Some(operation) = step["call"].as_str() {
-            call(&client, operation, step, &mut ids).await?;
+            call(&client, operation, step, &mut ids, &own).await?;
         } else if let Some(moment) = step["advance"].as_str() {
             advance(&client, moment, ids.get("task")).await;
         } else {
             let received = world.receiver.received();
             let last = received.last().ok_or("no callback came")?;
-            same_shape(&last.body, &step["callback"], "callback")?;
+            same_shape(&last.body, &step["callback"], "callback", &own)?;
         }
     }
     Ok(())
@@ -87,6 +98,7 @@ async fn call(
     operation: &str,
     step: &Value,
     ids: &mut BTreeMap<String, String>,
+    drawn: &[&str],
 ) -> Result<(), String> {
     let mut request = step["with"].to_string();
     for (name, id) in ids.iter() {
@@ -96,14 +108,17 @@ async fn call(
     let client = step["outcome"].as_str().map_or_else(|| client.clone(), |outcome| client.wishing(outcome));
     let answer = client.call(operation, &request).await.expect_status(200);
     if let Some(name) = step["as"].as_str() {
-        let id = answer.json()["data"]["taskId"]
-            .as_str()
-            .ok_or_else(|| format!("{operation}: {}", answer.text()))?
-            .to_owned();
+        let data = &answer.json()["data"];
+        let id = data["taskId"].as_str().or(data["task_id"].as_str());
+        let id = id.ok_or_else(|| format!("{operation}: {}", answer.text()))?.to_owned();
+        for (position, name) in step["ids"].as_array().into_iter().flatten().enumerate() {
+            let drawn = client.task(&id).await["ids"][position].as_str().unwrap().to_owned();
+            ids.insert(name.as_str().unwrap().to_owned(), drawn);
+        }
         ids.insert(name.to_owned(), id);
     }
     match step.get("expect") {
-        Some(expected) => same_shape(&answer.json(), expected, operation),
+        Some(expected) => same_shape(&answer.json(), expected, operation, drawn),
         None => Ok(()),
     }
 }
@@ -125,7 +140,7 @@ async fn advance(client: &Client, moment: &str, task: Option<&String>) {
 }
 
 /// Compares as the module says; the error names the first difference.
-fn same_shape(found: &Value, expected: &Value, at: &str) -> Result<(), String> {
+fn same_shape(found: &Value, expected: &Value, at: &str, drawn: &[&str]) -> Result<(), String> {
     let differs = || Err(format!("at {at}\n  expected {expected}\n  found    {found}"));
     match (found, expected) {
         (Value::Object(found), Value::Object(wanted)) => {
@@ -134,14 +149,14 @@ fn same_shape(found: &Value, expected: &Value, at: &str) -> Result<(), String> {
             if keys != wanted_keys {
                 return Err(format!("at {at}\n  expected keys {wanted_keys:?}\n  found keys    {keys:?}"));
             }
-            let is_drawn =
-                |key: &str| ["seeds", "progress", "costTime", "mediaIds", "creditsConsumed"].contains(&key);
+            let always = ["seeds", "progress", "costTime", "mediaIds", "creditsConsumed"];
+            let is_drawn = |key: &str| always.contains(&key) || drawn.contains(&key);
             wanted.iter().try_for_each(|(key, value)| {
                 let at = format!("{at}/{key}");
                 if is_drawn(key) {
                     same_type(&found[key], value, &at)
                 } else {
-                    same_shape(&found[key], value, &at)
+                    same_shape(&found[key], value, &at, drawn)
                 }
             })
         }
@@ -153,10 +168,12 @@ fn same_shape(found: &Value, expected: &Value, at: &str) -> Result<(), String> {
                     differs()
                 }
             }
-            Some(first) if !found.is_empty() => found.iter().try_for_each(|item| same_shape(item, first, at)),
+            Some(first) if !found.is_empty() => {
+                found.iter().try_for_each(|item| same_shape(item, first, at, drawn))
+            }
             Some(_) => differs(),
         },
-        (Value::String(found), Value::String(wanted)) => same_text(found, wanted, at),
+        (Value::String(found), Value::String(wanted)) => same_text(found, wanted, at, drawn),
         (Value::Number(one), Value::Number(other)) if one.is_f64() == other.is_f64() => {
             let varies = other.as_f64().unwrap() > 1e6 || at == "common.credit/data";
             if varies || one == other { Ok(()) } else { differs() }
@@ -171,9 +188,12 @@ fn same_type(found: &Value, expected: &Value, at: &str) -> Result<(), String> {
     if same { Ok(()) } else { Err(format!("at {at}: expected something like {expected}, found {found}")) }
 }
 
-fn same_text(found: &str, expected: &str, at: &str) -> Result<(), String> {
+fn same_text(found: &str, expected: &str, at: &str, drawn: &[&str]) -> Result<(), String> {
     let is_url = |text: &str| text.starts_with("http");
-    let extension = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
+    let extension = |text: &str| {
+        let name = text.rsplit('/').next().unwrap_or_default();
+        name.rsplit_once('.').map(|(_, extension)| extension.to_owned())
+    };
     let is_id = |text: &str| {
         text.len() >= 9
             && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
@@ -181,12 +201,12 @@ fn same_text(found: &str, expected: &str, at: &str) -> Result<(), String> {
     };
     let is_time = |text: &str| {
         (text.len(), text.as_bytes().get(10)) == (19, Some(&b' '))
-            || (text.len(), text.as_bytes().get(10)) == (20, Some(&b'T'))
+            || [20, 24].contains(&text.len()) && text.as_bytes().get(10) == Some(&b'T')
     };
     if let (Ok(found @ Value::Object(_)), Ok(wanted @ Value::Object(_))) =
         (serde_json::from_str(found), serde_json::from_str(expected))
     {
-        return same_shape(&found, &wanted, at);
+        return same_shape(&found, &wanted, at, drawn);
     }
     let alike = found == expected
         || is_url(found) && is_url(expected) && extension(found) == extension(expected)

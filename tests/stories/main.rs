@@ -3,11 +3,13 @@
 
 mod bad_input;
 mod callbacks;
+mod catalogue;
 mod contract;
 mod control;
 mod keys;
 mod lifecycle;
 mod live;
 mod outcomes;
+mod requests;
 mod results;
 mod support;

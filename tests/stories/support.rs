@@ -215,6 +215,14 @@ impl Answer {
         answer
     }
 
+    /// The id of the task that was created, whatever the answer calls it.
+    #[track_caller]
+    pub fn id(&self) -> String {
+        let data = &self.json()["data"];
+        let id = [&data["taskId"], &data["task_id"]].into_iter().find_map(Value::as_str);
+        id.unwrap_or_else(|| panic!("no task: {}", self.text())).to_owned()
+    }
+
     #[track_caller]
     pub fn task_id(&self) -> String {
         self.json()["data"]["taskId"]
