@@ -168,6 +168,9 @@ fn same_shape(found: &Value, expected: &Value, at: &str, drawn: &[&str]) -> Resu
                     differs()
                 }
             }
+            Some(_) if found.len() == wanted.len() => {
+                found.iter().zip(wanted).try_for_each(|(item, wanted)| same_shape(item, wanted, at, drawn))
+            }
             Some(first) if !found.is_empty() => {
                 found.iter().try_for_each(|item| same_shape(item, first, at, drawn))
             }
