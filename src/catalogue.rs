@@ -9,6 +9,7 @@
 //! two hundred thousand tasks can refer to it at two bytes each.
 
 mod condition;
+mod discovery;
 mod load;
 mod parts;
 mod pick;
@@ -29,6 +30,7 @@ use serde_json::Value;
 use route::Routes;
 
 pub use condition::Condition;
+pub use discovery::{Tells, tell};
 pub use load::{Problem, Source};
 pub use pick::Pick;
 pub use price::{Price, Rate, Surcharge};
@@ -149,6 +151,8 @@ pub struct Operation {
     pub request: Option<Schema>,
     /// A request that it accepts; ids in it stand for those of tasks.
     pub example: Option<Value>,
+    /// Anybody may call it, without a key.
+    pub open: bool,
     /// Whether the request is the query rather than a body.
     pub by_query: bool,
     /// What a violation of the schema is answered with; the first that fits counts.
@@ -172,6 +176,8 @@ pub enum Behaviour {
     Upgrade(Box<Upgrade>),
     /// Turns a result's address into a short-lived link.
     Link(Link, Template),
+    /// Tells of the catalogue itself; the error answers a model that is not known.
+    Discovery(Tells, ErrorIx, Template),
     /// Always the same answer, but for its holes.
     Plain(Template),
 }

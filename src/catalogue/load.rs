@@ -499,6 +499,7 @@ impl<'a> Context<'a> {
             summary: raw.summary.clone(),
             evidence: raw.evidence.clone(),
             by_query,
+            open: raw.open,
             example: raw.example.clone(),
             refusals: self.refusals(&raw.refusals),
             fill: raw.fill.iter().map(fill).collect(),
@@ -511,6 +512,10 @@ impl<'a> Context<'a> {
 
     fn behaviour(&mut self, raw: &RawOperation, lifecycles: &HashMap<String, Lifecycle>) -> Behaviour {
         let answer = raw.answer.as_ref().map(|answer| self.template("answer", answer));
+        if let (Some(discovery), Some(answer)) = (&raw.discovery, &answer) {
+            let unknown = self.error("discovery.unknown", &discovery.unknown);
+            return Behaviour::Discovery(discovery.tells, unknown, answer.clone());
+        }
         let task = raw.task.as_ref().map(|task| self.task(task, lifecycles));
         let lookup = raw.lookup.as_ref().map(|lookup| self.lookup(lookup));
         match (task, lookup, &raw.upgrade, &raw.link, answer) {
@@ -526,7 +531,7 @@ impl<'a> Context<'a> {
             (None, None, None, None, Some(answer)) => Behaviour::Plain(answer),
             _ => {
                 let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
-                            link and answer, or an answer alone";
+                            link and answer, discovery and answer, or an answer alone";
                 self.problem("task", what.into());
                 Behaviour::Plain(self.template("answer", &Value::Null))
             }
@@ -640,7 +645,8 @@ impl<'a> Context<'a> {
             Some(Surcharge { for_each: raw.for_each.clone(), beyond: raw.beyond, credits })
         };
         let plus = raw.plus.iter().filter_map(surcharge).collect();
-        Price { rates, times, plus, source: raw.source.clone() }
+        let unit = raw.unit.clone().unwrap_or_else(|| "request".into());
+        Price { rates, times, plus, unit, source: raw.source.clone() }
     }
 
     fn pick(&mut self, at: &str, raw: &Value) -> Option<Pick> {

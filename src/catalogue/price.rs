@@ -15,6 +15,8 @@ pub struct Price {
     pub times: Option<Pick>,
     /// What comes on top.
     pub plus: Vec<Surcharge>,
+    /// What is charged for: `image`, `second`, `request`.
+    pub unit: String,
     /// Where the figures come from.
     pub source: String,
 }
@@ -76,6 +78,7 @@ mod tests {
                 beyond: 1,
                 credits: Credits::from_f64(0.5).unwrap(),
             }],
+            unit: "request".into(),
             source: String::new(),
         };
         assert_eq!(price.of(&json!({"duration": 5, "urls": [1, 2, 3]})), Credits::from_f64(7.5));

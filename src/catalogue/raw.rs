@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Class, DrawKind, Moment};
+use super::{Class, DrawKind, Moment, Tells};
 
 /// `catalogue/shared.json`: what all families have in common.
 #[derive(Debug, Deserialize)]
@@ -177,6 +177,10 @@ pub(super) struct RawOperation {
     #[serde(default)]
     pub link: Option<RawLink>,
     #[serde(default)]
+    pub discovery: Option<RawDiscovery>,
+    #[serde(default)]
+    pub open: bool,
+    #[serde(default)]
     pub answer: Option<Value>,
 }
 
@@ -266,6 +270,8 @@ pub(super) struct RawPrice {
     pub times: Option<Value>,
     #[serde(default)]
     pub plus: Vec<RawSurcharge>,
+    #[serde(default)]
+    pub unit: Option<String>,
     pub source: String,
 }
 
@@ -411,6 +417,13 @@ pub(super) struct RawUpgrade {
 pub(super) struct RawLink {
     pub url_at: String,
     pub foreign: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDiscovery {
+    pub tells: Tells,
+    pub unknown: String,
 }
 
 /// `models/<vendor>/<model>.json`.

@@ -25,7 +25,7 @@ use super::view::{Setting, View, ids, shapes};
 use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
     Behaviour, ErrorEntry, ErrorIx, Follows, Found, Link, Lookup, ModelChoice, ModelIx, Moment, Operation,
-    OperationIx, Refusal, Reply, Resolved, Scope, Template, Upgrade, Violation,
+    OperationIx, Refusal, Reply, Resolved, Scope, Tells, Template, Upgrade, Violation, tell,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -110,7 +110,8 @@ impl Sim {
             // The body broke off: nobody is there to read an answer.
             return plain_status(StatusCode::BAD_REQUEST);
         };
-        let Some(token) = bearer(&parts.headers) else {
+        let token = bearer(&parts.headers).or(self.catalogue().operation(index).open.then_some(""));
+        let Some(token) = token else {
             return self.refusal(
                 self.catalogue().shared().unauthorized.into(),
                 &self.parts().settings,
@@ -299,6 +300,7 @@ impl Call<'_> {
             Behaviour::Details(lookup, answer) => self.details(lookup, answer),
             Behaviour::Upgrade(upgrade) => self.upgrade(upgrade),
             Behaviour::Link(link, answer) => self.link(link, answer),
+            Behaviour::Discovery(tells, unknown, answer) => self.discover(*tells, *unknown, answer),
             Behaviour::Plain(answer) => Ok(answer
                 .to_json(&PlainScope { balance: self.with_world(|world, _| world.balance()), link: None })),
         }
@@ -692,6 +694,14 @@ impl Call<'_> {
         }
     }
 
+    /// Tells of the catalogue itself.
+    fn discover(&self, tells: Tells, unknown: ErrorIx, answer: &Template) -> Answer {
+        self.check_schema()?;
+        let now = self.with_world(|_, now| now);
+        let found = tell(self.sim.catalogue(), tells, &self.request, now).ok_or(unknown)?;
+        Ok(answer.to_json(&FoundScope(&found)))
+    }
+
     fn link(&self, link: &Link, answer: &Template) -> Answer {
         self.check_schema()?;
         let task = match link.lookup.as_ref().map(|lookup| self.look_up(lookup)).transpose()? {
@@ -764,6 +774,21 @@ impl Scope for PlainScope {
         match path.first().map(|root| &**root) {
             Some("account") => self.balance.into(),
             Some("link") => self.link.as_deref().map_or(Found::Missing, Found::Str),
+            _ => Found::Missing,
+        }
+    }
+}
+
+/// What an answer about the catalogue is made of.
+struct FoundScope<'a>(&'a Value);
+
+impl Scope for FoundScope<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path {
+            [root, rest @ ..] if &**root == "found" => {
+                let found = rest.iter().try_fold(self.0, |value, name| value.get(&**name));
+                found.map_or(Found::Missing, Into::into)
+            }
             _ => Found::Missing,
         }
     }

@@ -6,6 +6,7 @@ mod callbacks;
 mod catalogue;
 mod contract;
 mod control;
+mod discovery;
 mod keys;
 mod lifecycle;
 mod live;
