@@ -13,4 +13,5 @@ mod live;
 mod outcomes;
 mod requests;
 mod results;
+mod schemas;
 mod support;

@@ -30,6 +30,7 @@ pub const WEBHOOK_KEY: &str = "story-webhook-key";
 pub struct WorldBuilder {
     settings: Settings,
     open: bool,
+    largest_json: usize,
     tenants: Vec<kiegate::config::Tenant>,
 }
 
@@ -42,7 +43,12 @@ pub struct World {
 
 impl World {
     pub fn build() -> WorldBuilder {
-        WorldBuilder { settings: Settings::default(), open: true, tenants: Vec::new() }
+        WorldBuilder {
+            settings: Settings::default(),
+            open: true,
+            largest_json: 64 * 1024,
+            tenants: Vec::new(),
+        }
     }
 
     pub fn standard() -> Self {
@@ -71,6 +77,12 @@ impl WorldBuilder {
         self
     }
 
+    /// How many bytes of JSON a call may bring.
+    pub fn largest_json(mut self, bytes: usize) -> Self {
+        self.largest_json = bytes;
+        self
+    }
+
     pub fn start(self) -> World {
         let receiver = Receiver::default();
         let metrics = Arc::new(Metrics::new());
@@ -92,7 +104,7 @@ impl WorldBuilder {
             mode: "mock",
             upstream: Arc::new(Simulated(sim.clone())),
             metrics: Arc::clone(&metrics),
-            largest_json: 64 * 1024,
+            largest_json: self.largest_json,
             largest_upload: 1024 * 1024,
             body_timeout: Duration::from_secs(75),
             forward_unknown: true,
