@@ -67,6 +67,8 @@ pub struct Catalogue {
     shared: Shared,
     routes: Routes,
     operations_by_id: HashMap<String, OperationIx>,
+    /// By family: the upgrades whose records stand in the place of the base task's.
+    replacing: Vec<Vec<OperationIx>>,
     models_by_name: HashMap<String, ModelIx>,
 }
 
@@ -696,6 +698,11 @@ impl Catalogue {
     /// The operation called `id`.
     pub fn operation_by_id(&self, id: &str) -> Option<OperationIx> {
         self.operations_by_id.get(id).copied()
+    }
+
+    /// The upgrades whose records, once they are done, stand in the place of those of tasks of `operation`.
+    pub fn replacing(&self, operation: OperationIx) -> &[OperationIx] {
+        &self.replacing[self.operation(operation).family]
     }
 
     /// The model called `name`, if `operation` takes it.

@@ -144,6 +144,7 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
         shared,
         routes: Routes::default(),
         operations_by_id: HashMap::new(),
+        replacing: Vec::new(),
         models_by_name: HashMap::new(),
     };
     loader.index_operations(&mut catalogue);
@@ -349,10 +350,14 @@ impl Loader {
     }
 
     fn index_operations(&mut self, catalogue: &mut Catalogue) {
+        catalogue.replacing = vec![Vec::new(); catalogue.families.len()];
         for (index, operation) in catalogue.operations.iter().enumerate() {
             let (id, index) = (&operation.id, OperationIx(small(index)));
             if catalogue.operations_by_id.insert(id.clone(), index).is_some() {
                 self.problem(id, "", "two operations have this id".into());
+            }
+            if matches!(&operation.behaviour, Behaviour::Upgrade(upgrade) if upgrade.replaces_record) {
+                catalogue.replacing[operation.family].push(index);
             }
             for path in std::iter::once(&operation.path).chain(&operation.also) {
                 if !catalogue.routes.add(path, &operation.method, index) {

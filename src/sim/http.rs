@@ -657,14 +657,8 @@ impl Call<'_> {
     /// The finished upgrade whose record stands in the place of the base task's own, if there is one.
     fn replaced_record(&self, base: &Lineage, now: Timestamp) -> Option<Lineage> {
         let catalogue = self.sim.catalogue();
-        let family = catalogue.operation(base.task.operation).family;
-        let replaces = |operation: &&Operation| {
-            operation.family == family
-                && matches!(&operation.behaviour, Behaviour::Upgrade(upgrade) if upgrade.replaces_record)
-        };
-        let mut upgrades = catalogue.operations().map(|(_, operation)| operation).filter(replaces);
-        upgrades.find_map(|operation| {
-            let key = base.key.upgraded(&operation.id, 0);
+        catalogue.replacing(base.task.operation).iter().find_map(|upgrade| {
+            let key = base.key.upgraded(&catalogue.operation(*upgrade).id, 0);
             let upgrade = self.sandbox.world().lineage(key)?;
             let done = matches!(upgrade.task.plan.state_at(now), State::Ended(Ending::Success { .. }));
             done.then_some(upgrade)
