@@ -78,6 +78,9 @@ pub struct Spec {
     pub duration: Duration,
     /// Whether a video has a (silent) audio track.
     pub audio: bool,
+    /// Whether the background is removed, in formats that can leave it out (PNG): a figure in the middle is
+    /// opaque, the rest has no colour.
+    pub transparent: bool,
     /// Chooses the colours.
     pub seed: u64,
     /// Lines of text to show, as large as fits. What the font (ISO 8859-1) lacks is shown as `?`; what does not

@@ -3,17 +3,22 @@
 use jpeg_encoder::{ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr};
 
 use super::Spec;
-use super::layout::{Inks, Layout};
+use super::layout::{Figure, Inks, Layout};
 use super::palette::{Color, Palette, RULE, TEXT};
 
 /// Steps of the gradient: as many as a palette of 256 has room for, each in three inks.
 const STEPS: u8 = 85;
 
+/// The index of no colour: what lies there is transparent.
+pub(super) const CLEAR: u8 = STEPS * 3;
+
 /// A picture as indexes into a table of colours.
-struct Indexed {
-    width: usize,
-    height: usize,
+pub(super) struct Indexed {
+    pub(super) width: usize,
+    pub(super) height: usize,
     layout: Layout,
+    /// What is not transparent; `None` if nothing is.
+    figure: Option<Figure>,
     colors: Vec<Color>,
 }
 
@@ -30,27 +35,48 @@ pub(super) fn jpeg(spec: &Spec) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = jpeg_encoder::Encoder::new(&mut file, 90);
     encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
-    encoder.encode_image(Indexed::new(spec)).expect("writing to memory cannot fail, and sizes are 1..=8192");
+    encoder
+        .encode_image(Indexed::opaque(spec))
+        .expect("writing to memory cannot fail, and sizes are 1..=8192");
     file
 }
 
 impl Indexed {
-    fn new(spec: &Spec) -> Self {
+    /// The picture that `spec` asks for.
+    pub(super) fn new(spec: &Spec) -> Self {
+        if !spec.transparent {
+            return Self::opaque(spec);
+        }
         let (width, height) = spec.size();
-        let palette = Palette::new(spec.seed);
-        let inks = |step: u8| {
-            let ground = palette.ground(step.into(), STEPS.into());
-            [ground, ground.lighter(RULE), ground.lighter(TEXT)]
-        };
-        let colors = (0..STEPS).flat_map(inks).collect();
-        Self { width, height, layout: Layout::still(width, height, &spec.caption), colors }
+        let (layout, figure) = Layout::cut_out(width, height, &spec.caption);
+        Self { width, height, layout, figure: Some(figure), colors: colors(spec.seed) }
+    }
+
+    /// The picture that `spec` asks for in a format without transparency.
+    fn opaque(spec: &Spec) -> Self {
+        let (width, height) = spec.size();
+        let layout = Layout::still(width, height, &spec.caption);
+        Self { width, height, layout, figure: None, colors: colors(spec.seed) }
+    }
+
+    /// Whether parts of it are [`CLEAR`].
+    pub(super) fn is_transparent(&self) -> bool {
+        self.figure.is_some()
+    }
+
+    /// Red, green and blue of each index but [`CLEAR`].
+    pub(super) fn rgb(&self) -> impl Iterator<Item = [u8; 3]> {
+        self.colors.iter().map(|color| color.rgb())
     }
 
     /// Fills `row` with the indexes of row `y`.
-    fn row(&self, y: usize, row: &mut [u8]) {
-        let step = u8::try_from(y * usize::from(STEPS) / self.height).unwrap_or(STEPS - 1);
-        let ground = step * 3;
-        self.layout.row(y, Inks { ground, rule: ground + 1, text: ground + 2 }, row);
+    pub(super) fn row(&self, y: usize, row: &mut [u8]) {
+        self.layout.row(y, inks(y, self.height), row);
+        if let Some(figure) = self.figure {
+            let columns = figure.columns(y);
+            row[..columns.start].fill(CLEAR);
+            row[columns.end..].fill(CLEAR);
+        }
     }
 
     /// Most rows equal the one above, so the filter that subtracts it leaves next to nothing to compress.
@@ -59,7 +85,13 @@ impl Indexed {
         let mut encoder = png::Encoder::new(file, side(self.width), side(self.height));
         encoder.set_color(png::ColorType::Indexed);
         encoder.set_depth(png::BitDepth::Eight);
-        encoder.set_palette(self.colors.iter().flat_map(|color| color.rgb()).collect::<Vec<u8>>());
+        let colors = self.rgb().chain(self.is_transparent().then_some([0; 3]));
+        encoder.set_palette(colors.flatten().collect::<Vec<u8>>());
+        if self.is_transparent() {
+            let mut alpha = [u8::MAX; CLEAR as usize + 1];
+            alpha[usize::from(CLEAR)] = 0;
+            encoder.set_trns(alpha.to_vec());
+        }
         encoder.set_deflate_compression(png::DeflateCompression::Level(3));
         encoder.set_filter(png::Filter::Up);
         let mut writer = encoder.write_header()?;
@@ -72,6 +104,23 @@ impl Indexed {
         rows.finish()?;
         writer.finish()
     }
+}
+
+/// The colours of a gradient, and for each of them those of rules and text on it.
+pub(super) fn colors(seed: u64) -> Vec<Color> {
+    let palette = Palette::new(seed);
+    let inks = |step: u8| {
+        let ground = palette.ground(step.into(), STEPS.into());
+        [ground, ground.lighter(RULE), ground.lighter(TEXT)]
+    };
+    (0..STEPS).flat_map(inks).collect()
+}
+
+/// The indexes of what row `y` of `height` is drawn with.
+pub(super) fn inks(y: usize, height: usize) -> Inks {
+    let step = u8::try_from(y * usize::from(STEPS) / height).unwrap_or(STEPS - 1);
+    let ground = step * 3;
+    Inks { ground, rule: ground + 1, text: ground + 2 }
 }
 
 impl ImageBuffer for Indexed {

@@ -11,7 +11,8 @@ fn spec(format: Format, width: u32, height: u32) -> Spec {
     let caption = ["acme/video-1", "task 7c1e5a94", "A cat walks through the rain in the evening"]
         .map(str::to_owned)
         .into();
-    Spec { format, width, height, duration: Duration::from_secs(5), audio: false, seed: 7, caption }
+    let duration = Duration::from_secs(5);
+    Spec { format, width, height, duration, audio: false, transparent: false, seed: 7, caption }
 }
 
 /// The box of that name directly in `boxes`, without its header.
@@ -108,6 +109,36 @@ fn a_png_has_the_size_asked_for() {
     }
 }
 
+/// Checks the alpha of each pixel, row by row: none at the corners, all in the middle, no half measures.
+fn check_cut_out(alpha: &[u8], width: usize) {
+    let height = alpha.len() / width;
+    assert!(alpha.iter().all(|alpha| [0, 255].contains(alpha)));
+    assert_eq!(alpha[height / 2 * width + width / 2], 255, "the middle of {width}x{height}");
+    if width.min(height) > 12 {
+        assert_eq!(
+            [alpha[0], alpha[width - 1], alpha[alpha.len() - 1]],
+            [0; 3],
+            "corners of {width}x{height}"
+        );
+        let opaque = alpha.iter().map(|alpha| usize::from(*alpha)).sum::<usize>() / 255 * 100 / alpha.len();
+        assert!((40..70).contains(&opaque), "{opaque} % of {width}x{height}");
+    }
+}
+
+#[test]
+fn a_png_without_background_is_transparent_around_the_middle() {
+    for (width, height) in [(1, 1), (2, 3), (640, 480), (301, 77)] {
+        let file = render(&Spec { transparent: true, ..spec(Format::Png, width, height) });
+        let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
+        decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::ALPHA);
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        assert_eq!(reader.next_frame(&mut pixels).unwrap().color_type, png::ColorType::Rgba);
+        let alpha: Vec<u8> = pixels.chunks_exact(4).map(|pixel| pixel[3]).collect();
+        check_cut_out(&alpha, width as usize);
+    }
+}
+
 #[test]
 fn a_jpeg_has_the_size_asked_for() {
     for (width, height) in [(1_u16, 1_u16), (3, 500), (640, 480), (1023, 769)] {
@@ -151,10 +182,11 @@ fn any_spec() -> impl Strategy<Value = Spec> {
     let format = prop::sample::select(&Format::ALL[..]);
     let side = || prop_oneof![0..40_u32, 0..400_u32];
     let caption = prop::collection::vec(any::<String>(), 0..5);
-    (format, side(), side(), 0..4000_u64, any::<bool>(), any::<u64>(), caption).prop_map(
-        |(format, width, height, millis, audio, seed, caption)| {
+    let flags = (any::<bool>(), any::<bool>());
+    (format, side(), side(), 0..4000_u64, flags, any::<u64>(), caption).prop_map(
+        |(format, width, height, millis, (audio, transparent), seed, caption)| {
             let duration = Duration::from_millis(millis);
-            Spec { format, width, height, duration, audio, seed, caption }
+            Spec { format, width, height, duration, audio, transparent, seed, caption }
         },
     )
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Spec;
-use super::caption::{Area, Caption};
 use super::h264::{Encoder, FrameRate, Macroblocks, Mosaic, parameter_sets};
 use super::layout::{Footer, Inks, Layout};
 use super::mp4::{self, Media, TIMESCALE, Track};
@@ -87,8 +86,7 @@ impl Scene {
         for (y, (row, &ground)) in still.luma.chunks_exact_mut(stride).zip(&ground).enumerate() {
             row.fill(ground);
             if y < height {
-                let inks = Inks { ground, rule: ground + RULE, text: ground + TEXT };
-                layout.row(y, inks, &mut row[..width]);
+                layout.row(y, inks(ground), &mut row[..width]);
             }
         }
         Self { still, ground, width, footer, frames, duration: spec.duration() }
@@ -100,7 +98,7 @@ impl Scene {
         let mut picture = self.still.clone();
         let mut last = None;
         let code = |frame| {
-            let state = (self.filled(frame), seconds(frame));
+            let state = (self.footer.filled(frame, self.frames), seconds(frame));
             let rows = if last.replace(state) == Some(state) { 0..0 } else { self.moving_rows() };
             if !rows.is_empty() {
                 self.paint(frame, &mut picture);
@@ -115,49 +113,32 @@ impl Scene {
         (0..self.frames).map(code).collect()
     }
 
-    /// How much of the bar is filled in `frame`, in cells.
-    fn filled(&self, frame: usize) -> usize {
-        self.footer.bar.width * (frame + 1) / self.frames
-    }
-
     /// The rows of macroblocks in which pictures differ.
     fn moving_rows(&self) -> Range<usize> {
-        let Footer { clock, bar } = self.footer;
-        clock.top / 4..(bar.top + bar.height).div_ceil(4)
+        let rows = self.footer.rows();
+        rows.start / 4..rows.end.div_ceil(4)
     }
 
     /// Puts clock and bar as they are in `frame` onto `picture`.
     fn paint(&self, frame: usize, picture: &mut Mosaic) {
-        let Footer { clock, bar } = self.footer;
+        let moment =
+            self.footer.moment(self.footer.filled(frame, self.frames), seconds(frame), self.duration);
         let stride = picture.stride();
-        for y in bar.top..bar.top + bar.height {
-            let row = &mut picture.luma[y * stride + bar.left..][..bar.width];
-            let (done, open) = row.split_at_mut(self.filled(frame));
-            done.fill(self.ground[y] + TEXT);
-            open.fill(self.ground[y] + RULE);
-        }
-        let text = format!("{} / {}", minutes(seconds(frame)), minutes(self.duration.as_secs()));
-        let caption = Caption::fitted(&[text], clock, clock.height);
-        for y in clock.top..clock.top + clock.height {
+        for y in self.footer.rows() {
             let row = &mut picture.luma[y * stride..][..self.width];
-            self.paint_clock(&caption, clock, y, row);
+            moment.row(y, inks(self.ground[y]), row);
         }
     }
+}
 
-    fn paint_clock(&self, caption: &Caption, clock: Area, y: usize, row: &mut [u8]) {
-        row[clock.left..clock.left + clock.width].fill(self.ground[y]);
-        caption.spans(y).for_each(|span| row[span].fill(self.ground[y] + TEXT));
-    }
+/// What text and rules are drawn with on `ground`.
+fn inks(ground: u8) -> Inks {
+    Inks { ground, rule: ground + RULE, text: ground + TEXT }
 }
 
 /// Whole seconds played before `frame`.
 fn seconds(frame: usize) -> u64 {
     (frame / RATE as usize) as u64
-}
-
-/// As players show it: minutes and seconds.
-fn minutes(seconds: u64) -> String {
-    format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 /// What frame `frame` of the video shows if it is decoded without loss.

@@ -151,6 +151,7 @@ impl File {
             height: self.height,
             duration: self.duration,
             audio: self.audio,
+            transparent: false,
             seed: u64::from_le_bytes(seed.bytes()),
             caption: vec![
                 view.model().to_owned(),
