@@ -672,6 +672,7 @@ impl<'a> Context<'a> {
             seconds: raw.seconds.as_ref().and_then(|seconds| self.seconds(at, seconds)),
             joins_parent: raw.joins_parent,
             audio: raw.audio.as_ref().and_then(|audio| self.pick(at, audio)),
+            transparent: raw.transparent.as_ref().and_then(|transparent| self.pick(at, transparent)),
             fallback_short_side: raw.fallback_short_side,
             ready_at: raw.ready_at.clone(),
             kept: raw.kept_minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60)),

@@ -309,6 +309,8 @@ pub(super) struct RawResult {
     #[serde(default)]
     pub audio: Option<Value>,
     #[serde(default)]
+    pub transparent: Option<Value>,
+    #[serde(default)]
     pub fallback_short_side: Option<u32>,
     #[serde(default)]
     pub kept_minutes: Option<u32>,

@@ -22,6 +22,7 @@ pub(in crate::sim) struct File {
     pub(in crate::sim) height: u32,
     pub(in crate::sim) duration: Duration,
     pub(in crate::sim) audio: bool,
+    pub(in crate::sim) transparent: bool,
     /// How long it is kept, where that is shorter than for its family.
     pub(in crate::sim) kept: Option<Duration>,
     /// The state from which it is there though the task still runs.
@@ -63,6 +64,7 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
         kept: kind.kept,
         ready_at: kind.ready_at.clone(),
         audio: kind.audio.as_ref().is_some_and(|audio| audio.is_true(input)),
+        transparent: kind.transparent.as_ref().is_some_and(|transparent| transparent.is_true(input)),
     };
     (0..count).map(file).collect()
 }
@@ -151,7 +153,7 @@ impl File {
             height: self.height,
             duration: self.duration,
             audio: self.audio,
-            transparent: false,
+            transparent: self.transparent,
             seed: u64::from_le_bytes(seed.bytes()),
             caption: vec![
                 view.model().to_owned(),
