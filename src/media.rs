@@ -10,12 +10,14 @@
 
 mod bits;
 mod caption;
+mod gif;
 mod h264;
 mod image;
 mod layout;
 mod mp4;
 mod palette;
 mod video;
+mod webp;
 
 use std::time::Duration;
 
@@ -30,11 +32,15 @@ pub enum Format {
     Png,
     /// Baseline JPEG.
     Jpeg,
+    /// Lossless WebP.
+    WebP,
+    /// Animated GIF: a few pictures that repeat for ever.
+    Gif,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 3] = [Self::Mp4, Self::Png, Self::Jpeg];
+    pub const ALL: [Self; 5] = [Self::Mp4, Self::Png, Self::Jpeg, Self::WebP, Self::Gif];
 
     /// The media type to serve it with.
     pub const fn content_type(self) -> &'static str {
@@ -61,6 +67,8 @@ impl Format {
             Self::Mp4 => ("video/mp4", "mp4", &[]),
             Self::Png => ("image/png", "png", &[]),
             Self::Jpeg => ("image/jpeg", "jpg", &["jpeg", "image/jpg"]),
+            Self::WebP => ("image/webp", "webp", &[]),
+            Self::Gif => ("image/gif", "gif", &[]),
         }
     }
 }
@@ -78,7 +86,7 @@ pub struct Spec {
     pub duration: Duration,
     /// Whether a video has a (silent) audio track.
     pub audio: bool,
-    /// Whether the background is removed, in formats that can leave it out (PNG): a figure in the middle is
+    /// Whether the background is removed, in formats that can leave it out (PNG and WebP): a figure in the middle is
     /// opaque, the rest has no colour.
     pub transparent: bool,
     /// Chooses the colours.
@@ -107,6 +115,8 @@ pub fn render(spec: &Spec) -> Bytes {
         Format::Mp4 => video::mp4(spec),
         Format::Png => image::png(spec),
         Format::Jpeg => image::jpeg(spec),
+        Format::WebP => image::webp(spec),
+        Format::Gif => gif::gif(spec),
     };
     file.into()
 }

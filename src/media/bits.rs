@@ -45,9 +45,50 @@ impl BitWriter {
         self.unsigned(value.unsigned_abs() * 2 - u32::from(value > 0));
     }
 
+    /// Zeros up to `length` bytes, of which no more may be written already, then the bytes.
+    pub(super) fn padded(mut self, length: usize) -> Vec<u8> {
+        self.put(0, (8 - self.held) % 8);
+        debug_assert!(self.bytes.len() <= length, "{} bytes, not {length}", self.bytes.len());
+        self.bytes.resize(length, 0);
+        self.bytes
+    }
+
     /// A one and the zeros to the next whole byte, then the bytes: `rbsp_trailing_bits` (H.264, 7.3.2.11).
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.put(1, 1);
+        self.put(0, (8 - self.held) % 8);
+        self.bytes
+    }
+}
+
+/// Collects bits, the least significant first.
+#[derive(Default)]
+pub(super) struct LowBitWriter {
+    bytes: Vec<u8>,
+    accumulator: u64,
+    held: u32,
+}
+
+impl LowBitWriter {
+    /// The lowest `count` (up to 32) bits of `value`, of which the others must be zero.
+    pub(super) fn put(&mut self, value: u32, count: u32) {
+        debug_assert!(count <= 32 && u64::from(value) < 1 << count, "{value} has more than {count} bits");
+        self.accumulator |= u64::from(value) << self.held;
+        self.held += count;
+        while self.held >= 8 {
+            self.held -= 8;
+            self.bytes.push((self.accumulator & 0xff) as u8);
+            self.accumulator >>= 8;
+        }
+    }
+
+    /// The `count` bits of a code word, which are read from its top.
+    pub(super) fn code(&mut self, word: u32, count: u32) {
+        self.put(if count == 0 { 0 } else { word.reverse_bits() >> (32 - count) }, count);
+    }
+
+    /// Zeros to the next whole byte, then the bytes.
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.put(0, (8 - self.held) % 8);
         self.bytes
     }
@@ -73,5 +114,14 @@ mod tests {
         check(|b| b.signed(-2), "00101");
         check(|b| b.code("0001 01"), "000101");
         check(|b| b.put(u32::MAX, 32), &"1".repeat(32));
+    }
+
+    #[test]
+    fn low_bits_first_fills_bytes_from_below() {
+        let mut bits = LowBitWriter::default();
+        bits.put(0b101, 3);
+        bits.code(0b110, 3);
+        bits.put(0x1ff, 9);
+        assert_eq!(bits.finish(), [0b1101_1101, 0b0111_1111]);
     }
 }

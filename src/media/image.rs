@@ -2,9 +2,9 @@
 
 use jpeg_encoder::{ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr};
 
-use super::Spec;
 use super::layout::{Figure, Inks, Layout};
 use super::palette::{Color, Palette, RULE, TEXT};
+use super::{Spec, webp};
 
 /// Steps of the gradient: as many as a palette of 256 has room for, each in three inks.
 const STEPS: u8 = 85;
@@ -28,6 +28,11 @@ pub(super) fn png(spec: &Spec) -> Vec<u8> {
     let mut file = Vec::new();
     picture.write_png(&mut file).expect("writing to memory cannot fail, and every row is written");
     file
+}
+
+/// The picture that `spec` asks for as a WebP file.
+pub(super) fn webp(spec: &Spec) -> Vec<u8> {
+    webp::file(&Indexed::new(spec))
 }
 
 /// The picture that `spec` asks for as a JPEG file.

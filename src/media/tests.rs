@@ -129,13 +129,63 @@ fn check_cut_out(alpha: &[u8], width: usize) {
 fn a_png_without_background_is_transparent_around_the_middle() {
     for (width, height) in [(1, 1), (2, 3), (640, 480), (301, 77)] {
         let file = render(&Spec { transparent: true, ..spec(Format::Png, width, height) });
-        let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
-        decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::ALPHA);
-        let mut reader = decoder.read_info().unwrap();
-        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-        assert_eq!(reader.next_frame(&mut pixels).unwrap().color_type, png::ColorType::Rgba);
-        let alpha: Vec<u8> = pixels.chunks_exact(4).map(|pixel| pixel[3]).collect();
+        let alpha: Vec<u8> = png_pixels(file).chunks_exact(4).map(|pixel| pixel[3]).collect();
         check_cut_out(&alpha, width as usize);
+    }
+}
+
+/// The pixels of a PNG as red, green, blue and alpha.
+fn png_pixels(file: Bytes) -> Vec<u8> {
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::ALPHA);
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    assert_eq!(reader.next_frame(&mut pixels).unwrap().color_type, png::ColorType::Rgba);
+    pixels
+}
+
+/// The PNG has gone through another encoder and another decoder.
+#[test]
+fn a_webp_shows_what_the_png_shows() {
+    for (width, height) in [(1, 1), (1, 90), (3, 500), (5000, 7), (640, 480), (1023, 769)] {
+        for transparent in [false, true] {
+            let spec = |format| Spec { transparent, ..spec(format, width, height) };
+            let file = render(&spec(Format::WebP));
+            let mut decoder = image_webp::WebPDecoder::new(std::io::Cursor::new(file)).unwrap();
+            assert_eq!((decoder.dimensions(), decoder.has_alpha()), ((width, height), transparent));
+            let mut pixels = vec![0; decoder.output_buffer_size().unwrap()];
+            decoder.read_image(&mut pixels).unwrap();
+            let mut expected = png_pixels(render(&spec(Format::Png)));
+            if !transparent {
+                expected = expected.chunks_exact(4).flat_map(|pixel| &pixel[..3]).copied().collect();
+            }
+            assert!(pixels == expected, "{width}x{height}, transparent: {transparent}");
+        }
+    }
+}
+
+#[test]
+fn a_gif_plays_as_long_as_asked_for() {
+    for (width, height, millis) in [(1_u16, 1_u16, 100), (3, 500, 999), (640, 480, 5000), (320, 240, 600_000)]
+    {
+        let duration = Duration::from_millis(millis);
+        let file = render(&Spec { duration, ..spec(Format::Gif, width.into(), height.into()) });
+        let mut options = ::gif::DecodeOptions::new();
+        options.set_color_output(::gif::ColorOutput::Indexed);
+        let mut decoder = options.read_info(&file[..]).unwrap();
+        assert_eq!((decoder.width(), decoder.height()), (width, height));
+        let (mut hundredths, mut bodies) = (0, Vec::new());
+        while let Some(frame) = decoder.read_next_frame().unwrap() {
+            hundredths += u64::from(frame.delay);
+            assert!(frame.top + frame.height <= height && frame.width == width);
+            bodies.push(frame.buffer.to_vec());
+        }
+        assert_eq!(hundredths, millis / 10, "{width}x{height}");
+        assert_eq!(bodies[0].len(), usize::from(width) * usize::from(height));
+        assert!((2..=12).contains(&bodies.len()), "{} frames", bodies.len());
+        if width > 100 {
+            assert!(bodies.windows(2).all(|pair| pair[0] != pair[1]), "every frame changes something");
+        }
     }
 }
 
@@ -170,6 +220,9 @@ fn files_stay_small_whatever_the_caption() {
         (Format::Mp4, 1280, 720, 60_000, 120_000),
         (Format::Mp4, 3840, 2160, 300_000, 1_000_000),
         (Format::Png, 1024, 1024, 20_000, 50_000),
+        (Format::WebP, 1024, 1024, 20_000, 200_000),
+        (Format::WebP, 3840, 2160, 40_000, 400_000),
+        (Format::Gif, 640, 480, 60_000, 100_000),
     ] {
         let usual = render(&spec(format, width, height)).len();
         assert!(usual < most, "{format:?} {width}x{height}: {usual}");
