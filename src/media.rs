@@ -14,14 +14,21 @@ mod gif;
 mod h264;
 mod image;
 mod layout;
+mod melody;
+mod midi;
+mod mp3;
 mod mp4;
 mod palette;
 mod video;
+mod wav;
+mod wave;
 mod webp;
 
 use std::time::Duration;
 
 use bytes::Bytes;
+
+pub use melody::{Note, melody};
 
 /// The kinds of file that [`render`] can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,11 +43,29 @@ pub enum Format {
     WebP,
     /// Animated GIF: a few pictures that repeat for ever.
     Gif,
+    /// `QuickTime`: the tracks of MP4.
+    Mov,
+    /// MPEG-1 Layer III, 64 kbit/s, one channel: a tune.
+    Mp3,
+    /// PCM of 16 bits, 44.1 kHz, one channel: the same tune.
+    Wav,
+    /// Standard MIDI File, format 1: the same tune.
+    Midi,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 5] = [Self::Mp4, Self::Png, Self::Jpeg, Self::WebP, Self::Gif];
+    pub const ALL: [Self; 9] = [
+        Self::Mp4,
+        Self::Png,
+        Self::Jpeg,
+        Self::WebP,
+        Self::Gif,
+        Self::Mov,
+        Self::Mp3,
+        Self::Wav,
+        Self::Midi,
+    ];
 
     /// The media type to serve it with.
     pub const fn content_type(self) -> &'static str {
@@ -69,6 +94,10 @@ impl Format {
             Self::Jpeg => ("image/jpeg", "jpg", &["jpeg", "image/jpg"]),
             Self::WebP => ("image/webp", "webp", &[]),
             Self::Gif => ("image/gif", "gif", &[]),
+            Self::Mov => ("video/quicktime", "mov", &["qt"]),
+            Self::Mp3 => ("audio/mpeg", "mp3", &["audio/mp3"]),
+            Self::Wav => ("audio/wav", "wav", &["audio/x-wav", "audio/wave"]),
+            Self::Midi => ("audio/midi", "mid", &["midi", "audio/x-midi"]),
         }
     }
 }
@@ -113,10 +142,14 @@ impl Spec {
 pub fn render(spec: &Spec) -> Bytes {
     let file = match spec.format {
         Format::Mp4 => video::mp4(spec),
+        Format::Mov => video::mov(spec),
         Format::Png => image::png(spec),
         Format::Jpeg => image::jpeg(spec),
         Format::WebP => image::webp(spec),
         Format::Gif => gif::gif(spec),
+        Format::Mp3 => mp3::mp3(spec),
+        Format::Wav => wav::wav(spec),
+        Format::Midi => midi::midi(spec),
     };
     file.into()
 }

@@ -1,4 +1,6 @@
 //! The MP4 container (ISO/IEC 14496-12): samples in, a file out that starts playing before all of it is there.
+//! And its elder brother, the `QuickTime` file format (Apple's specification of that name, 2012), which differs in
+//! a few boxes.
 //!
 //! `moov` comes before `mdat`, and the samples of the tracks alternate by the second.
 
@@ -8,6 +10,13 @@ use bytes::Bytes;
 
 /// Ticks per second of the file and of every track: whole frames at 24, 25 and 30 per second, and audio samples.
 pub(super) const TIMESCALE: u32 = 48_000;
+
+/// The kinds of container.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brand {
+    Mp4,
+    QuickTime,
+}
 
 /// A track: samples of equal length, one after the other, but that the last lasts until the end of the file.
 pub(super) struct Track {
@@ -28,6 +37,15 @@ pub(super) enum Media {
     Audio,
 }
 
+/// What boxes must know of the file around them.
+struct Timeline {
+    brand: Brand,
+    /// In ticks.
+    duration: u32,
+    /// The byte at which samples start.
+    start: usize,
+}
+
 /// Samples of a track that lie in the file together.
 struct Chunk {
     /// Bytes from the start of the payload of `mdat`.
@@ -42,12 +60,16 @@ pub(super) fn ticks(duration: Duration) -> u32 {
 }
 
 /// The file with `tracks`, each of which lasts `duration` ticks.
-pub(super) fn file(tracks: &[Track], duration: u32) -> Vec<u8> {
+pub(super) fn file(brand: Brand, tracks: &[Track], duration: u32) -> Vec<u8> {
     let (data, chunks) = interleaved(tracks);
-    let mut file = boxed("ftyp", &[b"isom", &number(512), b"isomiso2avc1mp41"]);
+    let mut file = match brand {
+        Brand::Mp4 => boxed("ftyp", &[b"isom", &number(512), b"isomiso2avc1mp41"]),
+        Brand::QuickTime => boxed("ftyp", &[b"qt  ", &number(512), b"qt  "]),
+    };
     let start = |moov: &[u8]| file.len() + moov.len() + 8;
+    let movie = |start| movie(&Timeline { brand, duration, start }, tracks, &chunks);
     // Its length does not depend on the offsets in it.
-    let moov = movie(tracks, &chunks, duration, start(&movie(tracks, &chunks, duration, 0)));
+    let moov = movie(start(&movie(0)));
     file.reserve_exact(moov.len() + 8 + data.len());
     file.extend(moov);
     file.extend(number(data.len() + 8));
@@ -57,7 +79,13 @@ pub(super) fn file(tracks: &[Track], duration: u32) -> Vec<u8> {
 }
 
 /// The entry of H.264 video (ISO/IEC 14496-15, 5.4.2) with its parameter sets.
-pub(super) fn avc_entry(width: usize, height: usize, sequence: &[u8], picture: &[u8]) -> Vec<u8> {
+pub(super) fn avc_entry(
+    brand: Brand,
+    width: usize,
+    height: usize,
+    sequence: &[u8],
+    picture: &[u8],
+) -> Vec<u8> {
     let half = |count: usize| u16::try_from(count).expect("sides and parameter sets are short").to_be_bytes();
     let configuration = [
         &[1, sequence[1], sequence[2], sequence[3]][..], // version, profile, constraints, level
@@ -69,6 +97,7 @@ pub(super) fn avc_entry(width: usize, height: usize, sequence: &[u8], picture: &
         picture,
     ];
     let resolution = number(72 << 16);
+    let bt709 = [0, 1, 0, 1, 0, 1];
     let fields = [
         &[0; 6][..],
         &[0, 1], // data_reference_index
@@ -84,26 +113,44 @@ pub(super) fn avc_entry(width: usize, height: usize, sequence: &[u8], picture: &
         &[0xff; 2],
         &boxed("avcC", &configuration),
         &boxed("pasp", &[&number(1), &number(1)]),
-        &boxed("colr", &[b"nclx", &[0, 1, 0, 1, 0, 1, 0]]), // BT.709, limited range
+        &match brand {
+            Brand::Mp4 => boxed("colr", &[b"nclx", &bt709, &[0]]), // limited range
+            Brand::QuickTime => boxed("colr", &[b"nclc", &bt709]),
+        },
     ];
     boxed("avc1", &fields)
 }
 
 /// The entry of AAC-LC stereo at 48 kHz (ISO/IEC 14496-14, 5.6).
-pub(super) fn aac_entry() -> Vec<u8> {
+pub(super) fn aac_entry(brand: Brand) -> Vec<u8> {
     // AudioSpecificConfig (14496-3, 1.6.2.1): object type 2, frequency index 3, two channels.
     let specific = [5, 2, 0b0001_0001, 0b1001_0000];
     let decoder =
         [&[4, 13 + 4, 0x40, 0x15, 0, 0, 0][..], &number(128_000), &number(2_250), &specific].concat();
     let stream = [&[3, 3 + 19 + 3, 0, 2, 0][..], &decoder, &[6, 1, 2]].concat();
+    let descriptor = full_box("esds", 0, &[&stream]);
+    // QuickTime wants version 1, with what is packed into a sample, and the descriptor inside of `wave`.
+    let (version, tail) = match brand {
+        Brand::Mp4 => (0, descriptor),
+        Brand::QuickTime => {
+            let packing = [1024, 0, 0, 2].map(number).concat(); // samples and bytes of packets; bytes of a sample
+            let empty = [0, 0, 0, 8, 0, 0, 0, 0]; // a box without name ends `wave`
+            let wave =
+                boxed("wave", &[&boxed("frma", &[b"mp4a"]), &boxed("mp4a", &[&[0; 4]]), &descriptor, &empty]);
+            (1, [packing, wave].concat())
+        }
+    };
+    let compression = if brand == Brand::QuickTime { [0xff, 0xfe] } else { [0; 2] }; // -2: packets vary in size
     let fields = [
         &[0; 6][..],
         &[0, 1], // data_reference_index
-        &[0; 8],
+        &[0, version],
+        &[0; 6],
         &[0, 2, 0, 16], // channels, bits of a sample
-        &[0; 4],
+        &compression,
+        &[0; 2],
         &number(48_000 << 16),
-        &full_box("esds", 0, &[&stream]),
+        &tail,
     ];
     boxed("mp4a", &fields)
 }
@@ -133,15 +180,14 @@ fn interleaved(tracks: &[Track]) -> (Vec<u8>, Vec<Vec<Chunk>>) {
     (data, chunks)
 }
 
-/// `moov` for a file whose samples start at byte `start`.
-fn movie(tracks: &[Track], chunks: &[Vec<Chunk>], duration: u32, start: usize) -> Vec<u8> {
+fn movie(line: &Timeline, tracks: &[Track], chunks: &[Vec<Chunk>]) -> Vec<u8> {
     let header = full_box(
         "mvhd",
         0,
         &[
             &[0; 8], // created and changed: never, so that files are equal
             &TIMESCALE.to_be_bytes(),
-            &duration.to_be_bytes(),
+            &line.duration.to_be_bytes(),
             &[0, 1, 0, 0, 1, 0], // rate 1.0, volume 1.0
             &[0; 10],
             &unity(),
@@ -151,11 +197,11 @@ fn movie(tracks: &[Track], chunks: &[Vec<Chunk>], duration: u32, start: usize) -
     );
     let numbered = tracks.iter().zip(chunks).enumerate();
     let tracks: Vec<Vec<u8>> =
-        numbered.map(|(index, (entry, chunks))| track(index + 1, entry, chunks, duration, start)).collect();
+        numbered.map(|(index, (entry, chunks))| track(line, index + 1, entry, chunks)).collect();
     boxed("moov", &[&header, &tracks.concat()])
 }
 
-fn track(id: usize, track: &Track, chunks: &[Chunk], duration: u32, start: usize) -> Vec<u8> {
+fn track(line: &Timeline, id: usize, track: &Track, chunks: &[Chunk]) -> Vec<u8> {
     let (width, height, volume) = match track.media {
         Media::Video { width, height } => (width, height, [0, 0]),
         Media::Audio => (0, 0, [1, 0]),
@@ -167,7 +213,7 @@ fn track(id: usize, track: &Track, chunks: &[Chunk], duration: u32, start: usize
             &[0; 8],
             &number(id),
             &[0; 4],
-            &duration.to_be_bytes(),
+            &line.duration.to_be_bytes(),
             &[0; 12],
             &volume,
             &[0; 2],
@@ -176,33 +222,42 @@ fn track(id: usize, track: &Track, chunks: &[Chunk], duration: u32, start: usize
             &number(height << 16),
         ],
     );
-    boxed("trak", &[&header, &media(track, chunks, duration, start)])
+    boxed("trak", &[&header, &media(line, track, chunks)])
 }
 
-fn media(track: &Track, chunks: &[Chunk], duration: u32, start: usize) -> Vec<u8> {
+fn media(line: &Timeline, track: &Track, chunks: &[Chunk]) -> Vec<u8> {
     let (kind, name, header) = match track.media {
         Media::Video { .. } => (b"vide", "Video", full_box("vmhd", 1, &[&[0; 8]])),
         Media::Audio => (b"soun", "Audio", full_box("smhd", 0, &[&[0; 4]])),
     };
     // The language 0x55c4 is "und": undetermined.
-    let timing = [&[0; 8][..], &TIMESCALE.to_be_bytes(), &duration.to_be_bytes(), &[0x55, 0xc4, 0, 0]];
+    let timing = [&[0; 8][..], &TIMESCALE.to_be_bytes(), &line.duration.to_be_bytes(), &[0x55, 0xc4, 0, 0]];
     let here = full_box("dref", 0, &[&number(1), &full_box("url ", 1, &[])]); // the data is in this file
-    let information = [&header[..], &boxed("dinf", &[&here]), &sample_table(track, chunks, duration, start)];
-    boxed(
-        "mdia",
-        &[
-            &full_box("mdhd", 0, &timing),
-            &full_box("hdlr", 0, &[&[0; 4], kind, &[0; 12], name.as_bytes(), &[0]]),
-            &boxed("minf", &information),
-        ],
-    )
+    let information = [&boxed("dinf", &[&here])[..], &sample_table(line, track, chunks)].concat();
+    let (handler, information) = match line.brand {
+        Brand::Mp4 => {
+            let handler = full_box("hdlr", 0, &[&[0; 4], kind, &[0; 12], name.as_bytes(), &[0]]);
+            (handler, [header, information].concat())
+        }
+        Brand::QuickTime => {
+            let data = quicktime_handler(b"dhlr", b"url ", "Data");
+            (quicktime_handler(b"mhlr", kind, name), [header, data, information].concat())
+        }
+    };
+    boxed("mdia", &[&full_box("mdhd", 0, &timing), &handler, &boxed("minf", &[&information])])
 }
 
-fn sample_table(track: &Track, chunks: &[Chunk], duration: u32, start: usize) -> Vec<u8> {
+/// Who handles a track's media, or its data; its name is counted, not terminated.
+fn quicktime_handler(component: &[u8], kind: &[u8], name: &str) -> Vec<u8> {
+    let length = [u8::try_from(name.len()).unwrap_or_default()];
+    full_box("hdlr", 0, &[component, kind, &[0; 12], &length, name.as_bytes()])
+}
+
+fn sample_table(line: &Timeline, track: &Track, chunks: &[Chunk]) -> Vec<u8> {
     let numbers = |values: &mut dyn Iterator<Item = usize>| values.flat_map(number).collect::<Vec<u8>>();
     let mut tables = vec![
         full_box("stsd", 0, &[&number(1), &track.entry]),
-        full_box("stts", 0, &[&time_to_sample(track, duration)]),
+        full_box("stts", 0, &[&time_to_sample(track, line.duration)]),
     ];
     if let Some(keys) = &track.key_samples {
         let keys_from_one = numbers(&mut keys.iter().map(|index| index + 1));
@@ -211,7 +266,7 @@ fn sample_table(track: &Track, chunks: &[Chunk], duration: u32, start: usize) ->
     tables.push(full_box("stsc", 0, &[&sample_to_chunk(chunks)]));
     let sizes = numbers(&mut track.samples.iter().map(Bytes::len));
     tables.push(full_box("stsz", 0, &[&number(0), &number(track.samples.len()), &sizes]));
-    let offsets = numbers(&mut chunks.iter().map(|chunk| start + chunk.offset));
+    let offsets = numbers(&mut chunks.iter().map(|chunk| line.start + chunk.offset));
     tables.push(full_box("stco", 0, &[&number(chunks.len()), &offsets]));
     boxed("stbl", &[&tables.concat()])
 }

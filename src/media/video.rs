@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Spec;
 use super::h264::{Encoder, FrameRate, Macroblocks, Mosaic, parameter_sets};
 use super::layout::{Footer, Inks, Layout};
-use super::mp4::{self, Media, TIMESCALE, Track};
+use super::mp4::{self, Brand, Media, TIMESCALE, Track};
 use super::palette::{Palette, RULE, TEXT};
 
 /// Pictures per second.
@@ -36,34 +36,43 @@ struct Scene {
 
 /// The video that `spec` asks for as an MP4 file.
 pub(super) fn mp4(spec: &Spec) -> Vec<u8> {
+    file(spec, Brand::Mp4)
+}
+
+/// The video that `spec` asks for as a `QuickTime` file.
+pub(super) fn mov(spec: &Spec) -> Vec<u8> {
+    file(spec, Brand::QuickTime)
+}
+
+fn file(spec: &Spec, brand: Brand) -> Vec<u8> {
     let (width, height) = spec.size();
     let (width, height) = (width.next_multiple_of(2), height.next_multiple_of(2));
     let duration = mp4::ticks(spec.duration());
-    let mut tracks = vec![picture_track(spec, width, height, duration)];
+    let mut tracks = vec![picture_track(spec, brand, width, height, duration)];
     if spec.audio {
-        tracks.push(silence_track(duration));
+        tracks.push(silence_track(brand, duration));
     }
-    mp4::file(&tracks, duration)
+    mp4::file(brand, &tracks, duration)
 }
 
-fn picture_track(spec: &Spec, width: usize, height: usize, duration: u32) -> Track {
+fn picture_track(spec: &Spec, brand: Brand, width: usize, height: usize, duration: u32) -> Track {
     let ticks = TIMESCALE / RATE;
     let frames = ((duration + ticks / 2) / ticks).max(1) as usize;
     let interval = (2 * RATE as usize).max(frames.div_ceil(MOST_KEY_FRAMES));
     let sets = parameter_sets(width, height, FrameRate(RATE));
     Track {
         media: Media::Video { width, height },
-        entry: mp4::avc_entry(width, height, &sets.sequence, &sets.picture),
+        entry: mp4::avc_entry(brand, width, height, &sets.sequence, &sets.picture),
         ticks,
         samples: Scene::new(spec, width, height, frames).pictures(interval),
         key_samples: Some((0..frames).step_by(interval).collect()),
     }
 }
 
-fn silence_track(duration: u32) -> Track {
+fn silence_track(brand: Brand, duration: u32) -> Track {
     Track {
         media: Media::Audio,
-        entry: mp4::aac_entry(),
+        entry: mp4::aac_entry(brand),
         ticks: AAC_SAMPLES,
         samples: vec![Bytes::from_static(SILENCE); duration.div_ceil(AAC_SAMPLES) as usize],
         key_samples: None,

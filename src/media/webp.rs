@@ -58,7 +58,7 @@ fn stream(picture: &Indexed) -> Vec<u8> {
     out.put(0, 1); // one set of prefix codes
     color_code(&mut out);
     (0..3).for_each(|_| one_symbol(&mut out, 0)); // red, blue and alpha
-    out.put(0b01_1, 3); // distances: a simple code of two symbols, of which the first fits into one bit
+    out.put(0b011, 3); // distances: a simple code of two symbols, of which the first fits into one bit
     out.put(From::Above as u32, 1);
     out.put(From::Left as u32, 8);
     pixels(&mut out, picture);
@@ -77,7 +77,9 @@ fn color_table(out: &mut LowBitWriter, picture: &Indexed) {
         let [green, rest @ ..]: [u8; 4] =
             std::array::from_fn(|channel| color[channel].wrapping_sub(last[channel]));
         color_word(out, green);
-        rest.iter().for_each(|&channel| out.code(channel.into(), 8));
+        for channel in rest {
+            out.code(channel.into(), 8);
+        }
         last = color;
     }
 }
@@ -136,7 +138,7 @@ fn length(out: &mut LowBitWriter, less_one: u32) {
 
 /// A code of one symbol, whose word is empty.
 fn one_symbol(out: &mut LowBitWriter, symbol: u32) {
-    out.put(0b00_1, 3); // a simple code of one symbol, that fits into one bit
+    out.put(0b001, 3); // a simple code of one symbol, that fits into one bit
     out.put(symbol, 1);
 }
 
@@ -151,7 +153,9 @@ fn code_lengths(out: &mut LowBitWriter, runs: &[(u32, u32)]) {
     };
     out.put(0, 1); // no simple code
     out.put(19 - 4, 4);
-    ORDER.iter().for_each(|&symbol| out.put(bits_of(symbol), 3));
+    for symbol in ORDER {
+        out.put(bits_of(symbol), 3);
+    }
     out.put(0, 1); // lengths for all symbols follow
     let mut sorted: Vec<u32> = runs.iter().map(|run| run.0).chain([REPEAT]).collect();
     sorted.sort_by_key(|&symbol| (bits_of(symbol), symbol));
