@@ -1,12 +1,14 @@
-//! Result files that really open: a picture or a video drawn from a size, a seed and a few lines of text.
+//! Result files that really open: a picture or a video drawn from a size, a seed and a few lines of text, or a tune
+//! from a seed.
 //!
 //! Pure: the same [`Spec`] gives the same bytes on every machine, and every [`Spec`] gives a file. Nothing here
 //! knows who asked, or where the file is served from. Everything is generated at run time and kept cheap, so
 //! that a simulator can afford a 4K video per request.
 //!
-//! `palette` chooses colours, `caption` sets text, `layout` puts both onto a surface; `image` writes that as PNG
-//! or JPEG, `video` moves it and hands pictures to `h264` and samples to `mp4`. A new format is a variant of
-//! [`Format`], a line in its table and a line in [`render`].
+//! `palette` chooses colours, `caption` sets text, `layout` puts both onto a surface; `image` writes that as PNG,
+//! JPEG or (by `webp`) WebP, `gif` and `video` move it, and `video` hands pictures to `h264` and samples to `mp4`.
+//! `melody` makes up a tune; `wav` and `mp3` play it, with the sines of `wave`, and `midi` writes it down. A new
+//! format is a variant of [`Format`], a line in its table and a line in [`render`].
 
 mod bits;
 mod caption;
@@ -77,6 +79,11 @@ impl Format {
         self.names().1
     }
 
+    /// Whether there is nothing to see in it, so that its size means nothing.
+    pub const fn is_sound(self) -> bool {
+        matches!(self, Self::Mp3 | Self::Wav | Self::Midi)
+    }
+
     /// The format that a request calls `name`: an extension or a media type, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
         let known = |format: &Self| {
@@ -111,14 +118,14 @@ pub struct Spec {
     pub width: u32,
     /// In pixels; see `width`.
     pub height: u32,
-    /// Of moving formats only, clamped to 0.1..=600 s.
+    /// Of formats that move or sound, clamped to 0.1..=600 s.
     pub duration: Duration,
     /// Whether a video has a (silent) audio track.
     pub audio: bool,
     /// Whether the background is removed, in formats that can leave it out (PNG and WebP): a figure in the middle is
     /// opaque, the rest has no colour.
     pub transparent: bool,
-    /// Chooses the colours.
+    /// Chooses the colours, or the tune.
     pub seed: u64,
     /// Lines of text to show, as large as fits. What the font (ISO 8859-1) lacks is shown as `?`; what does not
     /// fit even in the smallest size is cut off.

@@ -63,6 +63,10 @@ fn a_broken_file_is_named_with_line_and_reason() {
             runway.replacen("\"lifecycle\": \"video\"", "\"lifecycle\": \"vido\"", 1),
             "the family has no lifecycle \"vido\"",
         ),
+        (
+            runway.replacen("\"format\": \"mp4\"", "\"format\": \"mp5\"", 1),
+            "\"mp5\" is no format of result files",
+        ),
         (runway.replacen("| civil}", "| civill}", 1), "unknown filter \"civill\""),
         (runway.replacen("\"type\": \"object\"", "\"type\": \"objekt\"", 1), "not a valid JSON Schema"),
         (runway[..runway.len() / 2].to_owned(), "EOF"),

@@ -21,6 +21,7 @@ use super::{
     Size, Surcharge, TaskKind, Template, Upgrade, small,
 };
 use crate::ids::Credits;
+use crate::media::Format;
 
 /// The compiled-in files: name below `fixtures/` and text.
 const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/fixtures.rs"));
@@ -664,6 +665,9 @@ impl<'a> Context<'a> {
 
     fn result(&mut self, at: &str, raw: &RawResult) -> ResultKind {
         let format = self.pick(at, &raw.format).unwrap_or_else(|| Pick::always(Value::Null));
+        for unknown in format.constants().into_iter().filter(|name| drawn_as(name).is_none()) {
+            self.problem(&format!("{at}.format"), format!("{unknown} is no format of result files"));
+        }
         ResultKind {
             size: self.size(at, raw, is_sound(&format)).unwrap_or(Size::None),
             format,
@@ -818,8 +822,12 @@ impl<'a> Context<'a> {
 
 /// Whether files of this format have no size in pixels.
 fn is_sound(format: &Pick) -> bool {
-    let sound = |format: &&Value| format.as_str().is_some_and(|name| ["mp3", "wav", "mid"].contains(&name));
-    format.constants().iter().all(sound)
+    format.constants().into_iter().filter_map(drawn_as).all(Format::is_sound)
+}
+
+/// The format that files of this name are drawn in.
+fn drawn_as(name: &Value) -> Option<Format> {
+    Format::from_name(name.as_str()?)
 }
 
 /// Whether a template of a task may name this path.
