@@ -324,16 +324,16 @@ fn decoders_find_nothing_wrong() {
     for (width, height) in
         [(1, 1), (854, 480), (1080, 1920), (1921, 1081), (50, 700), (1280, 720), (3840, 2160)]
     {
-        // It does not read MIDI.
-        for format in Format::ALL.into_iter().filter(|format| *format != Format::Midi) {
+        for format in Format::ALL.into_iter().filter(|format| !format.is_sound()) {
             let path = folder.path().join("file").with_extension(format.extension());
             check_with_ffmpeg(&spec(format, width, height), &path);
         }
-        for format in [Format::Mp4, Format::Mov, Format::Mp3, Format::Wav, Format::Gif] {
-            let path = folder.path().join("short").with_extension(format.extension());
-            let duration = Duration::from_millis(3333);
-            check_with_ffmpeg(&Spec { audio: true, duration, ..spec(format, width, height) }, &path);
-        }
+    }
+    // It does not read MIDI.
+    for format in [Format::Mp4, Format::Mov, Format::Gif, Format::Mp3, Format::Wav] {
+        let path = folder.path().join("short").with_extension(format.extension());
+        let duration = Duration::from_millis(3333);
+        check_with_ffmpeg(&Spec { audio: true, duration, ..spec(format, 640, 360) }, &path);
     }
 }
 
