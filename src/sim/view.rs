@@ -241,6 +241,7 @@ impl<'a> View<'a> {
         let mut files = self.files().iter().filter(|file| file.slot == slot);
         match field {
             "urls" => Found::Texts(files.map(|file| self.url(file)).collect()),
+            "notes" => files.next().map_or(Found::Missing, |file| Found::Value(file.notes(self))),
             "url" => files.next().map_or(Found::Missing, |file| Found::Text(self.url(file))),
             "size" => files
                 .next()

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::plan::{Ending, State};
 use super::super::task::Shape;
 use super::View;
 use crate::catalogue::{Found, Pick, ResultKind, Scope, Seconds, Size};
-use crate::media::{Format, Spec};
+use crate::media::{self, Format, Spec};
 
 /// A file that a task makes.
 #[derive(Debug, Clone)]
@@ -143,10 +143,14 @@ fn even(side: f64) -> u32 {
 }
 
 impl File {
+    /// What its drawing depends on, beside its form.
+    fn seed(&self, view: &View<'_>) -> u64 {
+        u64::from_le_bytes(view.draw(&self.name).bytes())
+    }
+
     /// What to draw for it.
     pub(in crate::sim) fn spec(&self, view: &View<'_>) -> Spec {
         let prompt = view.model_input().get("prompt").and_then(Value::as_str).unwrap_or_default();
-        let mut seed = view.draw(&self.name);
         Spec {
             format: self.format,
             width: self.width,
@@ -154,7 +158,7 @@ impl File {
             duration: self.duration,
             audio: self.audio,
             transparent: self.transparent,
-            seed: u64::from_le_bytes(seed.bytes()),
+            seed: self.seed(view),
             caption: vec![
                 view.model().to_owned(),
                 prompt.chars().take(120).collect(),
@@ -162,6 +166,22 @@ impl File {
                 view.key().to_string(),
             ],
         }
+    }
+}
+
+impl File {
+    /// The notes that a file of sound plays, as `{"pitch", "start", "end", "velocity"}`: seconds, and 0 to 1.
+    pub(in crate::sim) fn notes(&self, view: &View<'_>) -> Value {
+        let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
+        let note = |note: media::Note| {
+            json!({
+                "pitch": note.pitch,
+                "start": seconds(note.start),
+                "end": seconds(note.end),
+                "velocity": (f64::from(note.velocity) / 127.0 * 100.0).round() / 100.0,
+            })
+        };
+        media::melody(self.seed(view), self.duration).into_iter().map(note).collect()
     }
 }
 
