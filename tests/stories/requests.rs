@@ -1,6 +1,8 @@
 //! Requests that operations and models accept: the catalogue's examples, with tasks to go on from where they need one.
 
-use kiegate::catalogue::{Behaviour, Class, Follows, Lookup, Model, ModelChoice, Operation, TaskKind};
+use kiegate::catalogue::{
+    Behaviour, Class, DrawKind, Follows, Lookup, Model, ModelChoice, Operation, ResultKind, TaskKind,
+};
 use serde_json::{Value, json};
 
 use crate::support::{CATALOGUE, Client};
@@ -102,16 +104,14 @@ async fn base_request(
     not: &str,
 ) -> (String, Value) {
     let (has, draws) = needs.unwrap_or_default();
-    let suits = |results: &[(String, _)], drawn: &[(String, kiegate::catalogue::DrawKind)]| {
+    let suits = |results: &[(String, ResultKind)], drawn: &[(String, DrawKind)]| {
         has.is_none_or(|slot| results.iter().any(|(name, _)| name == slot))
-            && (!draws || drawn.iter().any(|(_, kind)| matches!(kind, kiegate::catalogue::DrawKind::Id)))
+            && (!draws || drawn.iter().any(|(_, kind)| matches!(kind, DrawKind::Id)))
     };
     let makes = |task: &TaskKind| records.contains(&task.records);
     let mut markets = CATALOGUE.models().map(|(_, model)| model).filter(|model| {
         let market = CATALOGUE.operation(model.operation);
-        market.task().is_some_and(&makes)
-            && model.follows.is_none()
-            && suits(&names(&model.results), &model.draws)
+        market.task().is_some_and(&makes) && model.follows.is_none() && suits(&model.results, &model.draws)
     });
     if let Some(model) = markets.next() {
         let create = CATALOGUE.operation(model.operation);
@@ -120,7 +120,7 @@ async fn base_request(
     let suitable = |operation: &&Operation| {
         let free = |task: &TaskKind| {
             makes(task)
-                && suits(&names(&task.results), &task.draws)
+                && suits(&task.results, &task.draws)
                 && !matches!(task.model, ModelChoice::Market { .. })
         };
         operation.class == Class::Create && operation.id != not && operation.task().is_some_and(free)
@@ -128,10 +128,6 @@ async fn base_request(
     let operation = CATALOGUE.operations().map(|(_, operation)| operation).find(suitable);
     let operation = operation.unwrap_or_else(|| panic!("nothing makes a task of {records:?} for {not}"));
     (operation.id.clone(), Box::pin(acceptable(client, &operation.id)).await)
-}
-
-fn names<T>(results: &[(String, T)]) -> Vec<(String, ())> {
-    results.iter().map(|(name, _)| (name.clone(), ())).collect()
 }
 
 fn first_failure(id: &str) -> String {
