@@ -69,6 +69,10 @@ fn a_broken_file_is_named_with_line_and_reason() {
         ),
         (runway.replacen("| civil}", "| civill}", 1), "unknown filter \"civill\""),
         (runway.replacen("\"type\": \"object\"", "\"type\": \"objekt\"", 1), "not a valid JSON Schema"),
+        (
+            runway.replacen("\"seconds\": 5", "\"seconds\": \"${result.cover.seconds}\"", 1),
+            "seconds cannot come from the task's own result",
+        ),
         (runway[..runway.len() / 2].to_owned(), "EOF"),
     ] {
         assert_ne!(change, runway, "{expected}: nothing was changed");
