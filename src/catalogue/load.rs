@@ -192,6 +192,13 @@ pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
             }),
         );
     }
+    for model in &catalogue.models {
+        let followed = model.follows.iter().flat_map(|follows| &follows.models);
+        for unknown in followed.filter(|name| !catalogue.models.iter().any(|other| other.name == **name)) {
+            let what = format!("there is no model \"{unknown}\"");
+            problems.push(Problem { file: model.name.clone(), at: "follows.models".into(), what });
+        }
+    }
     let of_models = catalogue
         .models
         .iter()
@@ -759,6 +766,7 @@ impl<'a> Context<'a> {
             id_at: raw.id_at.clone(),
             records: raw.records.clone(),
             has: raw.has.clone(),
+            models: raw.models.clone(),
             unfinished: optional("unfinished", &raw.unfinished),
             failed: optional("failed", &raw.failed),
             succeeded: optional("succeeded", &raw.succeeded),
