@@ -435,6 +435,8 @@ pub struct Follows {
     pub records: Vec<String>,
     /// It must make files of this name.
     pub has: Option<String>,
+    /// It must be of one of these Market models; empty: of any.
+    pub models: Vec<String>,
     /// The id is not known.
     pub unknown: Consequence,
     /// The other still runs; if it matters.

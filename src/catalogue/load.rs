@@ -192,6 +192,13 @@ pub(super) fn check_deeply(catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
             }),
         );
     }
+    for model in &catalogue.models {
+        let followed = model.follows.iter().flat_map(|follows| &follows.models);
+        for unknown in followed.filter(|name| !catalogue.models.iter().any(|other| other.name == **name)) {
+            let what = format!("there is no model \"{unknown}\"");
+            problems.push(Problem { file: model.name.clone(), at: "follows.models".into(), what });
+        }
+    }
     let of_models = catalogue
         .models
         .iter()
@@ -704,8 +711,12 @@ impl<'a> Context<'a> {
     }
 
     fn seconds(&mut self, at: &str, raw: &Value) -> Option<Seconds> {
-        if raw.as_str().is_some_and(|text| text.contains("${")) {
-            return Some(Seconds::Template(self.template(at, raw)));
+        if raw.as_str().is_some_and(|text| text.contains("${")) || raw.get("$by").is_some() {
+            let template = self.template(at, raw);
+            if template.paths().iter().any(|path| ["result", "record", "model"].contains(&&*path[0])) {
+                self.problem(at, "seconds cannot come from the task's own result".into());
+            }
+            return Some(Seconds::Template(template));
         }
         self.pick(at, raw).map(Seconds::Pick)
     }
@@ -755,6 +766,7 @@ impl<'a> Context<'a> {
             id_at: raw.id_at.clone(),
             records: raw.records.clone(),
             has: raw.has.clone(),
+            models: raw.models.clone(),
             unfinished: optional("unfinished", &raw.unfinished),
             failed: optional("failed", &raw.failed),
             succeeded: optional("succeeded", &raw.succeeded),
@@ -847,7 +859,9 @@ fn leads_somewhere(path: &[&str], results: &[(String, ResultKind)], draws: &[(St
     match path {
         ["task", field] => TASK.contains(field),
         ["error", field] => ["code", "message", "record_message"].contains(field),
-        ["result", slot, "url" | "urls" | "size" | "notes"] => results.iter().any(|(name, _)| name == slot),
+        ["result", slot, "url" | "urls" | "size" | "seconds" | "notes"] => {
+            results.iter().any(|(name, _)| name == slot)
+        }
         ["draw", name] => draws.iter().any(|(drawn, _)| drawn == name),
         ["model", "result"]
         | ["state" | "ending" | "fallback"]

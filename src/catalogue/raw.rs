@@ -328,6 +328,8 @@ pub(super) struct RawFollows {
     pub records: Vec<String>,
     #[serde(default)]
     pub has: Option<String>,
+    #[serde(default)]
+    pub models: Vec<String>,
     pub unknown: RawConsequence,
     #[serde(default)]
     pub unfinished: Option<RawConsequence>,

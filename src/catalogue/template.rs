@@ -699,6 +699,7 @@ mod tests {
         check(&json!("${task.created | whole_seconds}"), &json!(1_776_323_915_000_i64));
         check(&json!("${task.created | iso}"), &json!("2026-04-16T07:18:35Z"));
         check(&json!("${task.progress | two_decimals}"), &json!("0.48"));
+        check(&json!("${task.id | base64}.jpeg"), &json!("YWJj.jpeg"));
     }
 
     #[test]

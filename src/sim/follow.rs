@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::plan::{Ending, State};
 use super::sandbox::World;
 use super::task::{Task, TaskKey};
-use crate::catalogue::{Catalogue, Consequence, ErrorIx, Follows, OperationIx};
+use crate::catalogue::{Catalogue, Consequence, ErrorIx, Follows, ModelIx, OperationIx};
 use crate::clock::Timestamp;
 
 /// The task that a new one goes on from.
@@ -71,9 +71,11 @@ fn find(world: &World, task_id: Option<&str>, drawn_id: Option<&str>) -> Option<
 
 fn fits(catalogue: &Catalogue, task: &Task, follows: &Follows) -> bool {
     let makes = |slot: &String| task.results(catalogue).iter().any(|(name, _)| name == slot);
+    let of = |model: ModelIx| follows.models.contains(&catalogue.model(model).name);
     follows.records.contains(&task.kind(catalogue).records)
         && !task.lifecycle(catalogue).inline
         && follows.has.as_ref().is_none_or(makes)
+        && (follows.models.is_empty() || task.model.is_some_and(of))
 }
 
 /// What the state of the other task brings with it.

@@ -4,6 +4,7 @@ mod draws;
 mod files;
 
 use std::cell::OnceCell;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -246,6 +247,7 @@ impl<'a> View<'a> {
             "size" => files
                 .next()
                 .map_or(Found::Missing, |file| Found::Text(format!("{}x{}", file.width, file.height))),
+            "seconds" => files.next().map_or(Found::Missing, |file| whole_hundredths(file.duration)),
             _ => Found::Missing,
         }
     }
@@ -281,6 +283,11 @@ pub(super) fn ids(
 ) -> Box<[Box<str>]> {
     let ids = draws_of(catalogue, operation, model).iter().filter(|(_, kind)| matches!(kind, DrawKind::Id));
     ids.map(|(name, _)| draw(key, name).uuid().into()).collect()
+}
+
+/// A length in seconds with at most two decimals, as bodies show it.
+fn whole_hundredths(length: Duration) -> Found<'static> {
+    Found::Number((length.as_secs_f64() * 100.0).round() / 100.0)
 }
 
 /// The value below `value` that the names of `path` lead to.

@@ -14,4 +14,5 @@ mod outcomes;
 mod requests;
 mod results;
 mod schemas;
+mod songs;
 mod support;

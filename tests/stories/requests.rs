@@ -21,7 +21,7 @@ pub async fn acceptable(client: &Client, id: &str) -> Value {
         put_other(client, &mut request, follows, id).await;
     }
     if let Some(lookup) = lookup(operation) {
-        let (made, _) = made_for(client, &lookup.records, None, Wish::Success, id).await;
+        let (made, _) = made_for(client, &lookup.records, Needs::default(), Wish::Success, id).await;
         put(&mut request, &lookup.at, &made);
     }
     request
@@ -58,6 +58,24 @@ enum Wish {
     Failure,
 }
 
+/// What another task must be like.
+#[derive(Clone, Copy, Default)]
+struct Needs<'a> {
+    /// It makes files of this name.
+    has: Option<&'a str>,
+    /// It is of one of these Market models.
+    models: &'a [String],
+    /// It draws ids.
+    draws: bool,
+}
+
+impl Needs<'_> {
+    fn suits(&self, results: &[(String, ResultKind)], drawn: &[(String, DrawKind)]) -> bool {
+        self.has.is_none_or(|slot| results.iter().any(|(name, _)| name == slot))
+            && (!self.draws || drawn.iter().any(|(_, kind)| matches!(kind, DrawKind::Id)))
+    }
+}
+
 /// Names in `request` a task that it may go on from, where it names one at all.
 async fn put_other(client: &Client, request: &mut Value, follows: &Follows, id: &str) {
     let named = |at: &Option<String>| at.as_ref().filter(|at| request.pointer(at).is_some()).cloned();
@@ -66,8 +84,8 @@ async fn put_other(client: &Client, request: &mut Value, follows: &Follows, id: 
         return;
     }
     let wish = if follows.succeeded.is_some() { Wish::Failure } else { Wish::Success };
-    let (made, drawn) =
-        made_for(client, &follows.records, Some((follows.has.as_deref(), id_at.is_some())), wish, id).await;
+    let needs = Needs { has: follows.has.as_deref(), models: &follows.models, draws: id_at.is_some() };
+    let (made, drawn) = made_for(client, &follows.records, needs, wish, id).await;
     if let Some(at) = at {
         put(request, &at, &made);
     }
@@ -76,12 +94,12 @@ async fn put_other(client: &Client, request: &mut Value, follows: &Follows, id: 
     }
 }
 
-/// A finished task in one of these collections, and the first id that it drew. It must make files of a name, and draw
-/// ids, where `needs` says so; `not` makes none of it.
+/// A finished task in one of these collections that is as `needs` says, and the first id that it drew. `not` makes none
+/// of it.
 async fn made_for(
     client: &Client,
     records: &[String],
-    needs: Option<(Option<&str>, bool)>,
+    needs: Needs<'_>,
     wish: Wish,
     not: &str,
 ) -> (String, Option<String>) {
@@ -97,30 +115,23 @@ async fn made_for(
     (id, drawn)
 }
 
-async fn base_request(
-    client: &Client,
-    records: &[String],
-    needs: Option<(Option<&str>, bool)>,
-    not: &str,
-) -> (String, Value) {
-    let (has, draws) = needs.unwrap_or_default();
-    let suits = |results: &[(String, ResultKind)], drawn: &[(String, DrawKind)]| {
-        has.is_none_or(|slot| results.iter().any(|(name, _)| name == slot))
-            && (!draws || drawn.iter().any(|(_, kind)| matches!(kind, DrawKind::Id)))
-    };
+async fn base_request(client: &Client, records: &[String], needs: Needs<'_>, not: &str) -> (String, Value) {
     let makes = |task: &TaskKind| records.contains(&task.records);
-    let mut markets = CATALOGUE.models().map(|(_, model)| model).filter(|model| {
+    let markets = CATALOGUE.models().map(|(_, model)| model).filter(|model| {
         let market = CATALOGUE.operation(model.operation);
-        market.task().is_some_and(&makes) && model.follows.is_none() && suits(&model.results, &model.draws)
+        market.task().is_some_and(&makes)
+            && (needs.models.is_empty() || needs.models.contains(&model.name))
+            && needs.suits(&model.results, &model.draws)
     });
-    if let Some(model) = markets.next() {
+    // One that goes on from nothing before one that needs a task itself.
+    if let Some(model) = markets.min_by_key(|model| model.follows.is_some()) {
         let create = CATALOGUE.operation(model.operation);
         return (create.id.clone(), Box::pin(acceptable_for(client, model)).await);
     }
     let suitable = |operation: &&Operation| {
         let free = |task: &TaskKind| {
             makes(task)
-                && suits(&task.results, &task.draws)
+                && needs.suits(&task.results, &task.draws)
                 && !matches!(task.model, ModelChoice::Market { .. })
         };
         operation.class == Class::Create && operation.id != not && operation.task().is_some_and(free)
