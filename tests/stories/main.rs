@@ -11,6 +11,7 @@ mod keys;
 mod lifecycle;
 mod live;
 mod outcomes;
+mod pictures;
 mod requests;
 mod results;
 mod schemas;

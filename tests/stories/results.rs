@@ -43,17 +43,17 @@ pub(crate) fn mp4_seconds(file: &[u8]) -> u32 {
 }
 
 /// Width and height of an MP4's first track.
-fn mp4_size(file: &[u8]) -> (u32, u32) {
+pub(crate) fn mp4_size(file: &[u8]) -> (u32, u32) {
     let tkhd = find_box(file, *b"tkhd");
     (be32(file, tkhd + 76) >> 16, be32(file, tkhd + 80) >> 16)
 }
 
-fn png_size(file: &[u8]) -> (u32, u32) {
+pub(crate) fn png_size(file: &[u8]) -> (u32, u32) {
     assert_eq!(&file[1..4], b"PNG");
     (be32(file, 16), be32(file, 20))
 }
 
-fn jpeg_size(file: &[u8]) -> (u32, u32) {
+pub(crate) fn jpeg_size(file: &[u8]) -> (u32, u32) {
     assert_eq!(file[..2], [0xff, 0xd8]);
     let at = file.windows(2).position(|pair| matches!(pair, [0xff, 0xc0..=0xc2])).unwrap();
     let short = |at: usize| u32::from(u16::from_be_bytes([file[at], file[at + 1]]));
