@@ -427,6 +427,8 @@ pub enum Size {
     LikeParent {
         /// The name.
         slot: String,
+        /// The ratio where there is no parent.
+        aspect: Pick,
         /// Scaled to another shorter side.
         short_side: Option<Pick>,
         /// Times a factor.

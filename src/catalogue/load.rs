@@ -694,6 +694,7 @@ impl<'a> Context<'a> {
                 slot: slot.clone(),
                 short_side: optional(side),
                 scale: optional(&raw.scale),
+                aspect: self.pick(at, &aspect)?,
             },
             (None, None, None, None) if sound => Size::None,
             _ => {
