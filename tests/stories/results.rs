@@ -43,7 +43,7 @@ pub(crate) fn mp4_seconds(file: &[u8]) -> u32 {
 }
 
 /// Width and height of an MP4's first track.
-fn mp4_size(file: &[u8]) -> (u32, u32) {
+pub(crate) fn mp4_size(file: &[u8]) -> (u32, u32) {
     let tkhd = find_box(file, *b"tkhd");
     (be32(file, tkhd + 76) >> 16, be32(file, tkhd + 80) >> 16)
 }
