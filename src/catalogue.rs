@@ -211,6 +211,8 @@ pub struct Refusal {
 pub struct Rule {
     /// For people and tests.
     pub id: String,
+    /// JSON pointer to a list, each item of which the rule looks at in the place of the request.
+    pub for_each: Option<String>,
     /// A request that satisfies this is refused, if the rule has it.
     pub reject_when: Option<Schema>,
     /// A request in which the first is more than the second is refused, if the rule has it.
@@ -220,8 +222,18 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether it refuses `request`: all that it asks for holds.
+    /// Whether it refuses `request`: all that it asks for holds, of the request or of one item of its list.
     pub fn refuses(&self, request: &Value) -> bool {
+        match &self.for_each {
+            None => self.holds(request),
+            Some(list) => {
+                let items = request.pointer(list).and_then(Value::as_array);
+                items.is_some_and(|items| items.iter().any(|item| self.holds(item)))
+            }
+        }
+    }
+
+    fn holds(&self, request: &Value) -> bool {
         let more = |(value, limit): &(Pick, Pick)| {
             value.number(request).zip(limit.number(request)).is_some_and(|(value, limit)| value > limit)
         };
@@ -415,6 +427,8 @@ pub enum Size {
     LikeParent {
         /// The name.
         slot: String,
+        /// The ratio where there is no parent.
+        aspect: Pick,
         /// Scaled to another shorter side.
         short_side: Option<Pick>,
         /// Times a factor.
@@ -734,6 +748,8 @@ fn small(index: usize) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -742,6 +758,24 @@ mod tests {
         catalogue.check_deeply().unwrap_or_else(|problems| panic!("{}", lines(&problems)));
         assert!(catalogue.operations().count() >= 15);
         assert!(catalogue.models().count() >= 20);
+    }
+
+    #[test]
+    fn a_rule_for_each_item_refuses_what_has_one_bad_item() {
+        let pick = |source| Pick::parse(&source).unwrap();
+        let end = pick(json!({"from": "/end"}));
+        let rule = Rule {
+            id: "too_late".into(),
+            for_each: Some("/parts".into()),
+            reject_when: Some(Schema::new(json!({"required": ["end"]}))),
+            exceeds: Some((end, pick(json!({"from": "/limit", "else": 8})))),
+            error: ErrorIx(0),
+        };
+        assert!(rule.refuses(&json!({"parts": [{"end": 8}, {"end": 9}]})));
+        for fine in [json!({"parts": [{"end": 8}, {"end": 9, "limit": 9}, {}]}), json!({"end": 9}), json!({})]
+        {
+            assert!(!rule.refuses(&fine), "{fine}");
+        }
     }
 
     fn lines(problems: &[Problem]) -> String {

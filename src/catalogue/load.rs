@@ -701,6 +701,7 @@ impl<'a> Context<'a> {
                 slot: slot.clone(),
                 short_side: optional(side),
                 scale: optional(&raw.scale),
+                aspect: self.pick(at, &aspect)?,
             },
             (None, None, None, None) if sound => Size::None,
             _ => {
@@ -739,9 +740,13 @@ impl<'a> Context<'a> {
         if raw.reject_when.is_none() && raw.exceeds.is_none() {
             self.problem(&at, "needs reject_when or exceeds".into());
         }
+        if raw.for_each.as_ref().is_some_and(|list| !list.starts_with('/')) {
+            self.problem(&at, "\"for_each\" must be a JSON pointer such as \"/shots\"".into());
+        }
         Rule {
             error: self.error(&at, &raw.error),
             id: raw.id,
+            for_each: raw.for_each,
             reject_when: raw.reject_when.map(Schema::new),
             exceeds: raw.exceeds.and_then(|raw| self.pick(&at, &raw.value).zip(self.pick(&at, &raw.limit))),
         }

@@ -199,6 +199,8 @@ pub(super) struct RawRefusal {
 pub(super) struct RawRule {
     pub id: String,
     #[serde(default)]
+    pub for_each: Option<String>,
+    #[serde(default)]
     pub reject_when: Option<Value>,
     #[serde(default)]
     pub exceeds: Option<RawExceeds>,

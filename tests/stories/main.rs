@@ -10,6 +10,7 @@ mod discovery;
 mod keys;
 mod lifecycle;
 mod live;
+mod market_videos;
 mod outcomes;
 mod pictures;
 mod requests;

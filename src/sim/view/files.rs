@@ -95,8 +95,12 @@ fn size(view: &View<'_>, kind: &ResultKind) -> (u32, u32) {
             let side = side.number(input).unwrap_or(1024.0);
             (side * root, side / root)
         }
-        Size::LikeParent { slot, short_side, scale } => {
-            let (width, height) = like_parent(view, slot, short_side.as_ref());
+        Size::LikeParent { slot, aspect, short_side, scale } => {
+            let parents = parents_size(view, slot);
+            let shape = parents.map_or_else(|| ratio(aspect, input), |(width, height)| width / height);
+            let own = short_side.as_ref().and_then(|side| side.number(input));
+            let side = own.or(parents.map(|(width, height)| width.min(height))).unwrap_or(720.0);
+            let (width, height) = by_short_side(shape, side);
             let scale = scale.as_ref().and_then(|scale| scale.number(input)).unwrap_or(1.0);
             (width * scale, height * scale)
         }
@@ -127,14 +131,10 @@ fn by_short_side(ratio: f64, side: f64) -> (f64, f64) {
     if ratio >= 1.0 { (side * ratio, side) } else { (side, side / ratio) }
 }
 
-fn like_parent(view: &View<'_>, slot: &str, side: Option<&Pick>) -> (f64, f64) {
-    let shape = view.task().inherits.iter().find(|shape| &*shape.slot == slot);
-    let (width, height) =
-        shape.map_or((1280.0, 720.0), |shape| (f64::from(shape.width), f64::from(shape.height)));
-    match side.and_then(|side| side.number(view.model_input())) {
-        Some(side) => by_short_side(width / height, side),
-        None => (width, height),
-    }
+/// The size of the parent's result of that name, if there is a parent.
+fn parents_size(view: &View<'_>, slot: &str) -> Option<(f64, f64)> {
+    let shape = view.task().inherits.iter().find(|shape| &*shape.slot == slot)?;
+    Some((f64::from(shape.width), f64::from(shape.height)))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
