@@ -12,7 +12,8 @@ use super::condition::{Condition, number};
 /// - `{"from": "/quality", "map": {"basic": 2048, "high": 4096}}`: a field, perhaps by way of a table;
 /// - `{"length_of": "/lines/*/text"}`: characters of a text, items of a list; `*` adds up over a list's items;
 /// - `{"sum_of": "/shots/*/duration"}`: numbers added up;
-/// - `{"total": [pick, …]}`, to which what is absent adds nothing; `{"product": [pick, …]}`;
+/// - `{"total": [pick, …]}`, to which what is absent adds nothing; `{"product": [pick, …]}`,
+///   `{"quotient": [dividend, divisor]}`;
 /// - `{"cases": [{"when": condition, "value": pick}, …]}`: the first that holds.
 ///
 /// Beside it `else` stands in for what is absent, and `scale`, `least`, `most` work on the number.
@@ -33,6 +34,7 @@ enum Source {
     SumOf(String),
     Total(Vec<Pick>),
     Product(Vec<Pick>),
+    Quotient(Box<(Pick, Pick)>),
     Cases(Vec<(Condition, Pick)>),
 }
 
@@ -44,7 +46,7 @@ struct Shaping {
     most: f64,
 }
 
-const SOURCES: [&str; 6] = ["from", "length_of", "sum_of", "total", "product", "cases"];
+const SOURCES: [&str; 7] = ["from", "length_of", "sum_of", "total", "product", "quotient", "cases"];
 const ASIDES: [&str; 5] = ["map", "else", "scale", "least", "most"];
 
 impl Pick {
@@ -140,6 +142,10 @@ impl Source {
             "sum_of" => Self::SumOf(pointer()?),
             "total" => Self::Total(picks()?),
             "product" => Self::Product(picks()?),
+            "quotient" => match <[Pick; 2]>::try_from(picks()?) {
+                Ok([dividend, divisor]) => Self::Quotient(Box::new((dividend, divisor))),
+                Err(_) => return Err("\"quotient\" must be a list of two".into()),
+            },
             _ => Self::Cases(list()?.iter().map(case).collect::<Result<_, _>>()?),
         })
     }
@@ -160,6 +166,10 @@ impl Source {
             Self::SumOf(pointer) => computed(added_up(request, pointer, number)),
             Self::Total(picks) => computed(Some(picks.iter().filter_map(|pick| pick.number(request)).sum())),
             Self::Product(picks) => computed(picks.iter().map(|pick| pick.number(request)).product()),
+            Self::Quotient(parts) => {
+                let (dividend, divisor) = (parts.0.number(request)?, parts.1.number(request)?);
+                computed((divisor != 0.0).then(|| dividend / divisor))
+            }
             Self::Cases(cases) => {
                 let (_, pick) = cases.iter().find(|(condition, _)| condition.holds(request))?;
                 pick.value(request)
@@ -271,6 +281,9 @@ mod tests {
         assert_eq!(number_of(&product, &request), Some(4.0));
         assert_eq!(number_of(&json!({"total": [1, {"from": "/other"}]}), &request), Some(1.0));
         assert_eq!(number_of(&json!({"product": [1, {"from": "/other"}]}), &request), None);
+        let quotient = |divisor: u8| json!({"quotient": [{"sum_of": "/shots/*/duration"}, divisor]});
+        assert_eq!(number_of(&quotient(2), &request), Some(2.75));
+        assert_eq!(number_of(&quotient(0), &request), None);
         let shaped = json!({"length_of": "/text", "scale": 0.1, "least": 1, "most": 3});
         assert_eq!(number_of(&shaped, &request), Some(1.0));
     }

@@ -27,12 +27,12 @@ pub(super) struct Objection {
     pub(super) task: Option<TaskKey>,
 }
 
-/// What `follows` makes of the ids in `input`, the parameters of a create of `operation`.
+/// What `follows` makes of the ids in `input`, the parameters of a create of that operation and model.
 pub(super) fn follow(
     catalogue: &Catalogue,
     world: &World,
     now: Timestamp,
-    operation: OperationIx,
+    (operation, model): (OperationIx, Option<ModelIx>),
     follows: &Follows,
     input: &Value,
 ) -> Result<Followed, Objection> {
@@ -51,7 +51,7 @@ pub(super) fn follow(
     }
     let followed = Followed { task: Some(key), chosen, fate: None };
     let followed = decide(followed, circumstance(world, now, key, task, follows))?;
-    match (follows.once, world.made_once(key, operation, chosen)) {
+    match (follows.once, world.made_once(key, operation, model, chosen)) {
         (Some(error), Some(there)) => Err(Objection { error, task: Some(there) }),
         _ => Ok(followed),
     }

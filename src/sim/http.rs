@@ -548,7 +548,7 @@ impl Call<'_> {
             Some(ModelChoice::Market { input: field, .. }) => input.get(field).unwrap_or(&Value::Null),
             _ => input,
         };
-        Ok(follow(self.sim.catalogue(), world, now, self.index, follows, input)?)
+        Ok(follow(self.sim.catalogue(), world, now, (self.index, model), follows, input)?)
     }
 
     fn plan(

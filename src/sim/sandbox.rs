@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey, Worth};
 use super::time::VirtualClock;
 use super::{Event, Observer};
-use crate::catalogue::OperationIx;
+use crate::catalogue::{ModelIx, OperationIx};
 use crate::clock::{Timestamp, digest};
 use crate::ids::Credits;
 
@@ -50,7 +50,7 @@ pub(super) struct World {
     /// Ids that tasks have drawn, and the position of each among its task's.
     ids: HashMap<Box<str>, (TaskKey, u8)>,
     /// What was made once of a task and an id of it.
-    once: HashMap<(TaskKey, OperationIx, u8), TaskKey>,
+    once: HashMap<(TaskKey, OperationIx, Option<ModelIx>, u8), TaskKey>,
     /// In the order of creation, for dropping the oldest.
     order: VecDeque<TaskKey>,
     /// How often a request has come, so that the same one gets another id each time.
@@ -209,7 +209,7 @@ impl World {
             self.ids.remove(id);
         }
         if let Some(parent) = task.parent {
-            self.once.remove(&(parent, task.operation, task.chosen));
+            self.once.remove(&(parent, task.operation, task.model, task.chosen));
         }
         Some(task)
     }
@@ -224,13 +224,19 @@ impl World {
         if let Some(task) = self.tasks.get(&key)
             && let Some(parent) = task.parent
         {
-            self.once.insert((parent, task.operation, task.chosen), key);
+            self.once.insert((parent, task.operation, task.model, task.chosen), key);
         }
     }
 
-    /// What `operation` has made of an id of the task at `parent`, if it makes only one and has not failed.
-    pub(super) fn made_once(&self, parent: TaskKey, operation: OperationIx, chosen: u8) -> Option<TaskKey> {
-        let made = self.once.get(&(parent, operation, chosen)).copied()?;
+    /// What `operation` and `model` have made of an id of the task at `parent`, if they make only one and have not failed.
+    pub(super) fn made_once(
+        &self,
+        parent: TaskKey,
+        operation: OperationIx,
+        model: Option<ModelIx>,
+        chosen: u8,
+    ) -> Option<TaskKey> {
+        let made = self.once.get(&(parent, operation, model, chosen)).copied()?;
         self.tasks.get(&made).filter(|task| task.worth == Worth::Result).map(|_| made)
     }
 
