@@ -149,6 +149,8 @@ pub struct Operation {
     pub summary: String,
     /// How sure its facts are.
     pub evidence: String,
+    /// What else is worth knowing, for people.
+    pub notes: Vec<String>,
     /// The request: a JSON body, or the query as an object of strings.
     pub request: Option<Schema>,
     /// A request that it accepts; ids in it stand for those of tasks.
@@ -193,6 +195,50 @@ impl Operation {
             _ => None,
         }
     }
+
+    /// `request` completed with what the catalogue fills in: the input of the task that it starts.
+    pub fn completed(&self, request: &Value) -> Value {
+        let mut request = request.clone();
+        // The upstream ignores fields that it does not know; a task does not keep them.
+        if let (Some(schema), Some(members)) = (&self.request, request.as_object_mut()) {
+            members.retain(|name, _| schema.names(name));
+        }
+        for fill in &self.fill {
+            if fill.when.as_ref().is_some_and(|when| !when.accepts(&request)) {
+                continue;
+            }
+            let Some(members) = request.as_object_mut() else { break };
+            for (old, new) in &fill.rename {
+                if let Some(value) = members.shift_remove(old) {
+                    members.insert(new.clone(), value);
+                }
+            }
+            for (name, value) in &fill.set {
+                if members.get(name).is_none_or(Value::is_null) {
+                    members.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        request
+    }
+}
+
+impl ErrorEntry {
+    /// The body of the answer that refuses a call with it. In its text `scope` says what the request was.
+    pub fn body(&self, scope: &dyn Scope) -> Vec<u8> {
+        let message = self.message.as_ref().map_or(Value::Null, |message| message.to_text(scope).into());
+        let mut body = format!("{{\"code\":{},\"msg\":{message}", self.code).into_bytes();
+        match &self.data {
+            _ if self.without_data => {}
+            None => body.extend_from_slice(b",\"data\":null"),
+            Some(data) => {
+                body.extend_from_slice(b",\"data\":");
+                data.render(scope, &mut body);
+            }
+        }
+        body.push(b'}');
+        body
+    }
 }
 
 /// Which error answers which violation.
@@ -219,6 +265,8 @@ pub struct Rule {
     pub exceeds: Option<(Pick, Pick)>,
     /// The answer.
     pub error: ErrorIx,
+    /// For people.
+    pub note: Option<String>,
 }
 
 impl Rule {
@@ -587,6 +635,8 @@ pub struct ErrorEntry {
     pub headers: Vec<(String, String)>,
     /// How sure it is.
     pub evidence: String,
+    /// For people.
+    pub note: Option<String>,
 }
 
 /// An entry of `models/`.
@@ -604,6 +654,8 @@ pub struct Model {
     pub kind: String,
     /// Where its facts come from.
     pub source: String,
+    /// What else is worth knowing, for people.
+    pub notes: Vec<String>,
     /// What its parameters must be.
     pub input: Schema,
     /// Parameters that work.

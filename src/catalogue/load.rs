@@ -299,6 +299,7 @@ impl Loader {
                 }),
                 headers: error.headers.clone().into_iter().collect(),
                 evidence: error.evidence.clone(),
+                note: error.note.clone(),
             };
             let same = |other: &&ErrorEntry| {
                 other.id == entry.id && other.family == family && other.operations == entry.operations
@@ -410,6 +411,7 @@ impl Loader {
             operation,
             kind: raw.kind,
             source: raw.source,
+            notes: raw.notes,
             input: Schema::new(raw.input),
             example: raw.example,
             lifecycle,
@@ -511,6 +513,7 @@ impl<'a> Context<'a> {
             also: raw.also.clone(),
             summary: raw.summary.clone(),
             evidence: raw.evidence.clone(),
+            notes: raw.notes.clone(),
             by_query,
             open: raw.open,
             example: raw.example.clone(),
@@ -749,6 +752,7 @@ impl<'a> Context<'a> {
             for_each: raw.for_each,
             reject_when: raw.reject_when.map(Schema::new),
             exceeds: raw.exceeds.and_then(|raw| self.pick(&at, &raw.value).zip(self.pick(&at, &raw.limit))),
+            note: raw.note,
         }
     }
 

@@ -94,7 +94,6 @@ pub(super) struct RawError {
     pub headers: BTreeMap<String, String>,
     pub evidence: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "for people who read the file")]
     pub note: Option<String>,
 }
 
@@ -154,7 +153,6 @@ pub(super) struct RawOperation {
     pub summary: String,
     pub evidence: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "for people who read the file")]
     pub notes: Vec<String>,
     #[serde(default)]
     pub request: Option<Value>,
@@ -206,7 +204,6 @@ pub(super) struct RawRule {
     pub exceeds: Option<RawExceeds>,
     pub error: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "for people who read the file")]
     pub note: Option<String>,
 }
 
@@ -444,7 +441,6 @@ pub(super) struct RawModel {
     pub lifecycle: String,
     pub source: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "for people who read the file")]
     pub notes: Vec<String>,
     pub input: Value,
     pub example: Value,

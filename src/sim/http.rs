@@ -164,13 +164,13 @@ impl Sim {
         let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request: body };
         Some(match call.check_request() {
             Ok(model) => {
-                let input = call.completed_request();
+                let input = call.operation.completed(&call.request);
                 let named = model_label(self.catalogue(), index, model, &input.to_string());
                 Ok(Priced { operation: &operation.id, model: named, credits: call.price(model, &input) })
             }
             Err(Refused::Error { error, field, task }) => {
                 let scope = RefusalScope { request: &call.request, field: field.as_deref(), task };
-                let body = error_body(self.catalogue().error(error), &scope);
+                let body = self.catalogue().error(error).body(&scope);
                 Err(serde_json::from_slice(&body).unwrap_or_default())
             }
             Err(Refused::BadWish(what)) => Err(Value::from(what)),
@@ -226,7 +226,7 @@ impl Sim {
             }
             Refused::Error { error, field, task } => {
                 let entry = self.catalogue().error(error);
-                let body = error_body(entry, &RefusalScope { request, field: field.as_deref(), task });
+                let body = entry.body(&RefusalScope { request, field: field.as_deref(), task });
                 let status = match settings.http_status {
                     HttpStatus::Wire => entry.http,
                     HttpStatus::Real => entry.code,
@@ -271,21 +271,6 @@ fn plain_status(status: StatusCode) -> Response {
 
 fn query(text: &str) -> Map<String, Value> {
     form_urlencoded::parse(text.as_bytes()).map(|(name, value)| (name.into_owned(), value.into())).collect()
-}
-
-fn error_body(entry: &ErrorEntry, scope: &dyn Scope) -> Vec<u8> {
-    let message = entry.message.as_ref().map_or(Value::Null, |message| Value::from(message.to_text(scope)));
-    let mut body = format!("{{\"code\":{},\"msg\":{message}", entry.code).into_bytes();
-    match &entry.data {
-        _ if entry.without_data => {}
-        None => body.extend_from_slice(b",\"data\":null"),
-        Some(data) => {
-            body.extend_from_slice(b",\"data\":");
-            data.render(scope, &mut body);
-        }
-    }
-    body.push(b'}');
-    body
 }
 
 impl Call<'_> {
@@ -392,35 +377,9 @@ impl Call<'_> {
         Refused::Error { error, field: Some(violation.field), task: None }
     }
 
-    /// The request completed with what the catalogue fills in.
-    fn completed_request(&self) -> Value {
-        let mut request = self.request.clone();
-        // The upstream ignores fields that it does not know; a task does not keep them.
-        if let (Some(schema), Some(members)) = (&self.operation.request, request.as_object_mut()) {
-            members.retain(|name, _| schema.names(name));
-        }
-        for fill in &self.operation.fill {
-            if fill.when.as_ref().is_some_and(|when| !when.accepts(&request)) {
-                continue;
-            }
-            let Some(members) = request.as_object_mut() else { break };
-            for (old, new) in &fill.rename {
-                if let Some(value) = members.shift_remove(old) {
-                    members.insert(new.clone(), value);
-                }
-            }
-            for (name, value) in &fill.set {
-                if members.get(name).is_none_or(Value::is_null) {
-                    members.insert(name.clone(), value.clone());
-                }
-            }
-        }
-        request
-    }
-
     fn create(&self, answer: &Template) -> Answer {
         let model = self.check_request()?;
-        let input = self.completed_request();
+        let input = self.operation.completed(&self.request);
         let Started { lineage, now, .. } = self.start(model, &input, None)?;
         let catalogue = self.sim.catalogue();
         if let (true, Ending::Fail(error)) =
@@ -676,7 +635,7 @@ impl Call<'_> {
             View::new(self.setting(now), &base).files().iter().filter(|file| file.slot == "video").count();
         let index = index.filter(|index| *index < files).ok_or(upgrade.bad_index)?;
         let key = base.key.upgraded(&self.operation.id, index);
-        let started = self.start(None, &self.completed_request(), Some((base.key, key)))?;
+        let started = self.start(None, &self.operation.completed(&self.request), Some((base.key, key)))?;
         let Started { lineage: made, now, made: fresh } = started;
         if fresh {
             return self.reply(&upgrade.started, &made, now);
