@@ -17,6 +17,7 @@ mod price;
 mod raw;
 mod route;
 mod schema;
+mod shape;
 mod template;
 
 use std::borrow::Cow;
@@ -36,7 +37,8 @@ pub use pick::Pick;
 pub use price::{Price, Rate, Surcharge};
 pub use route::Resolved;
 pub use schema::{Schema, Violation};
-pub use template::{Found, Path, Scope, Template};
+pub use shape::Shape;
+pub use template::{Found, Path, Scope, Template, Types};
 
 /// Which operation, in [`Catalogue::operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,13 +6,15 @@ mod serve;
 use std::io::{self, BufRead as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::catalogue::Source;
+use crate::catalogue::{Catalogue, Source};
 use crate::clock::hex;
 use crate::config::{self, Config};
+use crate::openapi::Document;
 use crate::{app, tenants};
 
 /// What a wrong configuration or a start that fails ends with.
@@ -46,6 +48,12 @@ enum Command {
         /// For machines
         #[arg(long)]
         json: bool,
+        /// Folder whose files override the catalogue's
+        #[arg(long, value_name = "DIR")]
+        catalog: Option<PathBuf>,
+    },
+    /// Print the OpenAPI document of the emulated API
+    Openapi {
         /// Folder whose files override the catalogue's
         #[arg(long, value_name = "DIR")]
         catalog: Option<PathBuf>,
@@ -124,6 +132,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { layers }) => check(&ServeArgs { layers, ..ServeArgs::default() }),
         Some(Command::Hash) => hash(),
         Some(Command::Models { family, json, catalog }) => models::run(family.as_deref(), json, catalog),
+        Some(Command::Openapi { catalog }) => document(catalog),
         Some(Command::Health { admin }) => serve::health(&admin),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
@@ -186,10 +195,16 @@ fn hash() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Prints what a gateway with the files of `folder` answers to `GET /openapi.json`.
+fn document(folder: Option<PathBuf>) -> ExitCode {
+    match catalogue(folder) {
+        Ok(catalogue) => print(&Document::new(Arc::new(catalogue)).text()),
+        Err(error) => complain(&error),
+    }
+}
+
 /// The catalogue that is compiled in, with the files of `folder` over it.
-fn source(folder: Option<PathBuf>) -> Result<Source, app::StartError> {
-    folder.map_or_else(
-        || Ok(Source::embedded()),
-        |folder| Source::with_overrides(&folder).map_err(app::StartError::Catalogue),
-    )
+fn catalogue(folder: Option<PathBuf>) -> Result<Catalogue, app::StartError> {
+    let source = folder.map_or_else(|| Ok(Source::embedded()), |folder| Source::with_overrides(&folder));
+    source.and_then(|source| Catalogue::load(&source)).map_err(app::StartError::Catalogue)
 }

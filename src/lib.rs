@@ -17,6 +17,7 @@ pub mod error;
 pub mod gateway;
 pub mod ids;
 pub mod media;
+pub mod openapi;
 pub mod outbound;
 pub mod proxy;
 pub mod sim;

@@ -13,6 +13,8 @@
 //!
 //! Pure: the values come from a [`Scope`]; which paths exist, the loader checks.
 
+mod shape;
+
 use std::fmt;
 
 use base64::Engine as _;
@@ -21,6 +23,8 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::ids::Credits;
+
+pub use shape::Types;
 
 /// A compiled template.
 #[derive(Clone, Debug)]

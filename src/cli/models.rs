@@ -6,13 +6,11 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{complain, print, source};
-use crate::app::StartError;
+use super::{complain, print};
 use crate::catalogue::{Catalogue, OperationIx, Price};
 
 pub(super) fn run(family: Option<&str>, as_json: bool, catalog: Option<PathBuf>) -> ExitCode {
-    let loaded = source(catalog).and_then(|source| Catalogue::load(&source).map_err(StartError::Catalogue));
-    let catalogue = match loaded {
+    let catalogue = match super::catalogue(catalog) {
         Ok(catalogue) => catalogue,
         Err(error) => return complain(&error),
     };

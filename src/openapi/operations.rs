@@ -1,0 +1,134 @@
+//! One operation of the catalogue as the description tells it.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::components::{self, Names, object};
+use super::kinds::Kind;
+use super::{answers, price, request};
+use crate::catalogue::{Behaviour, Catalogue, ErrorEntry, Lifecycle, ModelChoice, OperationIx};
+use crate::wire::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+
+/// The operation at `index`.
+pub(super) fn describe(catalogue: &Catalogue, index: OperationIx, names: &Names) -> Value {
+    let operation = catalogue.operation(index);
+    let kind = Kind::of(catalogue, index);
+    let market = kind.filter(|kind| matches!(kind.task.model, ModelChoice::Market { .. }));
+    let mut told = Map::new();
+    told.insert("tags".into(), json!([catalogue.families()[operation.family].id]));
+    told.insert("operationId".into(), operation.id.clone().into());
+    told.insert("summary".into(), operation.summary.clone().into());
+    if !operation.notes.is_empty() {
+        told.insert("description".into(), operation.notes.join("\n\n").into());
+    }
+    request::describe(operation, market, names, &mut told);
+    told.insert("responses".into(), answers::responses(catalogue, index, names));
+    if let Some(callbacks) = kind.and_then(callbacks) {
+        told.insert("callbacks".into(), callbacks);
+    }
+    if let Some(security) = components::security(operation.class) {
+        told.insert("security".into(), security);
+    }
+    told.insert("x-evidence".into(), operation.evidence.clone().into());
+    let rules = components::rules(&operation.rules);
+    if !rules.is_empty() {
+        told.insert("x-rules".into(), rules.into());
+    }
+    told.extend(about_other_tasks(catalogue, index));
+    if let Some(kind) = kind {
+        told.extend(about_its_task(kind));
+    }
+    Value::Object(told)
+}
+
+/// Where the request names another task, or a file of one, and which operations make such tasks.
+fn about_other_tasks(catalogue: &Catalogue, index: OperationIx) -> Map<String, Value> {
+    let operation = catalogue.operation(index);
+    let mut told = Map::new();
+    let follows = operation.task().and_then(|task| task.follows.as_ref());
+    let lookup = match &operation.behaviour {
+        Behaviour::Details(lookup, _) => Some(lookup),
+        Behaviour::Upgrade(upgrade) => Some(&upgrade.lookup),
+        Behaviour::Link(link, _) => {
+            told.insert("x-result-url".into(), json!({"at": link.url_at}));
+            link.lookup.as_ref()
+        }
+        Behaviour::Create(..) | Behaviour::Plain(_) => None,
+    };
+    let named = follows
+        .map(|follows| (&follows.at, &follows.records))
+        .or(lookup.map(|lookup| (&lookup.at, &lookup.records)));
+    if let Some((at, collections)) = named {
+        let makers: Value =
+            Kind::within(catalogue, collections).map(|kind| kind.operation.id.as_str()).collect();
+        told.insert("x-task-id".into(), json!({"at": at, "made_by": makers}));
+    }
+    told
+}
+
+/// What is known of the task that the operation starts.
+fn about_its_task(kind: Kind<'_>) -> Map<String, Value> {
+    let mut told = Map::new();
+    if let Some(lifecycle) = &kind.task.lifecycle {
+        told.insert("x-phases".into(), phases(lifecycle));
+        told.insert("x-price".into(), price::of(kind.task.price.as_ref()));
+    }
+    let errors: Value = answers::task_errors(kind).into_iter().map(task_error).collect();
+    told.insert("x-task-errors".into(), errors);
+    told
+}
+
+/// What a task goes through, how long it stays there at least and at most, and how it ends.
+pub(super) fn phases(lifecycle: &Lifecycle) -> Value {
+    let phases = lifecycle
+        .phases
+        .iter()
+        .map(|phase| json!({"state": phase.state, "ms": [phase.stay.0, phase.stay.1]}));
+    let endings: Map<String, Value> =
+        lifecycle.endings.iter().map(|(name, ending)| (name.clone(), ending.state.clone())).collect();
+    json!({"phases": phases.collect::<Value>(), "endings": endings, "source": lifecycle.source})
+}
+
+fn task_error(error: &ErrorEntry) -> Value {
+    let body = components::refusal_body(error);
+    let mut told = json!({
+        "id": error.id,
+        "code": error.code,
+        "message": body.get("msg").unwrap_or(&Value::Null),
+        "ending": error.ending,
+        "evidence": error.evidence,
+    });
+    if let Some(note) = &error.note {
+        object(&mut told).insert("note".into(), note.clone().into());
+    }
+    told
+}
+
+/// The calls that a task makes to the address that its create names.
+fn callbacks(kind: Kind<'_>) -> Option<Value> {
+    if kind.task.callbacks.is_empty() {
+        return None;
+    }
+    let shared = kind.catalogue.shared();
+    let seconds = |span: &Duration| span.as_secs().to_string();
+    let retries: Vec<String> = shared.callback_retries.iter().map(seconds).collect();
+    let header = |name: &str, description: &str| json!({"name": name, "in": "header", "required": true, "schema": {"type": "string"}, "description": description});
+    let call = json!({
+        "operationId": format!("{}.callback", kind.operation.id),
+        "tags": [kind.catalogue.families()[kind.operation.family].id],
+        "summary": format!("what a task of {} tells", kind.operation.id),
+        "security": [],
+        "parameters": [
+            header(TIMESTAMP_HEADER, "time of sending, in Unix seconds"),
+            header(SIGNATURE_HEADER, "base64 of HMAC-SHA256 over `<task id>.<timestamp>` with the webhook key"),
+        ],
+        "requestBody": {"required": true, "content": {"application/json": answers::callbacks(kind).into_content()}},
+        "responses": {"200": {"description": format!(
+            "Taken. Anything but 2xx within {} s counts as failed and is tried again after {} s.",
+            shared.callback_timeout.as_secs(),
+            retries.join(", ")
+        )}},
+    });
+    Some(json!({"callBackUrl": {"{$request.body#/callBackUrl}": {"post": call}}}))
+}

@@ -1,0 +1,304 @@
+//! Example values for the holes of the catalogue's bodies: a made-up task at an instant of its life.
+//!
+//! Everything is derived from names in the catalogue, so that the same catalogue always gives the same examples.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use super::kinds::Kind;
+use super::request;
+use crate::catalogue::{
+    DrawKind, ErrorEntry, Found, Lifecycle, Model, ModelChoice, Moment, ResultKind, Scope, Size, Template,
+};
+use crate::clock::{Draw, Timestamp, digest, hex};
+use crate::ids::Credits;
+
+/// When all example tasks were created: 2026-06-01, 09:30 UTC.
+const CREATED: Timestamp = Timestamp::from_millis(1_780_306_200_000);
+
+/// Where the addresses of example files lead.
+const FILES: &str = "https://example.com/_media";
+
+/// Where a task stands.
+#[derive(Clone, Copy)]
+pub(super) enum Stage<'a> {
+    /// In the phase of that number.
+    Running(usize),
+    /// It has ended.
+    Ended {
+        /// The name of the ending.
+        name: &'a str,
+        /// What it failed with.
+        error: Option<&'a ErrorEntry>,
+        /// Whether the backup model answered.
+        fallback: bool,
+    },
+}
+
+impl Stage<'_> {
+    /// It went well.
+    pub(super) const SUCCESS: Self = Self::Ended { name: "success", error: None, fallback: false };
+}
+
+/// A made-up task.
+pub(super) struct Sample<'a> {
+    kind: Kind<'a>,
+    model: Option<&'a Model>,
+    stage: Stage<'a>,
+    id: String,
+    input: Value,
+    parent: Option<Box<Sample<'a>>>,
+}
+
+impl<'a> Sample<'a> {
+    /// A task of that kind and, for Market creates, model.
+    pub(super) fn new(kind: Kind<'a>, model: Option<&'a Model>, stage: Stage<'a>) -> Self {
+        Self::with_parents(kind, model, stage, 2)
+    }
+
+    /// The same task at another stage.
+    pub(super) fn at(kind: Kind<'a>, stage: Stage<'a>) -> Self {
+        Self::new(kind, kind.models().next(), stage)
+    }
+
+    fn with_parents(kind: Kind<'a>, model: Option<&'a Model>, stage: Stage<'a>, generations: usize) -> Self {
+        let request = match model {
+            Some(model) => request::for_model(kind, model),
+            None => request::fullest(kind.operation),
+        };
+        let parent = parent_of(kind).filter(|_| generations > 0);
+        let parent = parent.map(|parent| {
+            let model = parent.models().next();
+            Box::new(Self::with_parents(parent, model, Stage::SUCCESS, generations - 1))
+        });
+        let name = model.map_or("", |model| &model.name);
+        Self {
+            id: hex(&digest(&[b"example", kind.operation.id.as_bytes(), name.as_bytes()])[..16]),
+            input: kind.operation.completed(&request),
+            kind,
+            model,
+            stage,
+            parent,
+        }
+    }
+
+    /// The task's id.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn lifecycle(&self) -> Option<&'a Lifecycle> {
+        self.model.map(|model| &model.lifecycle).or(self.kind.task.lifecycle.as_ref())
+    }
+
+    /// The part of the input that the model's own tables look at.
+    fn model_input(&self) -> &Value {
+        match &self.kind.task.model {
+            ModelChoice::Market { input, .. } => self.input.get(input).unwrap_or(&Value::Null),
+            _ => &self.input,
+        }
+    }
+
+    fn model_name(&self) -> &str {
+        match &self.kind.task.model {
+            ModelChoice::Name(name) => name,
+            ModelChoice::At(pointer) | ModelChoice::Market { at: pointer, .. } => {
+                self.input.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+            }
+        }
+    }
+
+    fn ending(&self) -> &'a str {
+        match self.stage {
+            Stage::Running(_) => "running",
+            Stage::Ended { name, .. } => name,
+        }
+    }
+
+    fn state(&self) -> &'a Value {
+        let state = self.lifecycle().and_then(|lifecycle| match self.stage {
+            Stage::Running(phase) => lifecycle.phases.get(phase).map(|phase| &phase.state),
+            Stage::Ended { name, .. } => lifecycle.ending(name).map(|ending| &ending.state),
+        });
+        state.unwrap_or(&Value::Null)
+    }
+
+    /// When it ended: after the middle of what each phase may take.
+    fn completed(&self) -> Option<Timestamp> {
+        let lifecycle = self.lifecycle()?;
+        let ending = lifecycle.ending(self.ending())?;
+        let took: u32 = lifecycle.phases.iter().map(|phase| phase.stay.0.midpoint(phase.stay.1)).sum();
+        (ending.moment != Moment::AtOnce)
+            .then(|| CREATED + Duration::from_secs(u64::from(took.div_ceil(1000))))
+    }
+
+    fn price(&self) -> Credits {
+        let price = self.model.map_or(self.kind.task.price.as_ref(), |model| model.price.as_ref());
+        price.and_then(|price| price.of(self.model_input())).unwrap_or_default()
+    }
+
+    fn has_result(&self) -> bool {
+        let with_result = |name| {
+            self.lifecycle()
+                .and_then(|lifecycle| lifecycle.ending(name))
+                .is_some_and(|ending| ending.with_result)
+        };
+        matches!(self.stage, Stage::Ended { name, .. } if name == "success" || with_result(name))
+    }
+
+    fn about_task(&self, field: &str) -> Found<'_> {
+        match field {
+            "id" => Found::Str(&self.id),
+            "model" => Found::Str(self.model_name()),
+            "created" => CREATED.into(),
+            "completed" => self.completed().into(),
+            "cost_seconds" => self.completed().map_or(Found::Null, |completed| {
+                Found::Integer(completed.saturating_since(CREATED).as_secs().cast_signed())
+            }),
+            "progress" => Found::Number(if matches!(self.stage, Stage::Running(_)) { 0.48 } else { 1.0 }),
+            "price" => self.price().into(),
+            "charged" if matches!(self.stage, Stage::Ended { .. }) && !self.has_result() => {
+                Credits::ZERO.into()
+            }
+            "charged" => self.price().into(),
+            "expired" => Found::Integer(0),
+            _ => Found::Missing,
+        }
+    }
+
+    fn about_error(&self, field: &str) -> Found<'_> {
+        let Stage::Ended { error: Some(error), .. } = self.stage else { return Found::Missing };
+        let text = |template: Option<&Template>| {
+            template.map_or(Found::Null, |template| Found::Text(template.to_text(self)))
+        };
+        match field {
+            "code" => Found::Integer(error.code.into()),
+            "message" => text(error.message.as_ref()),
+            "record_message" => text(error.record_message.as_ref().or(error.message.as_ref())),
+            _ => Found::Missing,
+        }
+    }
+
+    fn about_result(&self, slot: &str, field: &str) -> Found<'_> {
+        let results = self.model.map_or(&self.kind.task.results, |model| &model.results);
+        let Some((_, kind)) = results.iter().find(|(name, _)| name == slot) else { return Found::Missing };
+        match field {
+            "urls" => Found::Texts((0..self.count(kind)).map(|index| self.url(kind, index)).collect()),
+            "url" => Found::Text(self.url(kind, 0)),
+            "size" => Found::Text(self.size(kind)),
+            _ => Found::Missing,
+        }
+    }
+
+    /// How many files there are; no more than an example needs.
+    fn count(&self, kind: &ResultKind) -> i64 {
+        let count = kind.count.as_ref().and_then(|count| count.number(self.model_input()));
+        (1..=4).rev().find(|most| count.unwrap_or(1.0) >= f64::from(*most)).unwrap_or(1).into()
+    }
+
+    fn url(&self, kind: &ResultKind, index: i64) -> String {
+        let format = kind.format.text(self.model_input()).unwrap_or_default();
+        format!("{FILES}/{}", kind.file.to_text(&FileScope { task: self, index, format: &format }))
+    }
+
+    fn size(&self, kind: &ResultKind) -> String {
+        let exact = match &kind.size {
+            Size::Exact(table) => table.value(self.model_input()),
+            _ => None,
+        };
+        let side = |index: usize| exact.and_then(|sides| sides.get(index)).and_then(Value::as_u64);
+        side(0).zip(side(1)).map_or("1280x720".into(), |(width, height)| format!("{width}x{height}"))
+    }
+
+    fn drawn(&self, name: &str) -> Found<'static> {
+        let draws = self.model.map_or(&self.kind.task.draws, |model| &model.draws);
+        let Some((_, kind)) = draws.iter().find(|(drawn, _)| drawn == name) else { return Found::Missing };
+        let mut draw = Draw::new(&[self.id.as_bytes(), name.as_bytes()]);
+        match kind {
+            DrawKind::Uuid => Found::Text(draw.uuid()),
+            DrawKind::Integer(low, high) => Found::Integer(draw.integer(*low, *high).cast_signed()),
+            DrawKind::Base64(length) => {
+                let bytes: Vec<u8> = (0..*length).map(|_| draw.bytes::<1>()[0]).collect();
+                Found::Text(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
+            }
+        }
+    }
+
+    fn about_record(&self, path: &[Box<str>]) -> Found<'_> {
+        if path.is_empty() {
+            return Found::Template(&self.kind.task.record);
+        }
+        let record: Value = serde_json::from_slice(&self.kind.task.record.to_json(self)).unwrap_or_default();
+        at(&record, path).cloned().map_or(Found::Missing, Found::Value)
+    }
+}
+
+/// The kind of task that one of this kind goes on from.
+fn parent_of(kind: Kind<'_>) -> Option<Kind<'_>> {
+    let collections = super::parents(kind.operation)?;
+    Kind::within(kind.catalogue, collections).find(|parent| parent.operation.id != kind.operation.id)
+}
+
+fn at<'v>(value: &'v Value, path: &[Box<str>]) -> Option<&'v Value> {
+    path.iter().try_fold(value, |value, name| value.get(&**name))
+}
+
+impl Scope for Sample<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        let Some((root, rest)) = path.split_first() else { return Found::Missing };
+        match (&**root, rest) {
+            ("task", [field]) => self.about_task(field),
+            ("input" | "request", rest) => at(&self.input, rest).map_or(Found::Missing, Into::into),
+            ("state", []) => match self.state() {
+                Value::Number(number) => number.as_i64().map_or(Found::Missing, Found::Integer),
+                other => other.into(),
+            },
+            ("ending", []) => Found::Str(self.ending()),
+            ("fallback", []) => Found::Bool(matches!(self.stage, Stage::Ended { fallback: true, .. })),
+            ("error", [field]) => self.about_error(field),
+            ("result", [slot, field]) => self.about_result(slot, field),
+            ("draw", [name]) => self.drawn(name),
+            ("record", rest) => self.about_record(rest),
+            ("model", [_]) => self.model.map_or(Found::Missing, |model| Found::Template(&model.result)),
+            ("parent", [id]) if &**id == "id" => {
+                self.parent.as_ref().map_or(Found::Missing, |parent| Found::Str(&parent.id))
+            }
+            ("parent", rest) => self.parent.as_ref().map_or(Found::Missing, |parent| parent.lookup(rest)),
+            _ => Found::Missing,
+        }
+    }
+}
+
+/// What a file's name may be made of, beside the task.
+struct FileScope<'a, 't> {
+    task: &'a Sample<'t>,
+    index: i64,
+    format: &'a str,
+}
+
+impl Scope for FileScope<'_, '_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.first().map(|name| &**name) {
+            Some("index") => Found::Integer(self.index),
+            Some("format") => Found::Str(self.format),
+            _ => self.task.lookup(path),
+        }
+    }
+}
+
+/// What answers and refusals that are about no task may be made of.
+pub(super) struct NoTask;
+
+impl Scope for NoTask {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.first().map(|root| &**root) {
+            Some("account") => Found::Number(9876.5),
+            Some("link") => Found::Text(format!("{FILES}/link/video.mp4")),
+            Some("refusal") => Found::Str("prompt"),
+            Some("request") => path.last().map_or(Found::Missing, |name| Found::Text(format!("<{name}>"))),
+            _ => Found::Missing,
+        }
+    }
+}
