@@ -10,6 +10,7 @@
 
 mod condition;
 mod discovery;
+mod draw;
 mod load;
 mod parts;
 mod pick;
@@ -32,6 +33,7 @@ use route::Routes;
 
 pub use condition::Condition;
 pub use discovery::{Tells, tell};
+pub use draw::DrawKind;
 pub use load::{Problem, Source};
 pub use pick::Pick;
 pub use price::{Price, Rate, Surcharge};
@@ -402,30 +404,6 @@ pub enum Moment {
     Early,
     /// As soon as the task exists; it never counts as completed.
     AtOnce,
-}
-
-/// A random value that a task has for life.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DrawKind {
-    /// A UUID.
-    Uuid,
-    /// A whole number between two, both included.
-    Integer(u64, u64),
-    /// So many bytes as base64.
-    Base64(usize),
-    /// So many bytes in hexadecimal.
-    Hex(usize),
-    /// So many decimal digits.
-    Digits(usize),
-    /// A number between two, with two decimals.
-    Number(f64, f64),
-    /// One of these.
-    Choice(Vec<Value>),
-    /// So many values of a kind.
-    List(usize, Box<DrawKind>),
-    /// A UUID by which other calls may name what this task has made.
-    Id,
 }
 
 /// Files that a task makes.

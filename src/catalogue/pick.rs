@@ -19,6 +19,8 @@ use super::condition::{Condition, number};
 /// Beside it `else` stands in for what is absent, and `scale`, `least`, `most` work on the number.
 #[derive(Debug, Clone)]
 pub struct Pick {
+    /// As it stands in the file.
+    written: Value,
     source: Source,
     /// If the source gives nothing.
     otherwise: Option<Box<Pick>>,
@@ -52,15 +54,15 @@ const ASIDES: [&str; 5] = ["map", "else", "scale", "least", "most"];
 impl Pick {
     /// One that is always `value`.
     pub fn always(value: Value) -> Self {
-        Self { source: Source::Always(value), otherwise: None, shaping: None }
+        Self { written: value.clone(), source: Source::Always(value), otherwise: None, shaping: None }
     }
 
     /// Reads it from a file's JSON.
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    pub fn parse(source: &Value) -> Result<Self, String> {
-        let Some(members) = source.as_object() else { return Ok(Self::always(source.clone())) };
+    pub fn parse(written: &Value) -> Result<Self, String> {
+        let Some(members) = written.as_object() else { return Ok(Self::always(written.clone())) };
         let unknown =
             members.keys().find(|key| !SOURCES.contains(&key.as_str()) && !ASIDES.contains(&key.as_str()));
         if let Some(key) = unknown {
@@ -75,10 +77,16 @@ impl Pick {
             return Err("\"map\" goes with \"from\"".into());
         }
         Ok(Self {
+            written: written.clone(),
             source: Source::parse(name, source, members.get("map"))?,
             otherwise: members.get("else").map(Self::parse).transpose()?.map(Box::new),
             shaping: Shaping::parse(members)?,
         })
+    }
+
+    /// As it stands in the file.
+    pub fn written(&self) -> &Value {
+        &self.written
     }
 
     /// The value for `request`.

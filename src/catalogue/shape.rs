@@ -35,8 +35,22 @@ impl Shape {
             Value::Object(members) => {
                 Self::object(members.iter().map(|(name, value)| (name.clone(), false, Self::of_value(value))))
             }
-            Value::Array(items) => Self::list(items.iter().map(Self::of_value)),
+            Value::Array(items) => Self::list(items.iter().map(Self::of_form)),
             scalar => Self(vec![json!({"const": scalar})]),
+        }
+    }
+
+    /// Values of the form that this one has.
+    pub fn of_form(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::of_type("null"),
+            Value::Bool(_) => Self::of_type("boolean"),
+            Value::Number(_) => Self::of_type("number"),
+            Value::String(_) => Self::of_type("string"),
+            Value::Array(items) => Self::list(items.iter().map(Self::of_form)),
+            Value::Object(members) => {
+                Self::object(members.iter().map(|(name, value)| (name.clone(), false, Self::of_form(value))))
+            }
         }
     }
 

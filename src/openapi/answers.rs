@@ -75,9 +75,7 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
     match &operation.behaviour {
         Behaviour::Create(task, answer) => {
             let kind = Kind { catalogue, operation, task };
-            bodies.looks_like(answer.shape(&kind));
-            let body = answer.to_json(&Sample::at(kind, Stage::Running(0)));
-            bodies.add("accepted", "the task was created", body);
+            created(kind, answer, names, bodies);
         }
         Behaviour::Details(lookup, answer) => details(catalogue, operation, lookup, answer, bodies),
         Behaviour::Upgrade(upgrade) => {
@@ -92,6 +90,28 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the answer", answer.to_json(&NoTask));
         }
+    }
+}
+
+/// The answers to a create: its own, and those of models that have one of theirs.
+fn created(kind: Kind<'_>, answer: &Template, names: &Names, bodies: &mut Bodies) {
+    let models: Vec<&Model> = kind.models().collect();
+    let own: Vec<(Option<&Model>, &Template)> =
+        models.iter().filter_map(|model| Some((Some(*model), model.answer.as_ref()?))).collect();
+    let common = models.iter().find(|model| model.answer.is_none()).copied();
+    let common = (models.is_empty() || common.is_some()).then_some((common, answer));
+    for (model, answer) in common.into_iter().chain(own) {
+        let lifecycle = model.map(|model| &model.lifecycle).or(kind.task.lifecycle.as_ref());
+        let inline = lifecycle.is_some_and(|lifecycle| lifecycle.inline);
+        let (name, summary, stage) = if inline {
+            task_errors(kind).into_iter().for_each(|error| bodies.looks_like(names.form(error)));
+            ("done", "the work is done", Stage::SUCCESS)
+        } else {
+            ("accepted", "the task was created", Stage::Running(0))
+        };
+        let name = model.filter(|model| model.answer.is_some()).map_or(name, |model| &model.name);
+        bodies.looks_like(answer.shape(&kind));
+        bodies.add(name, summary, answer.to_json(&Sample::new(kind, model, stage)));
     }
 }
 

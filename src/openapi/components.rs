@@ -29,7 +29,7 @@ impl Names {
         let errors = errors.collect();
         let mut forms = Vec::new();
         for (_, error) in catalogue.errors() {
-            let form = form(&refusal_body(error)).into_schema();
+            let form = Shape::of_form(&refusal_body(error)).into_schema();
             if !forms.contains(&form) {
                 forms.push(form);
             }
@@ -44,7 +44,7 @@ impl Names {
 
     /// A reference to what refusals with `error` look like.
     pub(super) fn form(&self, error: &ErrorEntry) -> Shape {
-        let wanted = form(&refusal_body(error)).into_schema();
+        let wanted = Shape::of_form(&refusal_body(error)).into_schema();
         let number = self.forms.iter().position(|form| *form == wanted).unwrap_or(0);
         Shape::of_schema(json!({"$ref": format!("#/components/schemas/refusal.{number}")}))
     }
@@ -112,6 +112,11 @@ fn schemas(catalogue: &Catalogue, names: &Names) -> Map<String, Value> {
             if !rules.is_empty() {
                 members.insert("x-rules".into(), rules.into());
             }
+            let follows = model.follows.as_ref();
+            members
+                .extend(follows.map(|follows| {
+                    ("x-task-id".to_owned(), super::operations::followed(catalogue, follows))
+                }));
             members.insert("x-price".into(), price::of(model.price.as_ref()));
             members.insert("x-phases".into(), super::operations::phases(&model.lifecycle));
             schemas.insert(names.model(model), schema);
@@ -123,7 +128,10 @@ fn schemas(catalogue: &Catalogue, names: &Names) -> Map<String, Value> {
 /// Requests that fit the schema and are refused all the same, as far as words tell of them.
 pub(super) fn rules(rules: &[crate::catalogue::Rule]) -> Vec<Value> {
     let rule = |rule: &crate::catalogue::Rule| {
-        let mut told = json!({"id": rule.id, "not": rule.reject_when.source()});
+        let mut told = json!({"id": rule.id});
+        if let Some(schema) = &rule.reject_when {
+            told["not"] = schema.source().clone();
+        }
         if let Some(note) = &rule.note {
             told["note"] = note.clone().into();
         }
@@ -160,18 +168,4 @@ pub(super) fn refusals(catalogue: &Catalogue, index: OperationIx) -> Vec<(ErrorI
     let mut seen = HashSet::new();
     let refusing = catalogue.errors_of(index).filter(|(_, error)| error.refuses);
     refusing.filter(|(_, error)| seen.insert(error.id.as_str())).collect()
-}
-
-/// What a body looks like, whatever its values.
-fn form(value: &Value) -> Shape {
-    match value {
-        Value::Object(members) => {
-            Shape::object(members.iter().map(|(name, value)| (name.clone(), false, form(value))))
-        }
-        Value::Array(items) => Shape::list(items.iter().map(form)),
-        Value::Null => Shape::of_type("null"),
-        Value::Bool(_) => Shape::of_type("boolean"),
-        Value::Number(_) => Shape::of_type("number"),
-        Value::String(_) => Shape::of_type("string"),
-    }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::catalogue::{
-    Catalogue, DrawKind, Lifecycle, Model, ModelChoice, Operation, OperationIx, ResultKind, Schema, Shape,
-    TaskKind, Types,
+    Catalogue, Lifecycle, Model, ModelChoice, Operation, OperationIx, ResultKind, Schema, Shape, TaskKind,
+    Types,
 };
 
 /// Tasks that one operation starts.
@@ -51,7 +51,7 @@ impl<'a> Kind<'a> {
     fn about_task(field: &str) -> Shape {
         match field {
             "id" | "model" => Shape::of_type("string"),
-            "created" => Shape::of_type("integer"),
+            "created" | "chosen" => Shape::of_type("integer"),
             "completed" | "cost_seconds" => Shape::of_type("integer").or_null(),
             "progress" | "price" | "charged" => Shape::of_type("number"),
             "expired" => Shape::one_of(&[json!(0), json!(1)]),
@@ -75,10 +75,7 @@ impl<'a> Kind<'a> {
 
     fn draw(&self, name: &str) -> Shape {
         let draws = self.task.draws.iter().chain(self.models().flat_map(|model| &model.draws));
-        let named = draws.filter(|(drawn, _)| drawn == name).map(|(_, kind)| match kind {
-            DrawKind::Uuid | DrawKind::Base64(_) => Shape::of_type("string"),
-            DrawKind::Integer(..) => Shape::of_type("integer"),
-        });
+        let named = draws.filter(|(drawn, _)| drawn == name).map(|(_, kind)| kind.shape());
         named.fold(Shape::default(), Shape::or)
     }
 
@@ -135,6 +132,7 @@ impl Types for Kind<'_> {
             ("error", [_]) => Shape::of_type("string").or_null(),
             ("result", [slot, field]) => self.result(slot, field),
             ("draw", [name]) => self.draw(name),
+            ("account", _) => Shape::of_type("number"),
             ("record", []) => self.task.record.shape(self),
             ("model", [_]) => {
                 self.models().map(|model| model.result.shape(self)).fold(Shape::default(), Shape::or)

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::components::{self, Names, object};
 use super::kinds::Kind;
 use super::{answers, price, request};
-use crate::catalogue::{Behaviour, Catalogue, ErrorEntry, Lifecycle, ModelChoice, OperationIx};
+use crate::catalogue::{Behaviour, Catalogue, ErrorEntry, Follows, Lifecycle, ModelChoice, OperationIx};
 use crate::wire::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
 /// The operation at `index`.
@@ -31,6 +31,9 @@ pub(super) fn describe(catalogue: &Catalogue, index: OperationIx, names: &Names)
         told.insert("security".into(), security);
     }
     told.insert("x-evidence".into(), operation.evidence.clone().into());
+    if !operation.also.is_empty() {
+        told.insert("x-also".into(), operation.also.clone().into());
+    }
     let rules = components::rules(&operation.rules);
     if !rules.is_empty() {
         told.insert("x-rules".into(), rules.into());
@@ -46,7 +49,6 @@ pub(super) fn describe(catalogue: &Catalogue, index: OperationIx, names: &Names)
 fn about_other_tasks(catalogue: &Catalogue, index: OperationIx) -> Map<String, Value> {
     let operation = catalogue.operation(index);
     let mut told = Map::new();
-    let follows = operation.task().and_then(|task| task.follows.as_ref());
     let lookup = match &operation.behaviour {
         Behaviour::Details(lookup, _) => Some(lookup),
         Behaviour::Upgrade(upgrade) => Some(&upgrade.lookup),
@@ -56,13 +58,29 @@ fn about_other_tasks(catalogue: &Catalogue, index: OperationIx) -> Map<String, V
         }
         Behaviour::Create(..) | Behaviour::Plain(_) => None,
     };
-    let named = follows
-        .map(|follows| (&follows.at, &follows.records))
-        .or(lookup.map(|lookup| (&lookup.at, &lookup.records)));
-    if let Some((at, collections)) = named {
-        let makers: Value =
-            Kind::within(catalogue, collections).map(|kind| kind.operation.id.as_str()).collect();
-        told.insert("x-task-id".into(), json!({"at": at, "made_by": makers}));
+    if let Some(lookup) = lookup {
+        told.insert("x-task-id".into(), other_task(catalogue, Some(&lookup.at), None, &lookup.records));
+    }
+    let follows = operation.task().and_then(|task| task.follows.as_ref());
+    told.extend(follows.map(|follows| ("x-task-id".to_owned(), followed(catalogue, follows))));
+    told
+}
+
+/// Where a request names the task that it goes on from.
+pub(super) fn followed(catalogue: &Catalogue, follows: &Follows) -> Value {
+    other_task(catalogue, follows.at.as_ref(), follows.id_at.as_ref(), &follows.records)
+}
+
+fn other_task(
+    catalogue: &Catalogue,
+    at: Option<&String>,
+    id_at: Option<&String>,
+    collections: &[String],
+) -> Value {
+    let makers: Value = Kind::within(catalogue, collections).map(|kind| kind.operation.id.as_str()).collect();
+    let mut told = json!({"made_by": makers});
+    for (name, pointer) in [("at", at), ("id_at", id_at)] {
+        object(&mut told).extend(pointer.map(|pointer| (name.to_owned(), Value::from(pointer.as_str()))));
     }
     told
 }
@@ -130,5 +148,6 @@ fn callbacks(kind: Kind<'_>) -> Option<Value> {
             retries.join(", ")
         )}},
     });
-    Some(json!({"callBackUrl": {"{$request.body#/callBackUrl}": {"post": call}}}))
+    let address = format!("{{$request.body#{}}}", kind.task.callback_at);
+    Some(json!({"task": {address: {"post": call}}}))
 }

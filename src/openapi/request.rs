@@ -9,9 +9,6 @@ use super::components::{Names, object};
 use super::kinds::Kind;
 use crate::catalogue::{Model, ModelChoice, Operation, Schema};
 
-/// A field of a create that says where its callbacks go.
-const CALLBACK_FIELD: &str = "callBackUrl";
-
 /// Puts parameters and body of `operation` into its description.
 pub(super) fn describe(
     operation: &Operation,
@@ -37,7 +34,7 @@ pub(super) fn describe(
 
 /// The parts in braces of a path: `/tasks/{id}` has `id`.
 fn path_names(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    path.split('{').skip(1).filter_map(|part| Some(part.split_once('}')?.0))
 }
 
 fn parameters(operation: &Operation) -> Vec<Value> {
@@ -142,10 +139,11 @@ pub(super) fn for_model(kind: Kind<'_>, model: &Model) -> Value {
         request[at.trim_start_matches('/')] = model.name.clone().into();
         request[input] = model.example.clone();
     }
+    let callback_field = kind.task.callback_at.trim_start_matches('/');
     let callback =
-        kind.operation.request.as_ref().and_then(|schema| schema.source()["properties"].get(CALLBACK_FIELD));
+        kind.operation.request.as_ref().and_then(|schema| schema.source()["properties"].get(callback_field));
     if let Some(callback) = callback {
-        request[CALLBACK_FIELD] = of_schema(CALLBACK_FIELD, callback);
+        request[callback_field] = of_schema(callback_field, callback);
     }
     request
 }
@@ -153,7 +151,7 @@ pub(super) fn for_model(kind: Kind<'_>, model: &Model) -> Value {
 /// Whether schema and rules of `operation` let the request pass.
 fn accepts(operation: &Operation, request: &Value) -> bool {
     operation.request.as_ref().is_none_or(|schema| schema.accepts(request))
-        && !operation.rules.iter().any(|rule| rule.reject_when.accepts(request))
+        && !operation.rules.iter().any(|rule| rule.refuses(request))
 }
 
 /// The request with the fewest fields that `operation` accepts: the required ones and up to two more.

@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
 use serde_json::Value;
 
 use super::kinds::Kind;
 use super::request;
 use crate::catalogue::{
-    DrawKind, ErrorEntry, Found, Lifecycle, Model, ModelChoice, Moment, ResultKind, Scope, Size, Template,
+    ErrorEntry, Found, Lifecycle, Model, ModelChoice, Moment, ResultKind, Scope, Size, Template,
 };
 use crate::clock::{Draw, Timestamp, digest, hex};
 use crate::ids::Credits;
@@ -163,7 +162,7 @@ impl<'a> Sample<'a> {
                 Credits::ZERO.into()
             }
             "charged" => self.price().into(),
-            "expired" => Found::Integer(0),
+            "expired" | "chosen" => Found::Integer(0),
             _ => Found::Missing,
         }
     }
@@ -208,21 +207,17 @@ impl<'a> Sample<'a> {
             Size::Exact(table) => table.value(self.model_input()),
             _ => None,
         };
-        let side = |index: usize| exact.and_then(|sides| sides.get(index)).and_then(Value::as_u64);
+        let side = |index: usize| exact.as_ref().and_then(|sides| sides.get(index)).and_then(Value::as_u64);
         side(0).zip(side(1)).map_or("1280x720".into(), |(width, height)| format!("{width}x{height}"))
     }
 
     fn drawn(&self, name: &str) -> Found<'static> {
         let draws = self.model.map_or(&self.kind.task.draws, |model| &model.draws);
         let Some((_, kind)) = draws.iter().find(|(drawn, _)| drawn == name) else { return Found::Missing };
-        let mut draw = Draw::new(&[self.id.as_bytes(), name.as_bytes()]);
-        match kind {
-            DrawKind::Uuid => Found::Text(draw.uuid()),
-            DrawKind::Integer(low, high) => Found::Integer(draw.integer(*low, *high).cast_signed()),
-            DrawKind::Base64(length) => {
-                let bytes: Vec<u8> = (0..*length).map(|_| draw.bytes::<1>()[0]).collect();
-                Found::Text(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
-            }
+        match kind.value(&mut Draw::new(&[self.id.as_bytes(), name.as_bytes()])) {
+            Value::String(text) => Found::Text(text),
+            Value::Number(number) if number.is_i64() => number.as_i64().into(),
+            other => Found::Value(other),
         }
     }
 
@@ -260,6 +255,7 @@ impl Scope for Sample<'_> {
             ("error", [field]) => self.about_error(field),
             ("result", [slot, field]) => self.about_result(slot, field),
             ("draw", [name]) => self.drawn(name),
+            ("account", _) => NoTask.lookup(path),
             ("record", rest) => self.about_record(rest),
             ("model", [_]) => self.model.map_or(Found::Missing, |model| Found::Template(&model.result)),
             ("parent", [id]) if &**id == "id" => {
@@ -296,6 +292,9 @@ impl Scope for NoTask {
         match path.first().map(|root| &**root) {
             Some("account") => Found::Number(9876.5),
             Some("link") => Found::Text(format!("{FILES}/link/video.mp4")),
+            Some("refusal") if path.last().is_some_and(|name| **name == *"task") => {
+                Found::Text(hex(&digest(&[b"example"])[..16]))
+            }
             Some("refusal") => Found::Str("prompt"),
             Some("request") => path.last().map_or(Found::Missing, |name| Found::Text(format!("<{name}>"))),
             _ => Found::Missing,

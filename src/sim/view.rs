@@ -1,6 +1,5 @@
 //! A task as the bodies of the catalogue see it: every name that a template may use, looked up.
 
-mod draws;
 mod files;
 
 use std::cell::OnceCell;
@@ -140,7 +139,7 @@ impl<'a> View<'a> {
         let Some((_, kind)) = self.draws().iter().find(|(drawn, _)| drawn == name) else {
             return Found::Missing;
         };
-        match draws::value(kind, &mut self.draw(name)) {
+        match kind.value(&mut self.draw(name)) {
             Value::String(text) => Found::Text(text),
             Value::Number(number) if number.is_i64() => number.as_i64().into(),
             other => Found::Value(other),

@@ -33,6 +33,20 @@ impl Node {
                 cases.chain([rest]).fold(Shape::default(), Shape::or)
             }
             Self::Encoded(inner) => Shape::encoded(inner.shape(types)),
+            Self::Each { of, .. } => Shape::list([of.shape(&ItemTypes(types))]).or_null(),
+        }
+    }
+}
+
+/// Types with an item of a list in front of them.
+struct ItemTypes<'a>(&'a dyn Types);
+
+impl Types for ItemTypes<'_> {
+    fn shape_at(&self, path: &[Box<str>]) -> Shape {
+        match path {
+            [root, ..] if &**root == "item" => Shape::any(),
+            [root] if &**root == "index" => Shape::of_type("integer"),
+            _ => self.0.shape_at(path),
         }
     }
 }
@@ -63,8 +77,14 @@ impl Expression {
 impl Filter {
     fn shape(self, shape: Shape) -> Shape {
         let made = match self {
-            Self::Civil | Self::Iso | Self::TwoDecimals | Self::Text => Shape::of_type("string"),
+            Self::Civil | Self::Iso | Self::IsoMillis | Self::TwoDecimals | Self::Text => {
+                Shape::of_type("string")
+            }
             Self::Seconds | Self::WholeSeconds => Shape::of_type("integer"),
+            Self::Count => return Shape::of_type("integer").or_null(),
+            Self::Words => {
+                Shape::of_schema(serde_json::json!({"type": "array", "items": {"type": "object"}}))
+            }
             Self::Sorted => return shape,
         };
         if shape.may_be_null() { made.or_null() } else { made }
