@@ -1,4 +1,6 @@
-//! The operators' plane: health, metrics, and a page that says what there is.
+//! The operators' plane: health, metrics, a page that says what there is, and one to read about the API in.
+
+mod docs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,7 @@ use http::{HeaderValue, StatusCode};
 use crate::clock::digest;
 use crate::error::ProblemDocument;
 use crate::ids::Secret;
+use crate::openapi::Document;
 use crate::telemetry::Metrics;
 
 /// What the admin plane needs to know.
@@ -30,6 +33,8 @@ pub struct Admin {
     pub mode: &'static str,
     /// Where the data plane listens, for the page.
     pub data_plane: String,
+    /// The description of the API.
+    pub document: Arc<Document>,
 }
 
 /// All routes of the admin plane.
@@ -40,6 +45,7 @@ pub fn routes(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/", get(page))
+        .merge(docs::routes())
         .fallback(unknown)
         .layer(from_fn_with_state(Arc::clone(&admin), authorize))
         .with_state(admin)
@@ -91,6 +97,7 @@ async fn page(State(admin): State<Arc<Admin>>) -> Html<String> {
 }
 
 async fn unknown(request: Request) -> ProblemDocument {
-    let detail = format!("there is no {}; there are /, /livez, /readyz and /metrics", request.uri().path());
+    let detail =
+        format!("there is no {}; there are /, /docs, /livez, /readyz and /metrics", request.uri().path());
     ProblemDocument::new(StatusCode::NOT_FOUND, detail)
 }

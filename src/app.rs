@@ -156,6 +156,7 @@ impl App {
             ready: Arc::clone(&self.ready),
             mode: self.config.mode.as_str(),
             data_plane: data_url,
+            document: self.gateway.document(),
         };
         let data_plane = DataPlane::new(Arc::clone(&self.gateway), self.sim.clone().map(sim::routes));
         let answer_data: Answer = Arc::new(move |request| {

@@ -21,6 +21,7 @@ use steps::Call;
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::ApiError;
+use crate::openapi::Document;
 use crate::proxy::Upstream;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
@@ -52,6 +53,7 @@ pub struct Parts {
 /// What the steps need to know.
 pub struct Gateway {
     parts: Parts,
+    document: Arc<Document>,
     tenants: RwLock<Arc<Tenants>>,
     names: Names,
     /// By position: ids of operations, for labels.
@@ -62,6 +64,7 @@ pub struct Gateway {
 struct Names {
     control: Arc<str>,
     media: Arc<str>,
+    document: Arc<str>,
     other: Arc<str>,
 }
 
@@ -70,11 +73,22 @@ impl Gateway {
     pub fn new(parts: Parts) -> Self {
         let operation_ids = parts.catalogue.operations().map(|(_, operation)| operation.id.as_str().into());
         Self {
-            names: Names { control: "mock".into(), media: "media".into(), other: "other".into() },
+            names: Names {
+                control: "mock".into(),
+                media: "media".into(),
+                document: "openapi".into(),
+                other: "other".into(),
+            },
             operation_ids: operation_ids.collect(),
+            document: Arc::new(Document::new(Arc::clone(&parts.catalogue))),
             tenants: RwLock::default(),
             parts,
         }
+    }
+
+    /// The description of the API that stands behind it.
+    pub fn document(&self) -> Arc<Document> {
+        Arc::clone(&self.document)
     }
 
     /// The tenants as of now; a reload puts others in their place.
@@ -109,6 +123,8 @@ impl DataPlane {
         let line = format!("{} {}", request.method(), request.uri().path());
         let answered = if steps::is_own(&request) {
             self.answer_own(&call, request).await
+        } else if steps::is_document(&request) {
+            self.answer_document(&call, request)
         } else {
             self.answer_api(&call, request).await
         };
@@ -123,6 +139,12 @@ impl DataPlane {
         let request = steps::permit(gateway, call, request)?; // what the tenant may do at all
         let request = steps::bound_body(gateway, call, request).await?; // no more is read than agreed
         Ok(steps::send_upstream(gateway, call, request).await)
+    }
+
+    /// The path of a request for the description of the API: open where the API is, else for those who have a key.
+    fn answer_document(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
+        let request = steps::authenticate(&self.gateway, call, request)?;
+        Ok(self.gateway.document.answer(request.method(), request.headers()))
     }
 
     /// The path of a request for what is kiegate's own.

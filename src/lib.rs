@@ -1,7 +1,8 @@
 //! kiegate: a gateway to the kie.ai API and an offline simulator of it, in one binary.
 //!
 //! In reading order. The words that all others share: [`ids`], [`clock`], [`wire`] (forms that the upstream
-//! prescribes), [`config`]. What is known of the upstream: [`catalogue`]. The upstream played offline: [`sim`], with
+//! prescribes), [`config`]. What is known of the upstream: [`catalogue`], told
+//! to others by [`openapi`]. The upstream played offline: [`sim`], with
 //! [`media`] to draw its results. The way of a request: [`gateway`], which asks [`tenants`] who calls and hands on to
 //! a [`proxy`]; [`outbound`] opens connections, [`error`] makes HTTP of what goes wrong. Beside it: [`telemetry`],
 //! [`admin`], [`background`]. And what ties it together: [`app`], started by [`cli`].

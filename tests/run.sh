@@ -15,6 +15,7 @@ need() { # need COMMAND PACKAGE
 }
 need curl curl
 need ffmpeg ffmpeg
+need python3 python3-venv
 
 # Outside of the checkout, so that a fresh clone starts from what an earlier one has built.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${HOME:-/tmp}/.cache/kiegate/target}"
@@ -26,3 +27,9 @@ echo "== documentation"; cargo doc --locked --no-deps --document-private-items -
 echo "== tests"
 # Ignored tests need ffmpeg, which is here by now.
 cargo test --locked -- --include-ignored
+
+echo "== other people's programs"
+clients="$CARGO_TARGET_DIR/clients"
+[ -x "$clients/bin/python" ] || python3 -m venv "$clients"
+"$clients/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+"$clients/bin/python" tests/clients/check_openapi.py "$CARGO_TARGET_DIR/debug/kiegate"

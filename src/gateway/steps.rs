@@ -60,7 +60,7 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
         request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
         operation,
         class,
-        own: is_own(request),
+        own: is_own(request) || is_document(request),
         tenant: OnceLock::new(),
         upstream_micros: AtomicU64::new(0),
     }
@@ -69,6 +69,11 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
 /// Whether a request is for what is kiegate's own, below `/_…`.
 pub(super) fn is_own(request: &Request) -> bool {
     request.uri().path().starts_with("/_")
+}
+
+/// Whether a request is for the description of the API.
+pub(super) fn is_document(request: &Request) -> bool {
+    request.uri().path() == "/openapi.json"
 }
 
 /// The client's own id, if it is 1 to 128 visible ASCII characters.
@@ -93,6 +98,7 @@ fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Class
         ),
         _ if path.starts_with("/_mock/") => (Arc::clone(&gateway.names.control), None),
         _ if path.starts_with("/_media/") => (Arc::clone(&gateway.names.media), None),
+        _ if is_document(request) => (Arc::clone(&gateway.names.document), None),
         _ => (Arc::clone(&gateway.names.other), None),
     }
 }

@@ -11,6 +11,7 @@ mod keys;
 mod lifecycle;
 mod live;
 mod market_videos;
+mod openapi;
 mod outcomes;
 mod pictures;
 mod requests;
