@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::components::{self, Names};
 use super::kinds::{self, Kind};
-use super::sample::{NoTask, Sample, Stage};
+use super::request;
+use super::sample::{CREATED, Discovered, NoTask, Sample, Stage};
 use crate::catalogue::{
     Behaviour, Catalogue, ErrorEntry, Lookup, Model, Operation, OperationIx, Reply, Shape, Template, Upgrade,
+    tell,
 };
 
 /// Named bodies, and what all of them look like.
@@ -86,10 +88,29 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
             bodies.add("success", "the link", answer.to_json(&NoTask));
             link.lookup.iter().for_each(|lookup| unknown_task(lookup, bodies));
         }
+        Behaviour::Discovery(tells, _, answer) => {
+            let request = request::smallest(operation);
+            let mut found = tell(catalogue, *tells, &request, CREATED).unwrap_or_default();
+            shorten(&mut found);
+            bodies.looks_like(answer.shape(&kinds::NoTask));
+            bodies.add("success", "the answer, its lists cut short", answer.to_json(&Discovered(found)));
+        }
         Behaviour::Plain(answer) => {
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the answer", answer.to_json(&NoTask));
         }
+    }
+}
+
+/// Leaves two items of every list, which is enough to see what they are.
+fn shorten(value: &mut Value) {
+    match value {
+        Value::Array(items) => {
+            items.truncate(2);
+            items.iter_mut().for_each(shorten);
+        }
+        Value::Object(members) => members.values_mut().for_each(shorten),
+        _ => {}
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::kinds::Kind;
 use super::{price, request, sample};
-use crate::catalogue::{Catalogue, Class, ErrorEntry, ErrorIx, Model, OperationIx, Shape};
+use crate::catalogue::{Catalogue, Class, ErrorEntry, ErrorIx, Model, Operation, OperationIx, Shape};
 
 /// Names of components, which may hold letters, digits, `.`, `_` and `-` only.
 pub(super) struct Names {
@@ -87,10 +87,14 @@ pub(super) fn all(catalogue: &Catalogue, names: &Names) -> Value {
     })
 }
 
-/// How a key is shown to operations of that class, where it is not the one way of all.
-pub(super) fn security(class: Class) -> Option<Value> {
+/// How a key is shown to `operation`, where that is not as everywhere.
+pub(super) fn security(operation: &Operation) -> Option<Value> {
     let ways = ["bearer", "x-api-key", "x-goog-api-key", "key"];
-    (class == Class::Chat).then(|| ways.iter().map(|way| json!({*way: []})).collect())
+    match operation.class {
+        _ if operation.open => Some(json!([])),
+        Class::Chat => Some(ways.iter().map(|way| json!({*way: []})).collect()),
+        _ => None,
+    }
 }
 
 fn schemas(catalogue: &Catalogue, names: &Names) -> Map<String, Value> {

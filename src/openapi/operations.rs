@@ -27,7 +27,7 @@ pub(super) fn describe(catalogue: &Catalogue, index: OperationIx, names: &Names)
     if let Some(callbacks) = kind.and_then(callbacks) {
         told.insert("callbacks".into(), callbacks);
     }
-    if let Some(security) = components::security(operation.class) {
+    if let Some(security) = components::security(operation) {
         told.insert("security".into(), security);
     }
     told.insert("x-evidence".into(), operation.evidence.clone().into());
@@ -56,7 +56,7 @@ fn about_other_tasks(catalogue: &Catalogue, index: OperationIx) -> Map<String, V
             told.insert("x-result-url".into(), json!({"at": link.url_at}));
             link.lookup.as_ref()
         }
-        Behaviour::Create(..) | Behaviour::Plain(_) => None,
+        Behaviour::Create(..) | Behaviour::Discovery(..) | Behaviour::Plain(_) => None,
     };
     if let Some(lookup) = lookup {
         told.insert("x-task-id".into(), other_task(catalogue, Some(&lookup.at), None, &lookup.records));

@@ -154,8 +154,12 @@ fn accepts(operation: &Operation, request: &Value) -> bool {
         && !operation.rules.iter().any(|rule| rule.refuses(request))
 }
 
-/// The request with the fewest fields that `operation` accepts: the required ones and up to two more.
+/// The request that the catalogue gives as an example, or one with as few fields as `operation` accepts: the required
+/// ones and up to two more.
 pub(super) fn smallest(operation: &Operation) -> Value {
+    if let Some(example) = &operation.example {
+        return example.clone();
+    }
     let request = smallest_of(operation.request.as_ref());
     if accepts(operation, &request) {
         return request;

@@ -15,7 +15,7 @@ use crate::clock::{Draw, Timestamp, digest, hex};
 use crate::ids::Credits;
 
 /// When all example tasks were created: 2026-06-01, 09:30 UTC.
-const CREATED: Timestamp = Timestamp::from_millis(1_780_306_200_000);
+pub(super) const CREATED: Timestamp = Timestamp::from_millis(1_780_306_200_000);
 
 /// Where the addresses of example files lead.
 const FILES: &str = "https://example.com/_media";
@@ -280,6 +280,18 @@ impl Scope for FileScope<'_, '_> {
             Some("index") => Found::Integer(self.index),
             Some("format") => Found::Str(self.format),
             _ => self.task.lookup(path),
+        }
+    }
+}
+
+/// What answers about the catalogue itself may be made of.
+pub(super) struct Discovered(pub(super) Value);
+
+impl Scope for Discovered {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.split_first() {
+            Some((root, rest)) if &**root == "found" => at(&self.0, rest).map_or(Found::Missing, Into::into),
+            _ => NoTask.lookup(path),
         }
     }
 }

@@ -77,7 +77,7 @@ impl Expression {
 impl Filter {
     fn shape(self, shape: Shape) -> Shape {
         let made = match self {
-            Self::Civil | Self::Iso | Self::IsoMillis | Self::TwoDecimals | Self::Text => {
+            Self::Civil | Self::Iso | Self::IsoMillis | Self::TwoDecimals | Self::Text | Self::Base64 => {
                 Shape::of_type("string")
             }
             Self::Seconds | Self::WholeSeconds => Shape::of_type("integer"),
