@@ -48,6 +48,11 @@ impl<'a> Kind<'a> {
         self.task.results.iter().chain(self.models().flat_map(|model| &model.results))
     }
 
+    /// Whether it makes files called so.
+    pub(super) fn makes(&self, slot: &str) -> bool {
+        self.results().any(|(name, _)| name == slot)
+    }
+
     fn about_task(field: &str) -> Shape {
         match field {
             "id" | "model" => Shape::of_type("string"),
@@ -83,7 +88,7 @@ impl<'a> Kind<'a> {
         let texts = || Shape::of_schema(json!({"type": "array", "items": {"type": "string"}}));
         match field {
             "urls" => texts(),
-            _ if self.results().any(|(name, _)| name == slot) => Shape::of_type("string").or_null(),
+            _ if self.makes(slot) => Shape::of_type("string").or_null(),
             _ => Shape::any(),
         }
     }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use super::components::{self, Names, object};
 use super::kinds::Kind;
 use super::{answers, price, request};
-use crate::catalogue::{Behaviour, Catalogue, ErrorEntry, Follows, Lifecycle, ModelChoice, OperationIx};
+use crate::catalogue::{
+    Behaviour, Catalogue, Consequence, ErrorEntry, Follows, Lifecycle, ModelChoice, OperationIx,
+};
 use crate::wire::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
 /// The operation at `index`.
@@ -59,7 +61,9 @@ fn about_other_tasks(catalogue: &Catalogue, index: OperationIx) -> Map<String, V
         Behaviour::Create(..) | Behaviour::Discovery(..) | Behaviour::Plain(_) => None,
     };
     if let Some(lookup) = lookup {
-        told.insert("x-task-id".into(), other_task(catalogue, Some(&lookup.at), None, &lookup.records));
+        let mut other = other_task(Kind::within(catalogue, &lookup.records), lookup.failed.is_some(), false);
+        other["at"] = lookup.at.clone().into();
+        told.insert("x-task-id".into(), other);
     }
     let follows = operation.task().and_then(|task| task.follows.as_ref());
     told.extend(follows.map(|follows| ("x-task-id".to_owned(), followed(catalogue, follows))));
@@ -68,21 +72,22 @@ fn about_other_tasks(catalogue: &Catalogue, index: OperationIx) -> Map<String, V
 
 /// Where a request names the task that it goes on from.
 pub(super) fn followed(catalogue: &Catalogue, follows: &Follows) -> Value {
-    other_task(catalogue, follows.at.as_ref(), follows.id_at.as_ref(), &follows.records)
-}
-
-fn other_task(
-    catalogue: &Catalogue,
-    at: Option<&String>,
-    id_at: Option<&String>,
-    collections: &[String],
-) -> Value {
-    let makers: Value = Kind::within(catalogue, collections).map(|kind| kind.operation.id.as_str()).collect();
-    let mut told = json!({"made_by": makers});
-    for (name, pointer) in [("at", at), ("id_at", id_at)] {
-        object(&mut told).extend(pointer.map(|pointer| (name.to_owned(), Value::from(pointer.as_str()))));
+    let has = |kind: &Kind<'_>| follows.has.as_ref().is_none_or(|slot| kind.makes(slot));
+    let makers = Kind::within(catalogue, &follows.records).filter(has);
+    let refuses = |consequence: Option<Consequence>| matches!(consequence, Some(Consequence::Reject(_)));
+    let mut told = other_task(makers, refuses(follows.failed), refuses(follows.succeeded));
+    for (name, pointer) in [("at", &follows.at), ("id_at", &follows.id_at)] {
+        object(&mut told).extend(pointer.clone().map(|pointer| (name.to_owned(), pointer.into())));
     }
     told
+}
+
+/// Which creates make a task that a request may name, and how it must have ended.
+fn other_task<'a>(makers: impl Iterator<Item = Kind<'a>>, not_failed: bool, not_succeeded: bool) -> Value {
+    let makers: Value = makers.map(|kind| kind.operation.id.as_str()).collect();
+    let endings = [("success", not_succeeded), ("fail", not_failed)];
+    let endings: Value = endings.into_iter().filter(|(_, not)| !not).map(|(ending, _)| ending).collect();
+    json!({"made_by": makers, "ended": endings})
 }
 
 /// What is known of the task that the operation starts.

@@ -83,7 +83,10 @@ fn parameter(name: &str, place: &str, required: bool, mut schema: Value, example
 fn body(operation: &Operation) -> Value {
     let schema = operation.request.as_ref().map_or(&Value::Null, Schema::source);
     let (smallest, fullest) = (smallest(operation), fullest(operation));
-    let mut examples = json!({"smallest": {"summary": "only what is needed", "value": smallest}});
+    let told = operation.example.is_some();
+    let (name, summary) =
+        if told { ("usual", "a usual request") } else { ("smallest", "only what is needed") };
+    let mut examples = json!({name: {"summary": summary, "value": smallest}});
     if smallest != fullest {
         examples["fullest"] = json!({"summary": "with what else can be said", "value": fullest});
     }

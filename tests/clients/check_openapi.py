@@ -56,8 +56,8 @@ class Simulator:
         except urllib.error.HTTPError as error:
             return error.code, error.headers, error.read()
 
-    def json(self, method, path, body=None, key=KEY):
-        status, _, text = self.send(method, path, body, key)
+    def json(self, method, path, body=None, key=KEY, headers=()):
+        status, _, text = self.send(method, path, body, key, headers)
         try:
             return status, json.loads(text)
         except ValueError:
@@ -161,10 +161,10 @@ class Caller:
             parameters = operation.get("parameters", [])
             yield "parameters", {one["name"]: one["example"] for one in parameters if "example" in one}
 
-    def call(self, name, request, key):
+    def call(self, name, request, key, headers=()):
         method, path, operation = self.document.operations[name]
         if "requestBody" in operation:
-            status, body = self.simulator.json(method, path, request, key)
+            status, body = self.simulator.json(method, path, request, key, headers)
         else:
             rest = dict(request)
             for part in re.findall(r"\{([^}]+)\}", path):
@@ -175,17 +175,25 @@ class Caller:
             self.document.fits(body, content["schema"], f"{name}, the simulator's answer")
         return body
 
-    def finished_task(self, name, key, depth=0):
-        """A finished task of a create that made itself ready: its id, and the addresses of its files."""
+    def finished_task(self, name, key, depth=0, ending="success"):
+        """A task of a create that has ended so: its id, the addresses of its files, the ids that its record shows."""
         assert depth < 4, f"{name} goes on from a task without end"
         example, request = next(iter(self.requests(name)))
         body = self.prepared(name, example, request, key, depth)
-        answer = self.call(name, body, key)
+        _, _, operation = self.document.operations[name]
+        failed = operation["x-task-errors"][0]["id"] if operation["x-task-errors"] else ""
+        headers = [("X-Mock-Outcome", f"fail:{failed}")] if ending == "fail" else []
+        answer = self.call(name, body, key, headers)
         assert answer.get("code") == 200, f"{name}: {json.dumps(answer)[:300]}"
         self.simulator.send("POST", "/_mock/clock/advance", {"until": "idle"}, key)
         _, tasks = self.simulator.json("GET", "/_mock/tasks", None, key)
         newest = [task for task in tasks["tasks"] if task["operation"] == name][-1]
-        return newest["id"], newest["results"]
+        ids = []
+        for link in operation["responses"]["200"].get("links", {}).values():
+            (parameter, _), = link["parameters"].items()
+            record = self.call(link["operationId"], {parameter: newest["id"]}, key)
+            ids += re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", json.dumps(record.get("data", {}).get("response", record)))
+        return newest["id"], newest["results"], ids
 
     def follows(self, name, request):
         """Where the request names another task, and in which part of it."""
@@ -208,10 +216,14 @@ class Caller:
         request = json.loads(json.dumps(request))
         told, part = self.follows(name, request)
         files = []
-        if told and "at" in told:
+        if told:
             makers = [maker for maker in told["made_by"] if maker != name] or told["made_by"]
-            task, files = self.finished_task(makers[0], key, depth + 1)
-            put(request, part + told["at"], task)
+            task, files, ids = self.finished_task(makers[0], key, depth + 1, told["ended"][0])
+            if "at" in told:
+                put(request, part + told["at"], task)
+            if "id_at" in told:
+                assert ids, f"{name}: no task of {makers[0]} shows an id"
+                put(request, part + told["id_at"], ids[0])
         if "x-result-url" in operation:
             if not files:
                 maker = next(one for one, (_, _, other) in self.document.operations.items() if "x-phases" in other)
