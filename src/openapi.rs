@@ -1,4 +1,4 @@
-//! The description of the emulated API as `OpenAPI` 3.1, made from the catalogue.
+//! The description of the emulated API as OpenAPI 3.1, made from the catalogue.
 //!
 //! It knows the catalogue and nothing of who answers: schemas are the ones that requests are checked against, bodies
 //! are made from the templates that answers are made from, examples are checked against both. [`Document`] makes it

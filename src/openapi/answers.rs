@@ -9,8 +9,8 @@ use super::kinds::{self, Kind};
 use super::request;
 use super::sample::{CREATED, Discovered, NoTask, Sample, Stage};
 use crate::catalogue::{
-    Behaviour, Catalogue, ErrorEntry, Lookup, Model, Operation, OperationIx, Reply, Shape, Template, Upgrade,
-    tell,
+    Behaviour, Catalogue, Class, ErrorEntry, Lookup, Model, Operation, OperationIx, Reply, Scope, Shape,
+    Template, Upgrade, tell,
 };
 
 /// Named bodies, and what all of them look like.
@@ -21,8 +21,8 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    fn add(&mut self, name: &str, summary: &str, body: Vec<u8>) {
-        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    fn add(&mut self, name: &str, summary: &str, body: &Template, scope: &dyn Scope) {
+        let value: Value = serde_json::from_slice(&body.to_json(scope)).unwrap_or_default();
         let mut key = name.to_owned();
         let mut number = 2;
         while self.examples.contains_key(&key) {
@@ -30,6 +30,13 @@ impl Bodies {
             number += 1;
         }
         self.examples.insert(key, json!({"summary": summary, "value": value}));
+    }
+
+    /// Refusals with these errors can come, too.
+    fn refuse<'e>(&mut self, errors: impl IntoIterator<Item = &'e ErrorEntry>, names: &Names) {
+        for error in errors {
+            self.looks_like(names.form(error));
+        }
     }
 
     fn looks_like(&mut self, shape: Shape) {
@@ -62,6 +69,9 @@ pub(super) fn responses(catalogue: &Catalogue, index: OperationIx, names: &Names
         };
         let mut response =
             json!({"description": description, "content": {"application/json": bodies.into_content()}});
+        if status == 200 && operation.class == Class::Chat && !operation.by_query {
+            response["content"]["text/event-stream"] = json!({"schema": {"type": "string"}});
+        }
         if status == 200 {
             let links = links(catalogue, index);
             if !links.is_empty() {
@@ -81,11 +91,11 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
         }
         Behaviour::Details(lookup, answer) => details(catalogue, operation, lookup, answer, bodies),
         Behaviour::Upgrade(upgrade) => {
-            upgraded(Kind { catalogue, operation, task: &upgrade.task }, upgrade, names, bodies)
+            upgraded(Kind { catalogue, operation, task: &upgrade.task }, upgrade, names, bodies);
         }
         Behaviour::Link(link, answer) => {
             bodies.looks_like(answer.shape(&kinds::NoTask));
-            bodies.add("success", "the link", answer.to_json(&NoTask));
+            bodies.add("success", "the link", answer, &NoTask);
             link.lookup.iter().for_each(|lookup| unknown_task(lookup, bodies));
         }
         Behaviour::Discovery(tells, _, answer) => {
@@ -93,11 +103,11 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
             let mut found = tell(catalogue, *tells, &request, CREATED).unwrap_or_default();
             shorten(&mut found);
             bodies.looks_like(answer.shape(&kinds::NoTask));
-            bodies.add("success", "the answer, its lists cut short", answer.to_json(&Discovered(found)));
+            bodies.add("success", "the answer, its lists cut short", answer, &Discovered(found));
         }
         Behaviour::Plain(answer) => {
             bodies.looks_like(answer.shape(&kinds::NoTask));
-            bodies.add("success", "the answer", answer.to_json(&NoTask));
+            bodies.add("success", "the answer", answer, &NoTask);
         }
     }
 }
@@ -125,14 +135,14 @@ fn created(kind: Kind<'_>, answer: &Template, names: &Names, bodies: &mut Bodies
         let lifecycle = model.map(|model| &model.lifecycle).or(kind.task.lifecycle.as_ref());
         let inline = lifecycle.is_some_and(|lifecycle| lifecycle.inline);
         let (name, summary, stage) = if inline {
-            task_errors(kind).into_iter().for_each(|error| bodies.looks_like(names.form(error)));
+            bodies.refuse(task_errors(kind), names);
             ("done", "the work is done", Stage::SUCCESS)
         } else {
             ("accepted", "the task was created", Stage::Running(0))
         };
         let name = model.filter(|model| model.answer.is_some()).map_or(name, |model| &model.name);
         bodies.looks_like(answer.shape(&kind));
-        bodies.add(name, summary, answer.to_json(&Sample::new(kind, model, stage)));
+        bodies.add(name, summary, answer, &Sample::new(kind, model, stage));
     }
 }
 
@@ -140,7 +150,7 @@ fn created(kind: Kind<'_>, answer: &Template, names: &Names, bodies: &mut Bodies
 fn unknown_task(lookup: &Lookup, bodies: &mut Bodies) {
     if let Reply::Body(body) = &lookup.unknown {
         bodies.looks_like(body.shape(&kinds::NoTask));
-        bodies.add("unknown task", "there is no such task", body.to_json(&NoTask));
+        bodies.add("unknown task", "there is no such task", body, &NoTask);
     }
 }
 
@@ -167,14 +177,14 @@ fn details(
                 }
                 let summary =
                     format!("{}, {}", model.map_or(&*kind.operation.id, |model| &model.name), told(stage));
-                bodies.add(&title, &summary, answer.to_json(&Sample::new(*kind, model, stage)));
+                bodies.add(&title, &summary, answer, &Sample::new(*kind, model, stage));
             }
         }
     }
     for kind in replacing(catalogue, operation) {
         bodies.looks_like(answer.shape(&kind));
-        let body = answer.to_json(&Sample::at(kind, Stage::SUCCESS));
-        bodies.add(&format!("{}: success", kind.operation.id), "after this was done with it", body);
+        let name = format!("{}: success", kind.operation.id);
+        bodies.add(&name, "after this was done with it", answer, &Sample::at(kind, Stage::SUCCESS));
     }
     unknown_task(lookup, bodies);
 }
@@ -203,10 +213,10 @@ fn stages<'a>(kind: Kind<'a>, model: Option<&'a Model>) -> Vec<(Stage<'a>, Strin
     let lifecycle = model.map(|model| &model.lifecycle).or(kind.task.lifecycle.as_ref());
     let Some(lifecycle) = lifecycle else { return Vec::new() };
     let mut stages = Vec::new();
-    let mut states: Vec<&Value> = Vec::new();
+    let mut seen: Vec<&Value> = Vec::new();
     for (phase, is) in lifecycle.phases.iter().enumerate() {
-        if !states.contains(&&is.state) {
-            states.push(&is.state);
+        if !seen.contains(&&is.state) {
+            seen.push(&is.state);
             let name =
                 is.state.as_str().map_or_else(|| "running".to_owned(), |state| format!("running ({state})"));
             stages.push((Stage::Running(phase), name));
@@ -259,12 +269,12 @@ fn upgraded(kind: Kind<'_>, upgrade: &Upgrade, names: &Names, bodies: &mut Bodie
     {
         let Reply::Body(body) = reply else { continue };
         bodies.looks_like(body.shape(&kind));
-        bodies.add(name, "it is being made", body.to_json(&Sample::at(kind, stage)));
+        bodies.add(name, "it is being made", body, &Sample::at(kind, stage));
     }
     bodies.looks_like(upgrade.done.shape(&kind));
-    bodies.add("done", "it is there", upgrade.done.to_json(&Sample::at(kind, Stage::SUCCESS)));
+    bodies.add("done", "it is there", &upgrade.done, &Sample::at(kind, Stage::SUCCESS));
     // A failed upgrade is told as a refusal, whatever the error.
-    task_errors(kind).into_iter().for_each(|error| bodies.looks_like(names.form(error)));
+    bodies.refuse(task_errors(kind), names);
     unknown_task(&upgrade.lookup, bodies);
 }
 
@@ -314,7 +324,7 @@ pub(super) fn callbacks(kind: Kind<'_>) -> Bodies {
             for model in one_of_each_kind(kind) {
                 let Some(stage) = stage_called(kind, model, on) else { continue };
                 let name = model.map_or_else(|| on.clone(), |model| format!("{}: {on}", model.kind));
-                bodies.add(&name, &told(stage), callback.body.to_json(&Sample::new(kind, model, stage)));
+                bodies.add(&name, &told(stage), &callback.body, &Sample::new(kind, model, stage));
             }
         }
     }

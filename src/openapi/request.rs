@@ -25,11 +25,17 @@ pub(super) fn describe(
             Some(kind) => market_body(kind, names),
             None => body(operation),
         };
-        into.insert(
-            "requestBody".into(),
-            json!({"required": true, "content": {"application/json": content}}),
-        );
+        let content_type = if has_file(operation) { "multipart/form-data" } else { "application/json" };
+        let content = Map::from_iter([(content_type.to_owned(), content)]);
+        into.insert("requestBody".into(), json!({"required": true, "content": content}));
     }
+}
+
+/// Whether a field of the body is a file as it is, which JSON cannot hold.
+fn has_file(operation: &Operation) -> bool {
+    let schema = operation.request.as_ref().map_or(&Value::Null, Schema::source);
+    let mut properties = schema["properties"].as_object().into_iter().flatten();
+    properties.any(|(_, property)| property["contentEncoding"] == "binary")
 }
 
 /// The parts in braces of a path: `/tasks/{id}` has `id`.
@@ -248,6 +254,9 @@ fn list_of(name: &str, schema: &Value) -> Value {
 fn text_of(name: &str, schema: &Value) -> Value {
     let kind = schema["x-media"]["kind"].as_str();
     let address = kind.is_some() || schema["format"] == "uri";
+    if schema["contentEncoding"] == "binary" {
+        return "picture.png".into();
+    }
     if address {
         let file = match kind {
             Some("video") => "clip.mp4",

@@ -157,11 +157,10 @@ impl<'a> Sample<'a> {
                 Found::Integer(completed.saturating_since(CREATED).as_secs().cast_signed())
             }),
             "progress" => Found::Number(if matches!(self.stage, Stage::Running(_)) { 0.48 } else { 1.0 }),
-            "price" => self.price().into(),
             "charged" if matches!(self.stage, Stage::Ended { .. }) && !self.has_result() => {
                 Credits::ZERO.into()
             }
-            "charged" => self.price().into(),
+            "price" | "charged" => self.price().into(),
             "expired" | "chosen" => Found::Integer(0),
             _ => Found::Missing,
         }
@@ -296,6 +295,19 @@ impl Scope for Discovered {
     }
 }
 
+/// What is told of a file that was brought.
+fn uploaded(field: &str) -> Found<'static> {
+    match field {
+        "name" => Found::Str("picture.png"),
+        "path" => Found::Str("uploads/picture.png"),
+        "url" => Found::Text(format!("{FILES}/uploads/picture.png")),
+        "size" => Found::Integer(154_832),
+        "type" => Found::Str("image/png"),
+        "at" => CREATED.into(),
+        _ => Found::Missing,
+    }
+}
+
 /// What answers and refusals that are about no task may be made of.
 pub(super) struct NoTask;
 
@@ -304,6 +316,7 @@ impl Scope for NoTask {
         match path.first().map(|root| &**root) {
             Some("account") => Found::Number(9876.5),
             Some("link") => Found::Text(format!("{FILES}/link/video.mp4")),
+            Some("upload") => uploaded(path.last().map_or("", |name| name)),
             Some("refusal") if path.last().is_some_and(|name| **name == *"task") => {
                 Found::Text(hex(&digest(&[b"example"])[..16]))
             }

@@ -313,7 +313,7 @@ function curl(operation, example, host) {
   const body = body_of(operation);
   if (body?.type === "multipart/form-data" && example) {
     for (const [name, value] of Object.entries(example)) {
-      const file = resolved(body.schema)?.properties?.[name]?.contentMediaType !== undefined || resolved(body.schema)?.properties?.[name]?.format === "binary";
+      const file = resolved(body.schema)?.properties?.[name]?.contentEncoding === "binary";
       lines.push(`-F ${quoted(`${name}=${file ? "@" : ""}${plain(value)}`)}`);
     }
   } else if (body) {
