@@ -191,8 +191,10 @@ class Caller:
         ids = []
         for link in operation["responses"]["200"].get("links", {}).values():
             (parameter, _), = link["parameters"].items()
-            record = self.call(link["operationId"], {parameter: newest["id"]}, key)
-            ids += re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", json.dumps(record.get("data", {}).get("response", record)))
+            shown = self.call(link["operationId"], {parameter: newest["id"]}, key)["data"]
+            if isinstance(shown, dict):
+                shown = shown.get("response", shown)
+            ids += re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", json.dumps(shown))
         return newest["id"], newest["results"], ids
 
     def follows(self, name, request):
