@@ -156,11 +156,10 @@ impl Types for NoTask {
     fn shape_at(&self, path: &[Box<str>]) -> Shape {
         match path.first().map(|root| &**root) {
             Some("account") => Shape::of_type("number"),
-            Some("link") => Shape::of_type("string"),
             Some("upload") if path.last().is_some_and(|field| matches!(&**field, "size" | "at")) => {
                 Shape::of_type("integer")
             }
-            Some("upload") => Shape::of_type("string"),
+            Some("link" | "upload") => Shape::of_type("string"),
             _ => Shape::any(),
         }
     }
