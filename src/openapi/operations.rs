@@ -8,7 +8,8 @@ use super::components::{self, Names, object};
 use super::kinds::Kind;
 use super::{answers, price, request};
 use crate::catalogue::{
-    Behaviour, Catalogue, Consequence, ErrorEntry, Follows, Lifecycle, ModelChoice, OperationIx,
+    Behaviour, Catalogue, Consequence, DrawKind, ErrorEntry, Follows, Lifecycle, Model, ModelChoice,
+    OperationIx,
 };
 use crate::wire::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
@@ -79,7 +80,23 @@ pub(super) fn followed(catalogue: &Catalogue, follows: &Follows) -> Value {
     for (name, pointer) in [("at", &follows.at), ("id_at", &follows.id_at)] {
         object(&mut told).extend(pointer.clone().map(|pointer| (name.to_owned(), pointer.into())));
     }
+    let kinds = Kind::within(catalogue, &follows.records);
+    let models: Vec<&str> = kinds
+        .flat_map(|kind| kind.models().collect::<Vec<_>>())
+        .filter_map(|model| model_fits(model, follows).then_some(model.name.as_str()))
+        .collect();
+    if !models.is_empty() {
+        told["models"] = models.into();
+    }
     told
+}
+
+/// Whether a task of that Market model can be gone on from.
+fn model_fits(model: &Model, follows: &Follows) -> bool {
+    let has_id = model.draws.iter().any(|(_, kind)| matches!(kind, DrawKind::Id));
+    follows.has.as_ref().is_none_or(|slot| model.results.iter().any(|(name, _)| name == slot))
+        && (follows.models.is_empty() || follows.models.contains(&model.name))
+        && (follows.id_at.is_none() || has_id)
 }
 
 /// Which creates make a task that a request may name, and how it must have ended.

@@ -290,8 +290,9 @@ function rules(told) {
 function other_task(told) {
   if (!told) return [];
   const makers = told.made_by.filter((id) => operations.has(id)).map((id) => link(route_of(operations.get(id)), id));
+  const from = told.models?.filter((name) => models.has(name)).map((name) => link(route_of_model(models.get(name)), name));
   const pointers = [told.at, told.id_at].filter(Boolean).map((pointer) => code(pointer.slice(1)));
-  return [h("p", null, list_of(pointers), " names a task made by ", list_of(makers), told.ended.length === 1 ? ` that has ended in ${told.ended[0]}.` : ".")];
+  return [h("p", null, list_of(pointers), " names a task made by ", from?.length ? list_of(from) : list_of(makers), told.ended.length === 1 ? ` that has ended in ${told.ended[0]}.` : ".")];
 }
 
 const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
