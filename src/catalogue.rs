@@ -802,6 +802,7 @@ mod tests {
             reject_when: Some(Schema::new(json!({"required": ["end"]}))),
             exceeds: Some((end, pick(json!({"from": "/limit", "else": 8})))),
             error: ErrorIx(0),
+            note: None,
         };
         assert!(rule.refuses(&json!({"parts": [{"end": 8}, {"end": 9}]})));
         for fine in [json!({"parts": [{"end": 8}, {"end": 9, "limit": 9}, {}]}), json!({"end": 9}), json!({})]

@@ -20,7 +20,7 @@ use super::condition::{Condition, number};
 #[derive(Debug, Clone)]
 pub struct Pick {
     /// As it stands in the file.
-    written: Value,
+    written: Box<Value>,
     source: Source,
     /// If the source gives nothing.
     otherwise: Option<Box<Pick>>,
@@ -54,7 +54,12 @@ const ASIDES: [&str; 5] = ["map", "else", "scale", "least", "most"];
 impl Pick {
     /// One that is always `value`.
     pub fn always(value: Value) -> Self {
-        Self { written: value.clone(), source: Source::Always(value), otherwise: None, shaping: None }
+        Self {
+            written: Box::new(value.clone()),
+            source: Source::Always(value),
+            otherwise: None,
+            shaping: None,
+        }
     }
 
     /// Reads it from a file's JSON.
@@ -77,7 +82,7 @@ impl Pick {
             return Err("\"map\" goes with \"from\"".into());
         }
         Ok(Self {
-            written: written.clone(),
+            written: Box::new(written.clone()),
             source: Source::parse(name, source, members.get("map"))?,
             otherwise: members.get("else").map(Self::parse).transpose()?.map(Box::new),
             shaping: Shaping::parse(members)?,
