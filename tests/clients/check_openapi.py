@@ -300,6 +300,11 @@ def main(binary):
         for url in ["/openapi.json", f"{simulator.admin}/docs/openapi.json"]:
             status, _, served = simulator.send("GET", url, key=None)
             assert status == 200 and served == printed, f"{url} is not what `kiegate openapi` prints"
+        for path in ["/docs", "/docs/app.js", "/docs/style.css"]:
+            status, headers, text = simulator.send("GET", simulator.admin + path, key=None)
+            assert status == 200 and text, path
+            assert "default-src 'none'" in headers["content-security-policy"], path
+            assert b"{{" not in text or path != "/docs", "a hole of the page was left open"
         caller = Caller(document, simulator)
         stories = [(name, example, request) for name in document.operations for example, request in caller.requests(name)]
 

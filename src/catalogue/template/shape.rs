@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_body_looks_as_its_template_says() {
         check(&json!("${ended}"), &json!({"type": ["integer", "null"]}));
-        check(&json!("${ended ?? id}"), &json!({"type": ["string", "integer"]}));
+        check(&json!("${ended ?? id}"), &json!({"type": ["integer", "string"]}));
         check(&json!("${ended | civil}"), &json!({"type": ["string", "null"]}));
         check(&json!("at ${ended}"), &json!({"type": "string"}));
         check(&json!("${x | sorted}"), &json!({}));
