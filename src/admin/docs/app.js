@@ -292,7 +292,12 @@ function other_task(told) {
   const makers = told.made_by.filter((id) => operations.has(id)).map((id) => link(route_of(operations.get(id)), id));
   const from = told.models?.filter((name) => models.has(name)).map((name) => link(route_of_model(models.get(name)), name));
   const pointers = [told.at, told.id_at].filter(Boolean).map((pointer) => code(pointer.slice(1)));
-  return [h("p", null, list_of(pointers), " names a task made by ", from?.length ? list_of(from) : list_of(makers), told.ended.length === 1 ? ` that has ended in ${told.ended[0]}.` : ".")];
+  const ended = told.ended.length === 1 ? ` that has ended in ${told.ended[0]}` : "";
+  if (from?.length > 6) {
+    return [h("p", null, list_of(pointers), ` names a task of one of ${from.length} models${ended}.`),
+      h("details", { class: "more" }, h("summary", null, "These models"), h("p", null, list_of(from)))];
+  }
+  return [h("p", null, list_of(pointers), " names a task made by ", from?.length ? list_of(from) : list_of(makers), ended, ".")];
 }
 
 const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
