@@ -132,6 +132,13 @@ class Client:
 
     def call(self, method, path, body=None, **headers):
         """The JSON of the answer. Anything but HTTP 200 with code 200 (or no code) ends the benchmark."""
+        status, answer = self.ask(method, path, body, **headers)
+        if status != 200 or answer.get("code", 200) != 200:
+            raise SystemExit(f"{method} {path}: {status} {answer}")
+        return answer
+
+    def ask(self, method, path, body=None, **headers):
+        """HTTP status and JSON of the answer, whatever they are."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         headers["Authorization"] = f"Bearer {self.token}"
         text = None if body is None else json.dumps(body)
@@ -139,10 +146,7 @@ class Client:
             headers["Content-Type"] = "application/json"
         self.connection.request(method, path, text, headers)
         response = self.connection.getresponse()
-        answer = json.loads(response.read())
-        if response.status != 200 or answer.get("code", 200) != 200:
-            raise SystemExit(f"{method} {path}: {response.status} {answer}")
-        return answer
+        return response.status, json.loads(response.read())
 
     def freeze(self):
         self.call("PUT", "/_mock/clock", {"rate": 0})

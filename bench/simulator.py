@@ -31,6 +31,19 @@ POLLED = [
      "/api/v1/runway/record-detail?taskId="),
 ]
 RUNWAY_POLL = POLLED[2][3]
+# What is wrong with a create, its path, its body: the whole request is checked, and nothing is made. The first has the
+# largest schema with conditions, the second the largest of the Market, the third a rule that is no schema.
+REFUSED = [
+    ("a song without lyrics", "/api/v1/generate", {
+        "customMode": True, "instrumental": False, "model": "V5", "callBackUrl": "https://app.example.com/hook",
+        "style": "Waltz", "title": "First Tram", "styleWeight": 0.65, "audioWeight": 0.65}),
+    ("kling-3.0-omni/reference-to-video, a wrong ratio", "/api/v1/jobs/createTask", {
+        "model": "kling-3.0-omni/reference-to-video", "input": {
+            "prompt": "A tram crosses an old bridge", "image_urls": ["https://example.com/a.png"], "duration": "5",
+            "resolution": "720p", "aspect_ratio": "7:5"}}),
+    ("nano-banana-2, a wrong ratio", "/api/v1/jobs/createTask", {
+        "model": "nano-banana-2", "input": {"prompt": "A tram", "aspect_ratio": "7:5", "resolution": "1K"}}),
+]
 
 
 @dataclasses.dataclass
@@ -72,13 +85,15 @@ def starting(options):
         gateway.stop()
     note = f"median of {len(times)}; slowest {max(times):.1f} ms"
     yield Figure("exec to the first HTTP answer", median(times), "ms", 50, note)
+    size = os.path.getsize(options.binary) / 1e6
+    yield Figure("size of the binary", size, "MB", 30, "release build, without debug information")
 
 
 def idle_memory(options):
     say("idle memory")
     with Gateway(options.binary) as gateway:
         time.sleep(1)
-        yield Figure("resident memory, idle, after one request", gateway.rss_bytes() / 1e6, "MB", 40)
+        yield Figure("resident memory, idle, after one request", gateway.rss_bytes() / 1e6, "MB", 45)
 
 
 def polled_tasks(gateway):
@@ -138,6 +153,24 @@ def bounds_of_polls(options):
             run = wrk(gateway, "none", "poll.lua", ["/livez", file.name], options.seconds, 16, url)
         note = "what HTTP alone costs, without log and metrics"
         yield Figure("CPU per GET /livez of the admin plane", run.micros_each, "µs", None, note)
+
+
+def refusals(options):
+    """What it costs to check a create, HTTP and answer included."""
+    with Gateway(options.binary) as gateway:
+        client = gateway.client("refused")
+        for what, path, body in REFUSED:
+            say(f"refusals: {what}")
+            if client.ask("POST", path, body)[1]["code"] == 200:
+                raise SystemExit(f"{what}: was accepted")
+            with tempfile.NamedTemporaryFile("w", prefix="kiegate-bench-") as file:
+                file.write(json.dumps(body) + "\n")
+                file.flush()
+                runs = [wrk(gateway, "refused", "post.lua", [path, file.name], options.seconds, 16)
+                        for _ in range(options.runs)]
+            rate = median([run.requests / run.seconds for run in runs])
+            note = f"{rate:,.0f} a second; HTTP, checks and answer"
+            yield Figure(f"CPU per refused create, {what}", median([run.micros_each for run in runs]), "µs", 50, note)
 
 
 def frozen_sandbox(gateway, token):
@@ -286,7 +319,7 @@ def page(figures, options):
 
 
 PARTS = {
-    "start": starting, "idle": idle_memory, "polls": polls, "tasks": many_tasks, "bursts": bursts, "life": lifecycles,
+    "start": starting, "idle": idle_memory, "polls": polls, "refusals": refusals, "tasks": many_tasks, "bursts": bursts, "life": lifecycles,
 }
 
 
