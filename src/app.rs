@@ -245,7 +245,18 @@ fn simulator(
         public_url: config.public_url.as_ref().map(ToString::to_string),
         courier: Arc::new(client),
         observer: metrics,
+        spool: spool(config),
     })
+}
+
+/// Where uploaded files lie. What a killed process has left there is removed on the way.
+fn spool(config: &Config) -> sim::Spool {
+    let parent = config.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let room = sim::Room { total: config.mock.upload_space, each: config.mock.upload_space_per_key };
+    let spool = sim::Spool::new(&parent, room);
+    // A large folder takes a while to look through, and nothing waits for that.
+    tokio::task::spawn_blocking(move || sim::Spool::clear(&parent));
+    spool
 }
 
 fn upstream(

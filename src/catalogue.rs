@@ -89,6 +89,42 @@ pub struct Family {
     pub uncertain: Vec<String>,
     /// How long result files are kept.
     pub media_kept: Option<Duration>,
+    /// How its host words what all families say in another way; absent: as they do.
+    pub dialect: Option<Dialect>,
+}
+
+/// The way of answering of a family that has a host of its own.
+#[derive(Debug)]
+pub struct Dialect {
+    /// The body of every refusal.
+    pub error: Template,
+    /// Of every answer; `content-type` is among them where it differs.
+    pub headers: Vec<(String, String)>,
+    /// A method that a path does not take.
+    pub wrong_method: Option<ErrorIx>,
+}
+
+impl Dialect {
+    /// The body of a refusal with this code and text.
+    pub fn error_body(&self, code: u16, message: Option<&str>) -> Vec<u8> {
+        self.error.to_json(&ErrorScope { code, message })
+    }
+}
+
+/// What a refusal's body is made of.
+struct ErrorScope<'a> {
+    code: u16,
+    message: Option<&'a str>,
+}
+
+impl Scope for ErrorScope<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        match path.get(1).map(|field| &**field) {
+            Some("code") => Found::Integer(self.code.into()),
+            Some("message") => self.message.map_or(Found::Null, Found::Str),
+            _ => Found::Missing,
+        }
+    }
 }
 
 /// What holds for the whole API.
@@ -186,6 +222,8 @@ pub enum Behaviour {
     Link(Link, Template),
     /// Tells of the catalogue itself; the error answers a model that is not known.
     Discovery(Tells, ErrorIx, Template),
+    /// Takes a file in and tells where it can be had.
+    Upload(Box<UploadKind>, Template),
     /// Always the same answer, but for its holes.
     Plain(Template),
 }
@@ -198,6 +236,11 @@ impl Operation {
             Behaviour::Upgrade(upgrade) => Some(&upgrade.task),
             _ => None,
         }
+    }
+
+    /// Whether its body is a form with a file in it, of any size, rather than JSON.
+    pub fn takes_form(&self) -> bool {
+        matches!(&self.behaviour, Behaviour::Upload(kind, _) if matches!(kind.from, UploadFrom::Part(_)))
     }
 
     /// `request` completed with what the catalogue fills in: the input of the task that it starts.
@@ -228,9 +271,18 @@ impl Operation {
 }
 
 impl ErrorEntry {
+    /// Its text, where `scope` says what the request was.
+    fn text(&self, scope: &dyn Scope) -> Option<String> {
+        self.message.as_ref().map(|message| message.to_text(scope))
+    }
+
     /// The body of the answer that refuses a call with it. In its text `scope` says what the request was.
     pub fn body(&self, scope: &dyn Scope) -> Vec<u8> {
-        let message = self.message.as_ref().map_or(Value::Null, |message| message.to_text(scope).into());
+        let message = self.text(scope);
+        if let Some(form) = &self.form {
+            return form.to_json(&ErrorScope { code: self.code, message: message.as_deref() });
+        }
+        let message = message.map_or(Value::Null, Value::from);
         let mut body = format!("{{\"code\":{},\"msg\":{message}", self.code).into_bytes();
         match &self.data {
             _ if self.without_data => {}
@@ -584,6 +636,38 @@ pub struct Link {
     pub lookup: Option<Lookup>,
 }
 
+/// How a file comes in, what it is called, how long it stays.
+#[derive(Debug)]
+pub struct UploadKind {
+    /// Where the bytes are.
+    pub from: UploadFrom,
+    /// JSON pointer to the folder that the client wants it in.
+    pub folder_at: String,
+    /// JSON pointer to the name that the client wants for it.
+    pub name_at: String,
+    /// The name of one without a wish.
+    pub made_up: Template,
+    /// Folder and name as the host keeps them.
+    pub stored_as: Template,
+    /// There are no bytes to be had from what the client sent.
+    pub unreadable: ErrorIx,
+    /// There is no room for it.
+    pub no_space: ErrorIx,
+    /// How long it can be had.
+    pub kept: Duration,
+}
+
+/// Where the bytes of an upload are; the name is that of a field.
+#[derive(Debug)]
+pub enum UploadFrom {
+    /// Text in a JSON body: base64, or a data URL.
+    Base64(String),
+    /// A part of a form.
+    Part(String),
+    /// At an address that a JSON body names.
+    Url(String),
+}
+
 /// An error that a call is refused with or a task ends with.
 #[derive(Debug)]
 pub struct ErrorEntry {
@@ -607,6 +691,8 @@ pub struct ErrorEntry {
     pub ending: String,
     /// HTTP status on the wire.
     pub http: u16,
+    /// What the body looks like, where its family has a dialect.
+    pub form: Option<Template>,
     /// The body has no `data` at all, rather than null.
     pub without_data: bool,
     /// What `data` is, where it is not null.
@@ -695,6 +781,34 @@ impl Catalogue {
         self.routes.parameter(method, path)
     }
 
+    /// An operation at `path`, whatever its method.
+    pub fn operation_at(&self, path: &str) -> Option<OperationIx> {
+        let is_there = |(index, operation): &(OperationIx, &Operation)| {
+            self.resolve(&operation.method, path) == Resolved::Operation(*index)
+        };
+        self.operations().find(is_there).map(|(index, _)| index)
+    }
+
+    /// How the host of `operation` words its answers, where it has a way of its own.
+    pub fn dialect(&self, operation: OperationIx) -> Option<&Dialect> {
+        self.families[self.operation(operation).family].dialect.as_ref()
+    }
+
+    /// The body of the answer that refuses a call of `operation` with `error`. In its text `scope` says what the request
+    /// was.
+    pub fn refusal_body(&self, operation: OperationIx, error: ErrorIx, scope: &dyn Scope) -> Vec<u8> {
+        let error = self.error(error);
+        let in_dialect = |dialect: &Dialect| dialect.error_body(error.code, error.text(scope).as_deref());
+        self.dialect(operation).map_or_else(|| error.body(scope), in_dialect)
+    }
+
+    /// What `error` is to `operation`: one that all families have gives way to one of the same id of its own.
+    pub fn own_error(&self, operation: OperationIx, error: ErrorIx) -> ErrorIx {
+        let entry = self.error(error);
+        let own = || self.errors_of(operation).find(|(_, own)| own.id == entry.id);
+        if entry.family.is_some() { error } else { own().map_or(error, |(own, _)| own) }
+    }
+
     /// All families, in the order of their files.
     pub fn families(&self) -> &[Family] {
         &self.families
@@ -761,7 +875,7 @@ impl Catalogue {
     }
 
     /// The errors that can come from `operation`, those of its own before those of its family, those before the
-    /// ones of all families.
+    /// ones of all families. Of several with one id there is the first alone.
     pub fn errors_of(&self, operation: OperationIx) -> impl Iterator<Item = (ErrorIx, &ErrorEntry)> {
         let operation = self.operation(operation);
         let rank = move |error: &ErrorEntry| match error.family {
@@ -770,7 +884,13 @@ impl Catalogue {
             Some(_) if error.operations.is_empty() => Some(1),
             Some(_) => error.operations.contains(&operation.id).then_some(0),
         };
-        (0..3).flat_map(move |wanted| self.errors().filter(move |(_, error)| rank(error) == Some(wanted)))
+        let gives_way = move |error: &ErrorEntry, own: u8| {
+            let same = |other: &&ErrorEntry| other.id == error.id && rank(other).is_some_and(|it| it < own);
+            own > 0 && self.errors.iter().any(|other| same(&other))
+        };
+        (0..3).flat_map(move |wanted| {
+            self.errors().filter(move |(_, error)| rank(error) == Some(wanted) && !gives_way(error, wanted))
+        })
     }
 }
 

@@ -280,6 +280,10 @@ pub struct Mock {
     pub latency: RangeInclusive<Duration>,
     /// Signs simulated callbacks.
     pub webhook_secret: Secret,
+    /// The room for uploaded files, in bytes.
+    pub upload_space: u64,
+    /// The part of it that one key can take, in bytes.
+    pub upload_space_per_key: u64,
 }
 
 /// Log lines.

@@ -117,6 +117,11 @@ impl ApiError {
     pub fn reason(&self) -> Reason {
         self.reason
     }
+
+    /// What the client is told.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 /// A response extension: the gateway refused, for this reason.

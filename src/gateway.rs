@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use tower::ServiceExt as _;
 
 pub use server::{Answer, Bounds, Plane, serve};
@@ -128,7 +128,7 @@ impl DataPlane {
         } else {
             self.answer_api(&call, request).await
         };
-        let response = answered.unwrap_or_else(ApiError::into_response);
+        let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
         steps::record(&self.gateway, call, line, response) // sees everything, refusals too: one line, one sample
     }
 

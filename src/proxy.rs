@@ -12,6 +12,8 @@ use std::time::Duration;
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::LengthLimitError;
+use tower_http::timeout::TimeoutError;
 
 pub use live::Live;
 pub use simulated::Simulated;
@@ -36,6 +38,8 @@ pub struct About {
     pub operation: Arc<str>,
     /// The tenant's id, if it is one.
     pub tenant: Option<Arc<str>>,
+    /// Whether the body is still on its way.
+    pub streams: bool,
 }
 
 /// Why there is no answer.
@@ -50,6 +54,9 @@ pub enum UpstreamError {
     /// The client's body stopped coming.
     #[error("the request's body stopped coming")]
     BodyTimeout,
+    /// The client's body broke off, or breaks the rules of HTTP.
+    #[error("the body is malformed, or broke off")]
+    BodyBroken,
     /// Nothing came in time.
     #[error("the upstream gave no answer within {0:?}")]
     Timeout(Duration),
@@ -63,7 +70,17 @@ impl From<UpstreamError> for ApiError {
             }
             UpstreamError::BodyTooLarge => Self::new(Reason::BodyTooLarge, error.to_string()),
             UpstreamError::BodyTimeout => Self::new(Reason::BodyTimeout, error.to_string()),
+            UpstreamError::BodyBroken => Self::new(Reason::BodyMalformed, error.to_string()),
             UpstreamError::Timeout(_) => Self::new(Reason::UpstreamTimeout, error.to_string()),
         }
     }
+}
+
+/// What was wrong with the client's body, if `error` comes from the gateway's own bounds on it.
+fn fault_of_body(error: &(dyn std::error::Error + 'static)) -> Option<UpstreamError> {
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes.find_map(|cause| {
+        let too_large = cause.is::<LengthLimitError>().then_some(UpstreamError::BodyTooLarge);
+        too_large.or_else(|| cause.is::<TimeoutError>().then_some(UpstreamError::BodyTimeout))
+    })
 }

@@ -5,7 +5,7 @@
 //! callbacks that follow from the plans. In reading order: [`plan`] (what happens to a task, pure), `outcome` (what
 //! a test may ask for), `task` (one task as data), `sandbox` (one key's world), `view` (a task as the catalogue's bodies see it, and its files),
 //! `http` (from request to answer), `callback` (what is due, sent and tried again), `control` (`/_mock`),
-//! `download` (`/_media`).
+//! `download` (`/_media`), `upload` (files that clients bring).
 //!
 //! A [`Sim`] is cheap to clone. When the last clone is dropped, its background work ends.
 
@@ -22,13 +22,14 @@ mod sandbox;
 mod settings;
 mod task;
 mod time;
+mod upload;
 mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderMap;
-use axum::extract::Request;
+use axum::body::Body;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
@@ -37,6 +38,7 @@ pub use control::routes;
 pub use plan::Pace;
 pub use settings::{HttpStatus, Settings};
 pub use task::SandboxId;
+pub use upload::{Room, Spool};
 
 use crate::catalogue::{Catalogue, ModelChoice, OperationIx};
 use crate::clock::{Clock, Timestamp};
@@ -67,6 +69,8 @@ pub struct Parts {
     pub courier: Arc<dyn Courier>,
     /// Who is told what happens.
     pub observer: Arc<dyn Observer>,
+    /// Where uploaded files lie.
+    pub spool: Spool,
 }
 
 /// Is told what happens in the simulator, for metrics and logs. It is called under no lock and must not wait.
@@ -263,9 +267,7 @@ fn origin(sim: &Sim, parts: &::http::request::Parts) -> Arc<str> {
     format!("{scheme}://{host}").into()
 }
 
-/// Splits a request and reads its body whole; the caller has bounded it.
-async fn collect(request: Request) -> Result<(::http::request::Parts, bytes::Bytes), axum::Error> {
-    let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, usize::MAX).await?;
-    Ok((parts, body))
+/// Reads a body whole; the caller has bounded it.
+async fn collect(body: Body) -> Result<bytes::Bytes, axum::Error> {
+    axum::body::to_bytes(body, usize::MAX).await
 }

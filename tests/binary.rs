@@ -41,10 +41,16 @@ struct Server {
 impl Server {
     /// Starts one on ports that the system chooses, and reads from its banner which they are.
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &std::env::temp_dir())
+    }
+
+    /// As [`Server::start`], with a folder of its own for temporary files.
+    fn start_with(arguments: &[&str], temporary: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut child = kiegate(&["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"])
             .args(arguments)
+            .env("TMPDIR", temporary)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
@@ -365,4 +371,127 @@ fn the_example_configurations_are_there() {
         assert!(Path::new(file).exists(), "{file}");
     }
     assert!(run(&["check", "--config", "config/kiegate.toml"]).status.success());
+}
+
+/// Sends the beginning of an upload of `size` bytes, up to its `sent`th.
+fn begin_upload(server: &Server, size: usize, sent: usize) -> TcpStream {
+    let head = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"large.bin\"\r\n\r\n";
+    let end = "\r\n--b\r\ncontent-disposition: form-data; name=\"uploadPath\"\r\n\r\nlarge\r\n--b--\r\n";
+    let length = head.len() + size + end.len();
+    let request = format!(
+        "POST /api/file-stream-upload HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\nconnection: close\r\n\
+         content-type: multipart/form-data; boundary=b\r\ncontent-length: {length}\r\n\r\n{head}"
+    );
+    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    socket.write_all(request.as_bytes()).unwrap();
+    let piece: Vec<u8> = (0..=255).cycle().take(MIB).collect();
+    for at in (0..sent).step_by(MIB) {
+        socket.write_all(&piece[..MIB.min(sent - at)]).unwrap();
+    }
+    if sent == size {
+        socket.write_all(end.as_bytes()).unwrap();
+    }
+    socket
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// Uploads `size` bytes; gives the path that they can be had at.
+fn upload(server: &Server, size: usize) -> String {
+    let mut answer = String::new();
+    begin_upload(server, size, size).read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(&format!("\"fileSize\":{size},")), "{answer}");
+    answer.split("\"downloadUrl\":\"http://x").nth(1).unwrap().split('"').next().unwrap().to_owned()
+}
+
+/// The files below `folder`, however deep.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// The most memory that a process has had so far, in MiB.
+fn peak_memory(child: &Child) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+}
+
+/// A file of 200 MiB goes in and comes out, and the process does not grow by a tenth of it.
+#[test]
+fn a_large_upload_takes_little_memory() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(&[], temporary.path());
+    upload(&server, MIB);
+    let before = peak_memory(&server.child);
+    let path = upload(&server, 200 * MIB);
+    let after_upload = peak_memory(&server.child);
+    assert!(after_upload < before + 20, "{before} MiB became {after_upload} MiB by an upload");
+    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    let (mut buffer, mut length, mut right) = (vec![0; MIB], 0, true);
+    let mut reader = BufReader::new(socket);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the head ends");
+    }
+    loop {
+        let read = reader.read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        right &=
+            buffer[..read].iter().enumerate().all(|(at, byte)| usize::from(*byte) == (length + at) % 256);
+        length += read;
+    }
+    assert_eq!((length, right), (200 * MIB, true));
+    let after_download = peak_memory(&server.child);
+    assert!(after_download < before + 20, "{before} MiB became {after_download} MiB by a download");
+    server.signal("-TERM");
+    assert!(server.child.wait().unwrap().success());
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn a_client_that_goes_away_half_way_leaves_no_file() {
+    let temporary = tempfile::tempdir().unwrap();
+    let server = Server::start_with(&[], temporary.path());
+    let socket = begin_upload(&server, 8 * MIB, 4 * MIB);
+    server.wait_until(|| files_below(temporary.path()).len() == 1);
+    drop(socket);
+    server.wait_until(|| files_below(temporary.path()).is_empty());
+    assert!(!server.logged().contains("panicked"), "{}", server.logged());
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleared_by_the_next_and_what_lives_is_not() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut killed = Server::start_with(&[], temporary.path());
+    let alive = Server::start_with(&[], temporary.path());
+    upload(&killed, 1000);
+    let path = upload(&alive, 2000);
+    assert_eq!(files_below(temporary.path()).len(), 2);
+    killed.child.kill().unwrap();
+    killed.child.wait().unwrap();
+    assert_eq!(files_below(temporary.path()).len(), 2, "it had no time to tidy up");
+    let next = Server::start_with(&[], temporary.path());
+    next.wait_until(|| files_below(temporary.path()).len() == 1);
+    assert!(alive.get(&path).starts_with("HTTP/1.1 200"), "the living keep theirs");
+}
+
+/// Cut off while an upload is on its way: a second signal ends at once.
+#[test]
+fn a_process_that_is_stopped_in_an_upload_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(&[], temporary.path());
+    let _socket = begin_upload(&server, 8 * MIB, 4 * MIB);
+    server.wait_until(|| files_below(temporary.path()).len() == 1);
+    server.signal("-TERM");
+    server.wait_until(|| server.logged().contains("stopping"));
+    server.signal("-TERM");
+    assert!(server.child.wait().unwrap().success());
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing is left");
 }

@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use super::parts::{self, Parts};
 use super::raw::{
-    RawCallback, RawConsequence, RawError, RawFallback, RawFamily, RawFill, RawFollows, RawLifecycle,
-    RawLink, RawLookup, RawModel, RawModelChoice, RawOperation, RawPrice, RawRefusal, RawResult, RawRule,
-    RawShared, RawStage, RawTask, RawUnknown, RawUpgrade,
+    RawCallback, RawConsequence, RawDialect, RawError, RawFallback, RawFamily, RawFill, RawFollows,
+    RawLifecycle, RawLink, RawLookup, RawModel, RawModelChoice, RawOperation, RawPrice, RawRefusal,
+    RawResult, RawRule, RawShared, RawStage, RawTask, RawUnknown, RawUpgrade, RawUpload, RawUploadFrom,
 };
 use super::{
-    Behaviour, CallbackKind, Catalogue, Condition, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx,
-    Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Operation,
-    OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Routes, Rule, Schema, Seconds, Shared,
-    Size, Surcharge, TaskKind, Template, Upgrade, small,
+    Behaviour, CallbackKind, Catalogue, Condition, Consequence, Dialect, DrawKind, EndState, ErrorEntry,
+    ErrorIx, Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx,
+    Operation, OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Routes, Rule, Schema,
+    Seconds, Shared, Size, Surcharge, TaskKind, Template, Upgrade, UploadFrom, UploadKind, small,
 };
 use crate::ids::Credits;
 use crate::media::Format;
@@ -113,9 +113,11 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
         loader.problem("catalogue/shared.json", "", "is missing or broken".into());
         return Err(loader.problems);
     };
-    loader.add_errors("catalogue/shared.json", None, &raw_shared.errors);
+    loader.add_errors("catalogue/shared.json", None, &raw_shared.errors, None);
     for (family, (file, raw)) in raw.families.iter().enumerate() {
-        loader.add_errors(file, Some(family), &raw.errors);
+        // A form that does not compile is told of with the dialect.
+        let form = raw.dialect.as_ref().and_then(|dialect| Template::compile(&dialect.error).ok());
+        loader.add_errors(file, Some(family), &raw.errors, form.as_ref());
     }
     let shared = loader.shared(&raw_shared);
     let mut operations = Vec::new();
@@ -123,6 +125,7 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
     let mut families = Vec::new();
     for (index, (file, family)) in raw.families.into_iter().enumerate() {
         let of_family = loader.family_lifecycles(&file, &family);
+        let dialect = family.dialect.as_ref().map(|dialect| loader.dialect(&file, index, dialect));
         for raw in family.operations {
             let mut context =
                 Context::new(&mut loader, &file, Some(index), raw.id.clone(), &family.templates);
@@ -135,6 +138,7 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
             source: family.source,
             uncertain: family.uncertain,
             media_kept: family.media_days.map(days),
+            dialect,
         });
     }
     let mut catalogue = Catalogue {
@@ -274,7 +278,7 @@ impl Loader {
             .ok()
     }
 
-    fn add_errors(&mut self, file: &str, family: Option<usize>, raw: &[RawError]) {
+    fn add_errors(&mut self, file: &str, family: Option<usize>, raw: &[RawError], form: Option<&Template>) {
         for error in raw {
             let at = format!("error {}", error.id);
             let mut message = |text: &Option<String>| {
@@ -292,6 +296,7 @@ impl Loader {
                 fails: matches!(error.stage, RawStage::Task | RawStage::Both),
                 ending: error.ending.clone().unwrap_or_else(|| "fail".into()),
                 http: error.http.unwrap_or(200),
+                form: form.cloned(),
                 without_data: error.without_data,
                 data: error.data.as_ref().and_then(|data| {
                     let compiled = Template::compile(data);
@@ -356,6 +361,23 @@ impl Loader {
         let checked =
             family.lifecycles.iter().map(|(name, raw)| (name.clone(), context.lifecycle(name, raw)));
         checked.collect()
+    }
+
+    fn dialect(&mut self, file: &str, family: usize, raw: &RawDialect) -> Dialect {
+        let mut context = Context::new(self, file, Some(family), String::new(), &NO_PARTS);
+        context.must_have_source("dialect.source", &raw.source);
+        for (name, value) in &raw.headers {
+            if http::HeaderName::try_from(name).is_err() || http::HeaderValue::try_from(value).is_err() {
+                context.problem("dialect.headers", format!("\"{name}: {value}\" is no header"));
+            }
+        }
+        let error = context.template("dialect.error", &raw.error);
+        context.must_lead("dialect.error", &error, |path| matches!(path, ["error", "code" | "message"]));
+        Dialect {
+            error,
+            headers: raw.headers.clone().into_iter().collect(),
+            wrong_method: raw.wrong_method.as_ref().map(|error| context.error("dialect.wrong_method", error)),
+        }
     }
 
     fn index_operations(&mut self, catalogue: &mut Catalogue) {
@@ -534,6 +556,9 @@ impl<'a> Context<'a> {
         }
         let task = raw.task.as_ref().map(|task| self.task(task, lifecycles));
         let lookup = raw.lookup.as_ref().map(|lookup| self.lookup(lookup));
+        if let Some(upload) = &raw.upload {
+            return self.upload_behaviour(raw, upload, answer);
+        }
         match (task, lookup, &raw.upgrade, &raw.link, answer) {
             (Some(task), None, None, None, Some(answer)) => Behaviour::Create(Box::new(task), answer),
             (None, Some(lookup), None, None, Some(answer)) => Behaviour::Details(lookup, answer),
@@ -547,10 +572,47 @@ impl<'a> Context<'a> {
             (None, None, None, None, Some(answer)) => Behaviour::Plain(answer),
             _ => {
                 let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
-                            link and answer, discovery and answer, or an answer alone";
+                            link and answer, discovery and answer, upload and answer, or an answer alone";
                 self.problem("task", what.into());
                 Behaviour::Plain(self.template("answer", &Value::Null))
             }
+        }
+    }
+
+    fn upload_behaviour(
+        &mut self,
+        raw: &RawOperation,
+        upload: &RawUpload,
+        answer: Option<Template>,
+    ) -> Behaviour {
+        let others = [raw.task.is_some(), raw.lookup.is_some(), raw.upgrade.is_some(), raw.link.is_some()];
+        if others.contains(&true) || answer.is_none() {
+            self.problem("upload", "stands beside an answer and nothing else".into());
+        }
+        let answer = answer.unwrap_or_else(|| self.template("answer", &Value::Null));
+        self.must_lead("answer", &answer, |path| knows_upload(path, &UPLOADED));
+        Behaviour::Upload(Box::new(self.upload(upload)), answer)
+    }
+
+    fn upload(&mut self, raw: &RawUpload) -> UploadKind {
+        self.must_have_source("upload.source", &raw.source);
+        let made_up = self.template("upload.made_up", &Value::from(raw.made_up.as_str()));
+        self.must_lead("upload.made_up", &made_up, |path| knows_upload(path, &UPLOADED[..3]));
+        let stored_as = self.template("upload.stored_as", &Value::from(raw.stored_as.as_str()));
+        self.must_lead("upload.stored_as", &stored_as, |path| knows_upload(path, &UPLOADED[..5]));
+        UploadKind {
+            from: match &raw.from {
+                RawUploadFrom::Base64(field) => UploadFrom::Base64(field.clone()),
+                RawUploadFrom::Part(part) => UploadFrom::Part(part.clone()),
+                RawUploadFrom::Url(field) => UploadFrom::Url(field.clone()),
+            },
+            folder_at: raw.folder_at.clone(),
+            name_at: raw.name_at.clone(),
+            made_up,
+            stored_as,
+            unreadable: self.error("upload.unreadable", &raw.unreadable),
+            no_space: self.error("upload.no_space", &raw.no_space),
+            kept: Duration::from_secs(u64::from(raw.kept_hours) * 3600),
         }
     }
 
@@ -603,10 +665,14 @@ impl<'a> Context<'a> {
         results: &[(String, ResultKind)],
         draws: &[(String, DrawKind)],
     ) {
+        self.must_lead(at, template, |path| leads_somewhere(path, results, draws));
+    }
+
+    /// Every path that `template` names must be `known`.
+    fn must_lead(&mut self, at: &str, template: &Template, known: impl Fn(&[&str]) -> bool) {
         for path in template.paths() {
             let names: Vec<&str> = path.iter().map(|part| &**part).collect();
-            let known = leads_somewhere(&names, results, draws);
-            if !known {
+            if !known(&names) {
                 self.problem(at, format!("`${{{}}}` leads nowhere", names.join(".")));
             }
         }
@@ -849,6 +915,18 @@ fn is_sound(format: &Pick) -> bool {
 /// The format that files of this name are drawn in.
 fn drawn_as(name: &Value) -> Option<Format> {
     Format::from_name(name.as_str()?)
+}
+
+/// What is known of an upload: the first three before it has a name, the first five before it has a place.
+const UPLOADED: [&str; 9] = ["at", "token", "extension", "folder", "name", "path", "url", "size", "type"];
+
+/// Whether a template of an upload may name this path, when `fields` of it are known.
+fn knows_upload(path: &[&str], fields: &[&str]) -> bool {
+    match path {
+        ["upload", field] => fields.contains(field),
+        ["account", "number"] => true,
+        _ => false,
+    }
 }
 
 /// Whether a template of a task may name this path.

@@ -65,10 +65,23 @@ pub(super) struct RawFamily {
     #[serde(default)]
     pub templates: BTreeMap<String, Value>,
     #[serde(default)]
+    pub dialect: Option<RawDialect>,
+    #[serde(default)]
     pub errors: Vec<RawError>,
     #[serde(default)]
     pub lifecycles: BTreeMap<String, RawLifecycle>,
     pub operations: Vec<RawOperation>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDialect {
+    pub error: Value,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    #[serde(default)]
+    pub wrong_method: Option<String>,
+    pub source: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,6 +191,8 @@ pub(super) struct RawOperation {
     pub discovery: Option<RawDiscovery>,
     #[serde(default)]
     pub open: bool,
+    #[serde(default)]
+    pub upload: Option<RawUpload>,
     #[serde(default)]
     pub answer: Option<Value>,
 }
@@ -427,6 +442,31 @@ pub(super) struct RawLink {
 pub(super) struct RawDiscovery {
     pub tells: Tells,
     pub unknown: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpload {
+    pub from: RawUploadFrom,
+    pub folder_at: String,
+    pub name_at: String,
+    pub made_up: String,
+    pub stored_as: String,
+    pub unreadable: String,
+    pub no_space: String,
+    pub kept_hours: u32,
+    pub source: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub(super) enum RawUploadFrom {
+    /// The field of a JSON body that holds the bytes as text.
+    Base64(String),
+    /// The part of a form that holds the bytes as they are.
+    Part(String),
+    /// The field of a JSON body that says where the bytes are.
+    Url(String),
 }
 
 /// `models/<vendor>/<model>.json`.

@@ -82,6 +82,8 @@ impl Config {
             "failure_rate": self.mock.failure_rate,
             "latency": if low == high { low } else { format!("{low}..{high}") },
             "webhook_secret": HIDDEN,
+            "upload_space": show_size(self.mock.upload_space),
+            "upload_space_per_key": show_size(self.mock.upload_space_per_key),
         })
     }
 }

@@ -280,6 +280,9 @@ fn mock(table: &Table<'_>) -> Mock {
         latency: latency.0,
         webhook_secret: public_secret(&table.item("webhook_secret"))
             .unwrap_or_else(|| Secret::new("mock-webhook-key")),
+        upload_space: size_in(&table.item("upload_space"), MIB..=1024 * GIB).unwrap_or(10 * GIB),
+        upload_space_per_key: size_in(&table.item("upload_space_per_key"), MIB..=1024 * GIB)
+            .unwrap_or(2 * GIB),
     }
 }
 

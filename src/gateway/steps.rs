@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
-use http::header::{AUTHORIZATION, EXPECT, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 
 use super::{Gateway, Parts};
-use crate::catalogue::{Class, Resolved};
+use crate::catalogue::{OperationIx, Resolved};
 use crate::clock::hex;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
@@ -34,9 +34,12 @@ pub(super) struct Call {
     began: Instant,
     request_id: HeaderValue,
     operation: Arc<str>,
-    class: Option<Class>,
+    /// Absent for what is none of the API.
+    index: Option<OperationIx>,
     /// For what is kiegate's own rather than the API.
     own: bool,
+    /// Its body is not read here but streams through: a form with a file in it, or what nobody knows.
+    streams: bool,
     tenant: OnceLock<Arc<str>>,
     /// Microseconds spent waiting for the upstream.
     upstream_micros: AtomicU64,
@@ -54,13 +57,16 @@ impl Call {
 
 /// Gives the request its id and says which operation it is.
 pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
-    let (operation, class) = operation_of(gateway, request);
+    let (operation, index) = operation_of(gateway, request);
+    let own = is_own(request) || is_document(request);
+    let takes_form = |index| gateway.parts.catalogue.operation(index).takes_form();
     Call {
         began: Instant::now(),
         request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
         operation,
-        class,
-        own: is_own(request) || is_document(request),
+        index,
+        own,
+        streams: !own && index.is_none_or(takes_form),
         tenant: OnceLock::new(),
         upstream_micros: AtomicU64::new(0),
     }
@@ -88,19 +94,28 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_str(&id).expect("hex digits are visible ASCII")
 }
 
-/// The operation's name in metrics, and its class if it is one of the API.
-fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Class>) {
+/// The operation's name in metrics, and its place in the catalogue if it is one of the API.
+fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<OperationIx>) {
     let path = request.uri().path();
     match gateway.parts.catalogue.resolve(request.method(), path) {
-        Resolved::Operation(index) => (
-            Arc::clone(&gateway.operation_ids[index.position()]),
-            Some(gateway.parts.catalogue.operation(index).class),
-        ),
+        Resolved::Operation(index) => (Arc::clone(&gateway.operation_ids[index.position()]), Some(index)),
         _ if path.starts_with("/_mock/") => (Arc::clone(&gateway.names.control), None),
         _ if path.starts_with("/_media/") => (Arc::clone(&gateway.names.media), None),
         _ if is_document(request) => (Arc::clone(&gateway.names.document), None),
         _ => (Arc::clone(&gateway.names.other), None),
     }
+}
+
+/// What a refusal by the gateway looks like: in the family's own form of error.
+pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Response {
+    let dialect = call.index.and_then(|index| gateway.parts.catalogue.dialect(index));
+    let Some(dialect) = dialect else { return error.into_response() };
+    let code = error.reason().status().as_u16();
+    let body = dialect.error_body(code, Some(error.message()));
+    let mut response = error.into_response();
+    response.headers_mut().remove(CONTENT_LENGTH);
+    *response.body_mut() = Body::from(body);
+    response
 }
 
 /// Puts the call's id and the gateway's mode on the answer; counts it and writes its line once it has been sent or
@@ -205,7 +220,7 @@ fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
 
 /// Refuses what nobody may do here: paths that are no operation, where the gateway does not forward them.
 pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result<Request, ApiError> {
-    if call.class.is_none() && !gateway.parts.forward_unknown {
+    if call.index.is_none() && !gateway.parts.forward_unknown {
         let what = "this gateway forwards known operations only (unknown_paths = \"deny\")";
         return Err(ApiError::new(Reason::Forbidden, what));
     }
@@ -214,14 +229,18 @@ pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result
 
 /// The end of the path: whatever stands behind the gateway answers.
 pub(super) async fn send_upstream(gateway: &Gateway, call: &Call, request: Request) -> Response {
-    let about = About { operation: Arc::clone(&call.operation), tenant: call.tenant.get().cloned() };
+    let about = About {
+        operation: Arc::clone(&call.operation),
+        tenant: call.tenant.get().cloned(),
+        streams: call.streams,
+    };
     let since = Instant::now();
     let answer = gateway.parts.upstream.send(request, about).await;
     let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
     call.upstream_micros.fetch_add(micros, Ordering::Relaxed);
     answer.unwrap_or_else(|error| {
         tracing::warn!(request.id = call.request_id(), "{error}");
-        ApiError::from(error).into_response()
+        refuse(gateway, call, error.into())
     })
 }
 
@@ -244,8 +263,7 @@ pub(super) async fn bound_body(
         return Ok(request);
     }
     let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
-    let streams = !call.own && matches!(call.class, None | Some(Class::Upload));
-    let most = if streams { largest_upload } else { largest_json };
+    let most = if call.streams { largest_upload } else { largest_json };
     let (parts, body) = request.into_parts();
     let told = body.size_hint().lower();
     let body = TimeoutBody::new(body_timeout, body);
@@ -257,7 +275,7 @@ pub(super) async fn bound_body(
         return Err(too_large(most));
     }
     let body = Limited::new(body, most);
-    if streams {
+    if call.streams {
         return Ok(Request::from_parts(parts, Body::new(body)));
     }
     match body.collect().await {

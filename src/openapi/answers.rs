@@ -57,6 +57,15 @@ pub(super) fn responses(catalogue: &Catalogue, index: OperationIx, names: &Names
     answers(catalogue, operation, names, good);
     for (ix, error) in components::refusals(catalogue, index) {
         let bodies = by_status.entry(error.http).or_default();
+        if error.form.is_none() && catalogue.dialect(index).is_some() {
+            // An error of all families, in the words of this one alone.
+            let body: Value =
+                serde_json::from_slice(&catalogue.refusal_body(index, ix, &NoTask)).unwrap_or_default();
+            bodies.looks_like(Shape::of_form(&body));
+            let told = json!({"value": body, "x-error": error.id, "x-evidence": error.evidence});
+            bodies.examples.insert(error.id.clone(), told);
+            continue;
+        }
         bodies.looks_like(names.form(error));
         let reference = format!("#/components/examples/{}", names.error(ix));
         bodies.examples.insert(error.id.clone(), json!({"$ref": reference}));
@@ -104,6 +113,10 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
             shorten(&mut found);
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the answer, its lists cut short", answer, &Discovered(found));
+        }
+        Behaviour::Upload(_, answer) => {
+            bodies.looks_like(answer.shape(&kinds::NoTask));
+            bodies.add("success", "the file is there", answer, &NoTask);
         }
         Behaviour::Plain(answer) => {
             bodies.looks_like(answer.shape(&kinds::NoTask));

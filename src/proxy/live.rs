@@ -9,11 +9,9 @@ use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri, Version};
-use http_body_util::LengthLimitError;
-use tower_http::timeout::TimeoutError;
 
 use super::headers::{strip_hop_by_hop, strip_private};
-use super::{About, Upstream, UpstreamError};
+use super::{About, Upstream, UpstreamError, fault_of_body};
 use crate::config;
 use crate::outbound::{Client, reasons};
 use crate::telemetry::Metrics;
@@ -66,7 +64,11 @@ impl Live {
         let sent = tokio::time::timeout(self.response_timeout, self.client.send(request)).await;
         let answer = match sent {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(whose_fault(&error)),
+            Ok(Err(error)) => {
+                // It was the client's body that broke the exchange, or the upstream.
+                let unreachable = || UpstreamError::Unreachable(reasons(&error));
+                Err(fault_of_body(&error).unwrap_or_else(unreachable))
+            }
             Err(_) => Err(UpstreamError::Timeout(self.response_timeout)),
         };
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
@@ -82,19 +84,6 @@ impl Live {
         let mut parts = base.clone().into_parts();
         parts.path_and_query = Some(without_key(uri));
         Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
-    }
-}
-
-/// Whether it was the client's body that broke the exchange, or the upstream.
-fn whose_fault(error: &(dyn std::error::Error + 'static)) -> UpstreamError {
-    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
-    let of_body = causes.find(|cause| cause.is::<LengthLimitError>() || cause.is::<TimeoutError>());
-    if of_body.is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
-        UpstreamError::BodyTooLarge
-    } else if of_body.is_some() {
-        UpstreamError::BodyTimeout
-    } else {
-        UpstreamError::Unreachable(reasons(error))
     }
 }
 

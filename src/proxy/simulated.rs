@@ -1,11 +1,14 @@
 //! The simulator as an upstream.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::body::Body;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 
-use super::{About, Upstream, UpstreamError};
+use super::{About, Upstream, UpstreamError, fault_of_body};
 use crate::sim::{Owner, Sim};
 
 /// Answers by simulation; it is always there.
@@ -17,6 +20,48 @@ impl Upstream for Simulated {
         request: Request<Body>,
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
-        self.0.answer(request, about.tenant.map(Owner)).map(Ok).boxed()
+        let owner = about.tenant.map(Owner);
+        if !about.streams {
+            return self.0.answer(request, owner).map(Ok).boxed();
+        }
+        let broken = Arc::new(OnceLock::new());
+        let request = request.map(|body| watched(body, Arc::clone(&broken)));
+        async move {
+            let answer = self.0.answer(request, owner).await;
+            // What the simulator makes of half a body is not what the client is to hear.
+            broken.get().copied().map_or(Ok(answer), |fault: Fault| Err(fault.into()))
+        }
+        .boxed()
     }
+}
+
+/// Why a body broke off.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    TooLarge,
+    Timeout,
+    Broken,
+}
+
+impl From<Fault> for UpstreamError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::TooLarge => Self::BodyTooLarge,
+            Fault::Timeout => Self::BodyTimeout,
+            Fault::Broken => Self::BodyBroken,
+        }
+    }
+}
+
+/// `body`, and a note of why it broke off if it did.
+fn watched(body: Body, broken: Arc<OnceLock<Fault>>) -> Body {
+    Body::new(body.map_err(move |error| {
+        let fault = match fault_of_body(&error) {
+            Some(UpstreamError::BodyTooLarge) => Fault::TooLarge,
+            Some(UpstreamError::BodyTimeout) => Fault::Timeout,
+            _ => Fault::Broken,
+        };
+        let _ = broken.set(fault);
+        error
+    }))
 }

@@ -109,7 +109,7 @@ impl Sim {
     pub(super) fn drive(&self, sandbox: &Arc<Sandbox>) {
         let start = {
             let mut world = sandbox.world();
-            let start = !world.driven && world.next_event().is_some();
+            let start = !world.driven && world.next_look().is_some();
             world.driven |= start;
             start
         };
@@ -324,7 +324,7 @@ impl Sim {
             let mut world = sandbox.world();
             let (now, finished) = self.settled(&mut world);
             self.send_due(sandbox, &mut world, now);
-            let next = match world.next_event() {
+            let next = match world.next_look() {
                 Some(event) => Next::Change(world.clock.until(event, self.real_now())),
                 None if world.waits_for(None) => Next::Change(None),
                 None => Next::Never,

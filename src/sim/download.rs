@@ -1,6 +1,7 @@
-//! `/_media`: the result files of simulated tasks, with ranges and validators, as a file server would give them.
+//! `/_media`: the result files of simulated tasks and the files that clients uploaded, with ranges and validators, as a
+//! file server would give them.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -20,6 +21,7 @@ use sha2::Sha256;
 use super::Sim;
 use super::sandbox::Sandbox;
 use super::task::{SandboxId, TaskKey};
+use super::upload::{self, Upload};
 use super::view::{Setting, View};
 use crate::clock::{Timestamp, hex};
 use crate::media;
@@ -54,6 +56,24 @@ impl<'a> Address<'a> {
     }
 }
 
+/// Where the bytes of a file come from.
+pub(super) enum Source {
+    /// A result: drawn, and served as that type.
+    Drawn(media::Spec, &'static str),
+    /// Brought by a client.
+    Uploaded(Arc<Upload>),
+}
+
+impl Source {
+    /// What it is served as.
+    pub(super) fn content_type(&self) -> &str {
+        match self {
+            Self::Drawn(_, content_type) => content_type,
+            Self::Uploaded(upload) => &upload.content_type,
+        }
+    }
+}
+
 /// The path of an absolute URL, without its query.
 pub(super) fn path_of(url: &str) -> Option<&str> {
     let after_scheme = url.split_once("://")?.1;
@@ -67,25 +87,51 @@ impl Sim {
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return plain(StatusCode::METHOD_NOT_ALLOWED, &[(ALLOW, "GET, HEAD")]);
         }
-        let path = parts.uri.path().to_owned();
-        let Some((sandbox, address)) =
-            Address::parse(&path).and_then(|address| Some((self.existing(address.sandbox)?, address)))
-        else {
+        let path = parts.uri.path();
+        let Some((sandbox, now)) = self.sandbox_of(path) else {
             return plain(StatusCode::NOT_FOUND, &[]);
         };
-        let now = sandbox.world().clock.at(self.real_now());
-        if !link_is_good(parts.uri.path(), parts.uri.query().unwrap_or_default(), now) {
+        if !link_is_good(path, parts.uri.query().unwrap_or_default(), now) {
             return plain(StatusCode::FORBIDDEN, &[]);
         }
-        let Some((spec, content_type)) = self.find_file(&sandbox, &address, now) else {
-            return plain(StatusCode::NOT_FOUND, &[]);
-        };
-        let rendered = self.0.rendered.clone();
-        let draw = move || rendered.0.get_with(path, || media::render(&spec));
-        match tokio::task::spawn_blocking(draw).await {
-            Ok(bytes) => serve(&parts.method, &parts.headers, &bytes, content_type),
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, &[]),
+        match self.find(&sandbox, path, now) {
+            None => plain(StatusCode::NOT_FOUND, &[]),
+            Some(Source::Drawn(spec, content_type)) => {
+                let (rendered, path) = (self.0.rendered.clone(), path.to_owned());
+                let draw = move || rendered.0.get_with(path, || media::render(&spec));
+                match tokio::task::spawn_blocking(draw).await {
+                    Ok(bytes) => serve(&parts.method, &parts.headers, &bytes, content_type),
+                    Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, &[]),
+                }
+            }
+            Some(Source::Uploaded(upload)) => serve_upload(&parts.method, &parts.headers, &upload).await,
         }
+    }
+
+    /// The sandbox that a path below `/_media` leads into, and what time it is there.
+    fn sandbox_of(&self, path: &str) -> Option<(Arc<Sandbox>, Timestamp)> {
+        let (sandbox, _) = path.strip_prefix("/_media/")?.split_once('/')?;
+        let sandbox = self.existing(SandboxId::parse(sandbox)?)?;
+        let now = sandbox.world().clock.at(self.real_now());
+        Some((sandbox, now))
+    }
+
+    /// The file at a path below `/_media`, if it is one of `sandbox`.
+    fn find(&self, sandbox: &Arc<Sandbox>, path: &str, now: Timestamp) -> Option<Source> {
+        let (_, inside) = path.strip_prefix("/_media/")?.split_once('/')?;
+        if let Some(upload) = upload::find(sandbox, inside, now) {
+            return Some(Source::Uploaded(upload));
+        }
+        let address = Address::parse(path).filter(|address| address.sandbox == sandbox.id)?;
+        self.find_file(sandbox, &address, now).map(|(spec, content_type)| Source::Drawn(spec, content_type))
+    }
+
+    /// The file behind one of our own URLs, of whatever sandbox, while it can be had.
+    pub(super) fn own_file(&self, url: &str) -> Option<Source> {
+        let path = path_of(url)?;
+        let (sandbox, now) = self.sandbox_of(path)?;
+        let query = url.split_once('?').map_or("", |(_, query)| query.split('#').next().unwrap_or_default());
+        link_is_good(path, query, now).then(|| self.find(&sandbox, path, now))?
     }
 
     /// What to draw for an address, if its task has succeeded and still keeps its files.
@@ -105,7 +151,7 @@ impl Sim {
         })?
     }
 
-    /// Whether `url` is the address of a result of this sandbox, and of `task` if one is named.
+    /// Whether `url` is the address of a file of this sandbox, and a result of `task` if one is named.
     pub(super) fn gave_out(
         &self,
         sandbox: &Arc<Sandbox>,
@@ -113,10 +159,11 @@ impl Sim {
         task: Option<TaskKey>,
         now: Timestamp,
     ) -> bool {
-        let Some(address) = path_of(url).and_then(Address::parse) else { return false };
-        address.sandbox == sandbox.id
-            && task.is_none_or(|task| task == address.task)
-            && self.find_file(sandbox, &address, now).is_some()
+        let Some(path) = path_of(url) else { return false };
+        let of_sandbox = self.sandbox_of(path).is_some_and(|(of, _)| of.id == sandbox.id);
+        let of_task =
+            task.is_none_or(|task| Address::parse(path).is_some_and(|address| address.task == task));
+        of_sandbox && of_task && self.find(sandbox, path, now).is_some()
     }
 
     fn with_view<T>(
@@ -176,21 +223,54 @@ fn plain(status: StatusCode, headers: &[(http::HeaderName, &'static str)]) -> Re
     response
 }
 
-/// The file, a part of it, or the news that the client has it already (RFC 9110, sections 13 and 14).
-fn serve(method: &Method, headers: &HeaderMap, file: &Bytes, content_type: &'static str) -> Response {
+/// A drawn file as the client asked for it.
+fn serve(method: &Method, headers: &HeaderMap, file: &Bytes, content_type: &str) -> Response {
     let etag = format!("\"{}\"", hex(&crate::clock::digest(&[file])[..12]));
-    let length = file.len() as u64;
+    let (mut response, part) = head(method, headers, &etag, file.len() as u64, content_type);
+    if let Some(part) = part {
+        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        *response.body_mut() = Body::from(file.slice(index(part.start)..index(part.end)));
+    }
+    response
+}
+
+/// An uploaded file as the client asked for it, read from disk as it goes out.
+async fn serve_upload(method: &Method, headers: &HeaderMap, upload: &Upload) -> Response {
+    let etag = format!("\"{}\"", upload.stored.id());
+    let (mut response, part) = head(method, headers, &etag, upload.stored.size(), &upload.content_type);
+    let Some(part) = part else { return response };
+    match Arc::clone(&upload.stored).read(part).await {
+        Ok(body) => {
+            *response.body_mut() = body;
+            response
+        }
+        Err(error) => {
+            tracing::warn!("an uploaded file cannot be read: {error}");
+            plain(StatusCode::NOT_FOUND, &[])
+        }
+    }
+}
+
+/// The answer without its body, and the part of the file that is to follow: all, a range, or nothing for a HEAD, an
+/// impossible range, or a client that has it already (RFC 9110, sections 13 and 14).
+fn head(
+    method: &Method,
+    headers: &HeaderMap,
+    etag: &str,
+    length: u64,
+    content_type: &str,
+) -> (Response, Option<Range<u64>>) {
     let mut response = Response::new(Body::empty());
     let out = response.headers_mut();
-    out.insert(ETAG, HeaderValue::from_str(&etag).expect("hex digits in quotes"));
+    out.insert(ETAG, HeaderValue::from_str(etag).expect("hex digits in quotes"));
     out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     out.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=3600"));
     let text = |name: http::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if text(IF_NONE_MATCH).is_some_and(|tags| tags == "*" || tags.split(',').any(|tag| weak_eq(tag, &etag))) {
+    if text(IF_NONE_MATCH).is_some_and(|tags| tags == "*" || tags.split(',').any(|tag| weak_eq(tag, etag))) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return response;
+        return (response, None);
     }
-    out.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    out.insert(CONTENT_TYPE, HeaderValue::from_str(content_type).expect("a media type is visible ASCII"));
     let range_counts = *method == Method::GET && text(IF_RANGE).is_none_or(|tag| tag == etag);
     let range = text(RANGE).filter(|_| range_counts).and_then(|range| requested(range, length));
     let (status, part) = match range {
@@ -203,16 +283,12 @@ fn serve(method: &Method, headers: &HeaderMap, file: &Bytes, content_type: &'sta
         Some(Err(())) => {
             out.insert(CONTENT_RANGE, HeaderValue::from_str(&format!("bytes */{length}")).expect("digits"));
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            return response;
+            return (response, None);
         }
     };
     out.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
     *response.status_mut() = status;
-    if *method == Method::GET {
-        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-        *response.body_mut() = Body::from(file.slice(index(part.start)..index(part.end)));
-    }
-    response
+    (response, (*method == Method::GET).then_some(part))
 }
 
 fn weak_eq(tag: &str, etag: &str) -> bool {

@@ -21,30 +21,32 @@ use super::plan::{Ending, Pace, Plan, State, Tempo};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
 use super::task::{Lineage, Task, TaskKey, Worth, fingerprint};
+use super::upload::{self, BrokenOff, Brought};
 use super::view::{Setting, View, ids, shapes};
 use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
-    Behaviour, ErrorEntry, ErrorIx, Follows, Found, Link, Lookup, ModelChoice, ModelIx, Moment, Operation,
-    OperationIx, Refusal, Reply, Resolved, Scope, Tells, Template, Upgrade, Violation, tell,
+    Behaviour, Dialect, ErrorEntry, ErrorIx, Follows, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
+    Operation, OperationIx, Refusal, Reply, Resolved, Scope, Tells, Template, Upgrade, UploadFrom, Violation,
+    tell,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
 
 /// One call while it is answered.
-struct Call<'a> {
-    sim: &'a Sim,
+pub(super) struct Call<'a> {
+    pub(super) sim: &'a Sim,
     index: OperationIx,
     operation: &'a Operation,
-    sandbox: Arc<Sandbox>,
+    pub(super) sandbox: Arc<Sandbox>,
     settings: Settings,
-    origin: Arc<str>,
+    pub(super) origin: Arc<str>,
     wish: Wish,
     /// The body, or the query as an object of strings.
-    request: Value,
+    pub(super) request: Value,
 }
 
 /// Why a call is not answered with success.
-enum Refused {
+pub(super) enum Refused {
     /// With an error of the catalogue.
     Error {
         error: ErrorIx,
@@ -53,6 +55,8 @@ enum Refused {
         /// The task that is there already, where that is the reason.
         task: Option<TaskKey>,
     },
+    /// With an error of the catalogue, for a reason that the real server does not have; a header names it.
+    Ours(ErrorIx, &'static str),
     /// What the test asked for makes no sense.
     BadWish(String),
 }
@@ -69,7 +73,7 @@ impl From<Objection> for Refused {
     }
 }
 
-type Answer = Result<Vec<u8>, Refused>;
+pub(super) type Answer = Result<Vec<u8>, Refused>;
 
 /// What a create would cost.
 pub(super) struct Priced<'c> {
@@ -100,23 +104,19 @@ impl Sim {
     pub async fn answer(&self, request: Request, owner: Option<Owner>) -> Response {
         match self.catalogue().resolve(request.method(), request.uri().path()) {
             Resolved::Operation(operation) => self.operate(operation, request, owner).await,
-            Resolved::WrongMethod => self.framework(&self.catalogue().shared().wrong_method, &request),
+            Resolved::WrongMethod => self.wrong_method(&request),
             Resolved::Unknown => self.framework(&self.catalogue().shared().unknown_path, &request),
         }
     }
 
     async fn operate(&self, index: OperationIx, request: Request, owner: Option<Owner>) -> Response {
-        let Ok((parts, body)) = collect(request).await else {
-            // The body broke off: nobody is there to read an answer.
-            return plain_status(StatusCode::BAD_REQUEST);
-        };
-        let token = bearer(&parts.headers).or(self.catalogue().operation(index).open.then_some(""));
+        let operation = self.catalogue().operation(index);
+        let (parts, body) = request.into_parts();
+        let token = bearer(&parts.headers).or(operation.open.then_some(""));
         let Some(token) = token else {
-            return self.refusal(
-                self.catalogue().shared().unauthorized.into(),
-                &self.parts().settings,
-                &Value::Null,
-            );
+            upload::discard(&parts.headers, body).await;
+            let unauthorized = self.catalogue().shared().unauthorized.into();
+            return self.refusal(index, unauthorized, &self.parts().settings, &Value::Null);
         };
         let sandbox = self.sandbox(token, owner.as_ref());
         let (settings, answers) = {
@@ -125,11 +125,13 @@ impl Sim {
             (world.settings.clone(), world.answers)
         };
         self.dawdle(&settings, answers).await;
-        let operation = self.catalogue().operation(index);
-        let request = self.read_request(operation, &parts, &body);
+        let Ok((request, brought)) = self.take_in(operation, &parts, body, &sandbox).await else {
+            // The body broke off: nobody is there to read an answer.
+            return plain_status(StatusCode::BAD_REQUEST);
+        };
         let wish = match Wish::read(&parts.headers, request.as_ref().unwrap_or(&Value::Null)) {
             Ok(wish) => wish,
-            Err(what) => return self.refusal(Refused::BadWish(what), &settings, &Value::Null),
+            Err(what) => return self.refusal(index, Refused::BadWish(what), &settings, &Value::Null),
         };
         if let Some(status) = wish.http {
             return plain_status(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY));
@@ -139,13 +141,36 @@ impl Sim {
         let request = match request {
             Ok(request) => request,
             Err(_) if wish.reject.is_some() => Value::Null,
-            Err(refused) => return self.refusal(refused, &settings, &Value::Null),
+            Err(refused) => return self.refusal(index, refused, &settings, &Value::Null),
         };
         let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request };
-        match call.answer() {
-            Ok(body) => self.json(real_status(&call.settings, &body), body),
-            Err(refused) => self.refusal(refused, &call.settings, &call.request),
+        match call.answer(brought).await {
+            Ok(body) => self.json(self.catalogue().dialect(index), real_status(&call.settings, &body), body),
+            Err(refused) => self.refusal(index, refused, &call.settings, &call.request),
         }
+    }
+
+    /// Reads what a call brings: the request as an object, and the file of a form. The first error is the client's
+    /// connection, the second what it sent.
+    async fn take_in(
+        &self,
+        operation: &Operation,
+        parts: &Parts,
+        body: Body,
+        sandbox: &Sandbox,
+    ) -> Result<(Result<Value, Refused>, Option<Brought>), BrokenOff> {
+        if let Behaviour::Upload(kind, _) = &operation.behaviour
+            && let UploadFrom::Part(part) = &kind.from
+        {
+            return self.receive_form(kind, part, &parts.headers, body, sandbox).await;
+        }
+        let body = collect(body).await.map_err(|_| BrokenOff)?;
+        let mut request = self.read_request(operation, parts, &body);
+        if let (Behaviour::Upload(..), Ok(Value::Object(members))) = (&operation.behaviour, &mut request) {
+            // To that host a null is as good as nothing.
+            members.retain(|_, value| !value.is_null());
+        }
+        Ok((request, None))
     }
 
     /// What the create at `path` with this `body` would cost in `sandbox`, and which model would do it: `None` if there is
@@ -170,9 +195,10 @@ impl Sim {
             }
             Err(Refused::Error { error, field, task }) => {
                 let scope = RefusalScope { request: &call.request, field: field.as_deref(), task };
-                let body = self.catalogue().error(error).body(&scope);
+                let body = self.catalogue().refusal_body(index, error, &scope);
                 Err(serde_json::from_slice(&body).unwrap_or_default())
             }
+            Err(Refused::Ours(_, what)) => Err(Value::from(what)),
             Err(Refused::BadWish(what)) => Err(Value::from(what)),
         })
     }
@@ -202,44 +228,76 @@ impl Sim {
         serde_json::from_slice(body).map_err(|_| self.catalogue().shared().invalid_json.into())
     }
 
-    fn json(&self, status: StatusCode, body: Vec<u8>) -> Response {
+    fn json(&self, dialect: Option<&Dialect>, status: StatusCode, body: Vec<u8>) -> Response {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let content_type = HeaderValue::from_str(&self.catalogue().shared().content_type);
         response.headers_mut().insert(CONTENT_TYPE, content_type.expect("load checks it"));
+        put_headers(&mut response, dialect.map_or(&[], |dialect| &dialect.headers));
         response
+    }
+
+    /// The answer to a method that the path does not take: the framework's, or the host's own.
+    fn wrong_method(&self, request: &Request) -> Response {
+        let catalogue = self.catalogue();
+        let operation = catalogue.operation_at(request.uri().path());
+        let own = operation.and_then(|at| catalogue.dialect(at)?.wrong_method.map(|error| (at, error)));
+        match own {
+            Some((at, error)) => self.refusal(at, error.into(), &self.parts().settings, &Value::Null),
+            None => self.framework(&catalogue.shared().wrong_method, request),
+        }
     }
 
     /// The answer of the framework under the real server: a path or method that does not exist.
     fn framework(&self, (status, body): &(u16, Template), request: &Request) -> Response {
         let scope = FrameworkScope { request, now: self.real_now() };
-        self.json(StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND), body.to_json(&scope))
+        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND);
+        self.json(None, status, body.to_json(&scope))
     }
 
-    fn refusal(&self, refused: Refused, settings: &Settings, request: &Value) -> Response {
-        match refused {
+    /// A call of `operation` is refused.
+    fn refusal(
+        &self,
+        operation: OperationIx,
+        refused: Refused,
+        settings: &Settings,
+        request: &Value,
+    ) -> Response {
+        let (error, field, task, ours) = match refused {
+            Refused::Error { error, field, task } => (error, field, task, None),
+            Refused::Ours(error, reason) => (error, None, None, Some(reason)),
             Refused::BadWish(what) => {
                 let body = serde_json::json!({"code": 400, "msg": what, "data": null});
-                let mut response = self.json(StatusCode::BAD_REQUEST, body.to_string().into_bytes());
-                response.headers_mut().insert("x-kiegate-error", HeaderValue::from_static("bad_outcome"));
-                response
+                let mut response = self.json(None, StatusCode::BAD_REQUEST, body.to_string().into_bytes());
+                response.headers_mut().insert(REASON, HeaderValue::from_static("bad_outcome"));
+                return response;
             }
-            Refused::Error { error, field, task } => {
-                let entry = self.catalogue().error(error);
-                let body = entry.body(&RefusalScope { request, field: field.as_deref(), task });
-                let status = match settings.http_status {
-                    HttpStatus::Wire => entry.http,
-                    HttpStatus::Real => entry.code,
-                };
-                let mut response = self.json(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), body);
-                for (name, value) in &entry.headers {
-                    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
-                    {
-                        response.headers_mut().insert(name, value);
-                    }
-                }
-                response
-            }
+        };
+        let (catalogue, dialect) = (self.catalogue(), self.catalogue().dialect(operation));
+        let error = catalogue.own_error(operation, error);
+        let scope = RefusalScope { request, field: field.as_deref(), task };
+        let (entry, body) = (catalogue.error(error), catalogue.refusal_body(operation, error, &scope));
+        let status = match settings.http_status {
+            HttpStatus::Wire => entry.http,
+            HttpStatus::Real => entry.code,
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        let mut response = self.json(dialect, status, body);
+        put_headers(&mut response, &entry.headers);
+        if let Some(reason) = ours {
+            response.headers_mut().insert(REASON, HeaderValue::from_static(reason));
+        }
+        response
+    }
+}
+
+/// Why, where it is the simulator that refuses and not the server that it plays.
+const REASON: HeaderName = HeaderName::from_static("x-kiegate-error");
+
+fn put_headers(response: &mut Response, headers: &[(String, String)]) {
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().insert(name, value);
         }
     }
 }
@@ -274,7 +332,7 @@ fn query(text: &str) -> Map<String, Value> {
 }
 
 impl Call<'_> {
-    fn answer(&self) -> Answer {
+    async fn answer(&self, brought: Option<Brought>) -> Answer {
         if let Some(wanted) = &self.wish.reject {
             return Err(self.wished_refusal(wanted));
         }
@@ -286,6 +344,7 @@ impl Call<'_> {
             Behaviour::Upgrade(upgrade) => self.upgrade(upgrade),
             Behaviour::Link(link, answer) => self.link(link, answer),
             Behaviour::Discovery(tells, unknown, answer) => self.discover(*tells, *unknown, answer),
+            Behaviour::Upload(kind, answer) => self.upload(kind, answer, brought).await,
             Behaviour::Plain(answer) => Ok(answer
                 .to_json(&PlainScope { balance: self.with_world(|world, _| world.balance()), link: None })),
         }
@@ -334,7 +393,7 @@ impl Call<'_> {
     }
 
     /// Checks the request against schema and rules; gives the model where one is named.
-    fn check_request(&self) -> Result<Option<ModelIx>, Refused> {
+    pub(super) fn check_request(&self) -> Result<Option<ModelIx>, Refused> {
         let catalogue = self.sim.catalogue();
         let mut model = None;
         if let Some(ModelChoice::Market { at, unknown, .. }) = self.operation.task().map(|task| &task.model) {

@@ -15,6 +15,7 @@ use super::plan::State;
 use super::settings::Settings;
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey, Worth};
 use super::time::VirtualClock;
+use super::upload::{Share, Shelf};
 use super::{Event, Observer};
 use crate::catalogue::{ModelIx, OperationIx};
 use crate::clock::{Timestamp, digest};
@@ -38,6 +39,8 @@ pub(super) struct Sandbox {
     pub(super) changed: Arc<Notify>,
     /// Something arrived in the inbox.
     pub(super) arrived: Notify,
+    /// What its uploaded files take.
+    pub(super) share: Arc<Share>,
     /// Is told when it goes.
     observer: Arc<dyn Observer>,
 }
@@ -73,6 +76,7 @@ pub(super) struct World {
     pub(super) recent_creates: VecDeque<Timestamp>,
     pub(super) attempts: Bounded<Attempt>,
     pub(super) inbox: Inbox,
+    pub(super) shelf: Shelf,
 }
 
 /// More tasks than this a sandbox does not keep: the oldest go.
@@ -88,6 +92,7 @@ impl Sandbox {
             state: Mutex::new(world),
             changed: Arc::new(Notify::new()),
             arrived: Notify::new(),
+            share: Arc::default(),
             observer,
         }
     }
@@ -130,6 +135,7 @@ impl World {
             recent_creates: VecDeque::new(),
             attempts: Bounded::new(10_000, 32 * 1024 * 1024),
             inbox: Inbox::default(),
+            shelf: Shelf::default(),
         }
     }
 
@@ -250,8 +256,9 @@ impl World {
         self.ends.extend(task.plan.ends().map(|end| Reverse((end, key))));
     }
 
-    /// Notes every task that has ended by `now`: a failed one gives its credits back.
+    /// Notes every task that has ended by `now`: a failed one gives its credits back. Uploads whose time is over go.
     pub(super) fn settle(&mut self, now: Timestamp) -> Vec<Finished> {
+        self.shelf.expire(now);
         let mut finished = Vec::new();
         while let Some(Reverse((at, key))) = self.ends.peek().copied().filter(|Reverse((at, _))| *at <= now) {
             self.ends.pop();
@@ -282,6 +289,11 @@ impl World {
         let end = self.ends.peek().map(|Reverse((at, _))| *at);
         let due = self.due.peek().map(|Reverse(due)| due.at);
         end.into_iter().chain(due).min()
+    }
+
+    /// When the world has to be looked at, though nobody asks: the next event, or the end of an upload.
+    pub(super) fn next_look(&self) -> Option<Timestamp> {
+        self.next_event().into_iter().chain(self.shelf.next_leaves()).min()
     }
 
     /// The task at `key` with the two that it goes on from: bodies look no further back, and a chain may be long.

@@ -86,9 +86,13 @@ impl<F: FnOnce(Report)> Drop for Observed<F> {
     }
 }
 
-/// The number in a body that begins with `{"code":`, as the upstream's envelopes do.
+/// The number in a body that begins with `{"code":`, as the upstream's envelopes do; those of uploads say before that
+/// whether it went well.
 fn envelope_code(start: &[u8]) -> Option<u16> {
-    let rest = start.trim_ascii_start().strip_prefix(b"{\"code\":")?;
+    let inside = start.trim_ascii_start().strip_prefix(b"{")?;
+    let verdicts: [&[u8]; 2] = [b"\"success\":true,", b"\"success\":false,"];
+    let after = verdicts.iter().find_map(|verdict| inside.strip_prefix(*verdict));
+    let rest = after.unwrap_or(inside).strip_prefix(b"\"code\":")?;
     let digits = rest.trim_ascii_start();
     let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
@@ -122,7 +126,8 @@ mod tests {
     #[test]
     fn only_envelopes_have_codes() {
         assert_eq!(envelope_code(b"{\"code\": 200,\"msg\":\"success\"}"), Some(200));
-        assert_eq!(envelope_code(b"{\"success\":true,\"code\":200}"), None);
+        assert_eq!(envelope_code(b"{\"success\":false,\"code\":400,\"msg\":\"x\"}"), Some(400));
+        assert_eq!(envelope_code(b"{\"success\":true,\"data\":200}"), None);
         assert_eq!(envelope_code(b"{\"code\":\"x\"}"), None);
         assert_eq!(envelope_code(b"{\"code\":99999999}"), None);
     }

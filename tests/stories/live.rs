@@ -129,6 +129,27 @@ async fn a_large_body_streams_both_ways() {
 }
 
 #[tokio::test]
+async fn uploads_go_to_their_own_host() {
+    let (api, uploads) = (echo().await, echo().await);
+    let mut config = live_config(&api, "");
+    config.upstream.upload_url = uploads.parse().unwrap();
+    let host = |base: &str| format!("host: {}", base.strip_prefix("http://").unwrap());
+    with_gateway(config, async |base| {
+        for (path, expected) in [
+            ("/api/file-base64-upload", &uploads),
+            ("/api/file-stream-upload", &uploads),
+            ("/api/file-url-upload", &uploads),
+            ("/api/v1/jobs/createTask", &api),
+        ] {
+            let url = format!("{base}{path}");
+            let (status, _, body) = call(Method::POST, &url, Some("kg_acme_fake"), "{}").await;
+            assert!(status == 202 && body.contains(&host(expected)), "{path}: {status} {body}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn strangers_are_refused_and_nothing_goes_upstream() {
     let upstream = echo().await;
     with_gateway(live_config(&upstream, ""), async |base| {

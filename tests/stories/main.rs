@@ -19,3 +19,4 @@ mod results;
 mod schemas;
 mod songs;
 mod support;
+mod uploads;

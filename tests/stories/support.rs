@@ -3,6 +3,8 @@
 //! Everything runs in this process, without sockets, on tokio's paused time: exact, and as fast as the machine.
 
 use std::collections::VecDeque;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -16,9 +18,10 @@ use kiegate::clock::{Clock, Timestamp};
 use kiegate::gateway::{self, DataPlane, Gateway};
 use kiegate::ids::{Credits, Secret};
 use kiegate::proxy::Simulated;
-use kiegate::sim::{self, Courier, Parcel, Settings, Sim};
+use kiegate::sim::{self, Courier, Parcel, Room, Settings, Sim, Spool};
 use kiegate::telemetry::Metrics;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 pub static CATALOGUE: LazyLock<Arc<Catalogue>> =
     LazyLock::new(|| Arc::new(Catalogue::embedded().expect("the embedded catalogue is sound")));
@@ -32,6 +35,7 @@ pub struct WorldBuilder {
     open: bool,
     largest_json: usize,
     tenants: Vec<kiegate::config::Tenant>,
+    room: Room,
 }
 
 /// A simulator behind a gateway, and what it called back.
@@ -39,6 +43,7 @@ pub struct World {
     plane: DataPlane,
     pub receiver: Receiver,
     metrics: Arc<Metrics>,
+    uploads: TempDir,
 }
 
 impl World {
@@ -48,6 +53,7 @@ impl World {
             open: true,
             largest_json: 64 * 1024,
             tenants: Vec::new(),
+            room: Room { total: 1 << 30, each: 1 << 30 },
         }
     }
 
@@ -68,9 +74,66 @@ impl World {
     pub fn metrics_page(&self) -> String {
         String::from_utf8(self.metrics.page().1).unwrap()
     }
+
+    /// The uploaded files on disk, as names below the folder that they shall not leave.
+    pub fn files_on_disk(&self) -> Vec<PathBuf> {
+        let folders = fs::read_dir(self.uploads.path()).unwrap().map(|entry| entry.unwrap().path());
+        folders.flat_map(|path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path())).collect()
+    }
+
+    /// Waits until that many uploaded files are on disk: they are removed beside the event loop.
+    pub async fn until_on_disk(&self, count: usize) {
+        for _ in 0..1000 {
+            if self.files_on_disk().len() == count {
+                return;
+            }
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(5))).await.unwrap();
+        }
+        panic!("{count} files were expected, there are {:?}", self.files_on_disk());
+    }
+}
+
+/// A part of a form.
+pub enum Part<'a> {
+    Field(&'a str, &'a str),
+    /// Name, file name, type, bytes.
+    File(&'a str, &'a str, Option<&'a str>, &'a [u8]),
+}
+
+/// The boundary of forms in stories.
+pub const BOUNDARY: &str = "----story-boundary";
+
+/// A form as clients write it.
+pub fn form(parts: &[Part<'_>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for part in parts {
+        body.extend(format!("--{BOUNDARY}\r\n").bytes());
+        match part {
+            Part::Field(name, text) => {
+                let head = format!("content-disposition: form-data; name=\"{name}\"\r\n\r\n{text}");
+                body.extend(head.bytes());
+            }
+            Part::File(name, file_name, kind, bytes) => {
+                let disposition =
+                    format!("content-disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n");
+                body.extend(disposition.bytes());
+                body.extend(kind.iter().flat_map(|kind| format!("content-type: {kind}\r\n").into_bytes()));
+                body.extend(b"\r\n");
+                body.extend(*bytes);
+            }
+        }
+        body.extend(b"\r\n");
+    }
+    body.extend(format!("--{BOUNDARY}--\r\n").bytes());
+    body
 }
 
 impl WorldBuilder {
+    pub fn room(mut self, total: u64, each: u64) -> Self {
+        self.room = Room { total, each };
+        self
+    }
+
     pub fn closed_but_for(mut self, tenants: Vec<kiegate::config::Tenant>) -> Self {
         self.open = false;
         self.tenants = tenants;
@@ -86,6 +149,7 @@ impl WorldBuilder {
     pub fn start(self) -> World {
         let receiver = Receiver::default();
         let metrics = Arc::new(Metrics::new());
+        let uploads = tempfile::tempdir().unwrap();
         let clock = Clock::starting_at(Timestamp::from_millis(1_785_999_477_123));
         let sim = Sim::new(sim::Parts {
             catalogue: Arc::clone(&CATALOGUE),
@@ -96,6 +160,7 @@ impl WorldBuilder {
             public_url: None,
             courier: Arc::new(receiver.clone()),
             observer: Arc::clone(&metrics) as Arc<dyn sim::Observer>,
+            spool: Spool::new(uploads.path(), self.room),
         });
         let gateway = Gateway::new(gateway::Parts {
             catalogue: Arc::clone(&CATALOGUE),
@@ -111,7 +176,7 @@ impl WorldBuilder {
         });
         gateway.set_tenants(kiegate::tenants::Tenants::from_config(&self.tenants));
         let plane = DataPlane::new(Arc::new(gateway), Some(sim::routes(sim)));
-        World { plane, receiver, metrics }
+        World { plane, receiver, metrics, uploads }
     }
 }
 
@@ -329,8 +394,31 @@ impl Client {
                 .extend_pairs(pairs.map(|(name, value)| (name, text(value))))
                 .finish();
             self.get(&format!("{}?{query}", operation.path)).await
+        } else if operation.takes_form() {
+            self.send_form(&operation.path, &parts_of(request)).await
         } else {
             self.post(&operation.path, request).await
         }
     }
+
+    /// Posts a form.
+    pub async fn send_form(&self, path: &str, parts: &[Part<'_>]) -> Answer {
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        self.with("content-type", &kind).send(Method::POST, path, form(parts)).await
+    }
+}
+
+/// The parts that stand for an object; what is neither text nor file is left out.
+fn parts_of(request: &Value) -> Vec<Part<'_>> {
+    let members = request.as_object().into_iter().flatten();
+    members.filter_map(|(name, value)| part_of(name, value)).collect()
+}
+
+/// Text is a field, an object with name, type and text is a file.
+fn part_of<'a>(name: &'a str, value: &'a Value) -> Option<Part<'a>> {
+    if let Some(text) = value.as_str() {
+        return Some(Part::Field(name, text));
+    }
+    let (file, text) = (value["name"].as_str()?, value["text"].as_str()?);
+    Some(Part::File(name, file, value["type"].as_str(), text.as_bytes()))
 }
