@@ -8,6 +8,7 @@
 //! Everything in it is immutable and addressed by small indices ([`OperationIx`], [`ErrorIx`], [`ModelIx`]), so that
 //! two hundred thousand tasks can refer to it at two bytes each.
 
+mod chat;
 mod condition;
 mod discovery;
 mod draw;
@@ -31,6 +32,7 @@ use serde_json::Value;
 
 use route::Routes;
 
+pub use chat::{Chat, ChatModel, Dialect, Thinks, TokenPrice, Tokens};
 pub use condition::Condition;
 pub use discovery::{Tells, tell};
 pub use draw::DrawKind;
@@ -186,6 +188,8 @@ pub enum Behaviour {
     Link(Link, Template),
     /// Tells of the catalogue itself; the error answers a model that is not known.
     Discovery(Tells, ErrorIx, Template),
+    /// Talks in a language model's place.
+    Chat(Box<Chat>, Template),
     /// Always the same answer, but for its holes.
     Plain(Template),
 }
@@ -225,6 +229,14 @@ impl Operation {
         }
         request
     }
+
+    /// How it talks, if it does.
+    pub fn chat(&self) -> Option<&Chat> {
+        match &self.behaviour {
+            Behaviour::Chat(chat, _) => Some(chat),
+            _ => None,
+        }
+    }
 }
 
 impl ErrorEntry {
@@ -241,6 +253,7 @@ impl ErrorEntry {
             }
         }
         body.push(b'}');
+        body.extend_from_slice(self.tail.as_bytes());
         body
     }
 }
@@ -609,6 +622,8 @@ pub struct ErrorEntry {
     pub http: u16,
     /// The body has no `data` at all, rather than null.
     pub without_data: bool,
+    /// What follows the body: a line feed, or nothing.
+    pub tail: &'static str,
     /// What `data` is, where it is not null.
     pub data: Option<Template>,
     /// Headers that came with it.
@@ -760,17 +775,38 @@ impl Catalogue {
         self.models_by_name.get(name).copied().filter(|index| self.model(*index).operation == operation)
     }
 
+    /// `error` as `operation` has it: under the same id it, or its family, may have one of its own.
+    pub fn own_error(&self, operation: OperationIx, error: ErrorIx) -> ErrorIx {
+        let (id, operation) = (&self.error(error).id, self.operation(operation));
+        let same = self.errors().filter(|(_, other)| other.id == *id);
+        let ranked = same.filter_map(|(own, other)| Some((other.nearness(operation)?, own)));
+        ranked.min().map_or(error, |(_, own)| own)
+    }
+
     /// The errors that can come from `operation`, those of its own before those of its family, those before the
-    /// ones of all families.
+    /// ones of all families. Of those with the same id only the nearest count.
     pub fn errors_of(&self, operation: OperationIx) -> impl Iterator<Item = (ErrorIx, &ErrorEntry)> {
         let operation = self.operation(operation);
-        let rank = move |error: &ErrorEntry| match error.family {
+        let hidden = move |error: &ErrorEntry, nearness: u8| {
+            let nearer = |other: &ErrorEntry| other.nearness(operation).is_some_and(|other| other < nearness);
+            self.errors.iter().any(|other| other.id == error.id && nearer(other))
+        };
+        (0..3).flat_map(move |wanted| {
+            let near = self.errors().filter(move |(_, error)| error.nearness(operation) == Some(wanted));
+            near.filter(move |(_, error)| !hidden(error, wanted))
+        })
+    }
+}
+
+impl ErrorEntry {
+    /// How near it is to `operation`: 0 if it is its own, 1 of its family, 2 of all; `None` if it cannot come from it.
+    fn nearness(&self, operation: &Operation) -> Option<u8> {
+        match self.family {
             None => Some(2),
             Some(family) if family != operation.family => None,
-            Some(_) if error.operations.is_empty() => Some(1),
-            Some(_) => error.operations.contains(&operation.id).then_some(0),
-        };
-        (0..3).flat_map(move |wanted| self.errors().filter(move |(_, error)| rank(error) == Some(wanted)))
+            Some(_) if self.operations.is_empty() => Some(1),
+            Some(_) => self.operations.contains(&operation.id).then_some(0),
+        }
     }
 }
 

@@ -145,6 +145,10 @@ fn parents(operation: &Operation) -> Option<&[String]> {
     match &operation.behaviour {
         Behaviour::Upgrade(upgrade) => Some(&upgrade.lookup.records),
         Behaviour::Create(task, _) => task.follows.as_ref().map(|follows| &*follows.records),
-        Behaviour::Details(..) | Behaviour::Link(..) | Behaviour::Discovery(..) | Behaviour::Plain(_) => None,
+        Behaviour::Details(..)
+        | Behaviour::Link(..)
+        | Behaviour::Discovery(..)
+        | Behaviour::Chat(..)
+        | Behaviour::Plain(_) => None,
     }
 }

@@ -1,13 +1,17 @@
 //! From files to a checked [`Catalogue`]: every problem is told, with its file and its place in it.
 
+mod chat;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::chat::Tokens;
 use super::parts::{self, Parts};
 use super::raw::{
     RawCallback, RawConsequence, RawError, RawFallback, RawFamily, RawFill, RawFollows, RawLifecycle,
@@ -123,9 +127,11 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
     let mut families = Vec::new();
     for (index, (file, family)) in raw.families.into_iter().enumerate() {
         let of_family = loader.family_lifecycles(&file, &family);
+        let tokens = loader.family_tokens(&file, &family);
         for raw in family.operations {
             let mut context =
                 Context::new(&mut loader, &file, Some(index), raw.id.clone(), &family.templates);
+            context.tokens.clone_from(&tokens);
             operations.push(context.operation(raw, index, &of_family));
         }
         lifecycles.insert(family.family.clone(), of_family);
@@ -293,6 +299,7 @@ impl Loader {
                 ending: error.ending.clone().unwrap_or_else(|| "fail".into()),
                 http: error.http.unwrap_or(200),
                 without_data: error.without_data,
+                tail: if error.line_feed { "\n" } else { "" },
                 data: error.data.as_ref().and_then(|data| {
                     let compiled = Template::compile(data);
                     compiled.map_err(|problem| self.problem(file, &at, problem.to_string())).ok()
@@ -356,6 +363,11 @@ impl Loader {
         let checked =
             family.lifecycles.iter().map(|(name, raw)| (name.clone(), context.lifecycle(name, raw)));
         checked.collect()
+    }
+
+    fn family_tokens(&mut self, file: &str, family: &RawFamily) -> Option<Arc<Tokens>> {
+        let mut context = Context::new(self, file, None, String::new(), &NO_PARTS);
+        family.tokens.as_ref().map(|tokens| Arc::new(context.tokens(tokens)))
     }
 
     fn index_operations(&mut self, catalogue: &mut Catalogue) {
@@ -438,6 +450,8 @@ struct Context<'a> {
     family: Option<usize>,
     operation: String,
     parts: &'a Parts,
+    /// Of the family, if it talks.
+    tokens: Option<Arc<Tokens>>,
 }
 
 static NO_PARTS: Parts = Parts::new();
@@ -450,7 +464,7 @@ impl<'a> Context<'a> {
         operation: String,
         parts: &'a Parts,
     ) -> Self {
-        Self { loader, file, family, operation, parts }
+        Self { loader, file, family, operation, parts, tokens: None }
     }
 
     fn problem(&mut self, at: &str, what: String) {
@@ -471,6 +485,15 @@ impl<'a> Context<'a> {
             self.problem(at, what);
             Template::compile(&Value::Null).expect("null is a template")
         })
+    }
+
+    /// A schema, with the family's parts in their places.
+    fn schema(&mut self, at: &str, source: &Value) -> Schema {
+        let expanded = parts::expand(source, self.parts).map(std::borrow::Cow::into_owned);
+        Schema::new(expanded.unwrap_or_else(|what| {
+            self.problem(at, what);
+            Value::Bool(true)
+        }))
     }
 
     /// The error called `id` that this operation can have: its own, its family's, anybody's.
@@ -520,7 +543,7 @@ impl<'a> Context<'a> {
             refusals: self.refusals(&raw.refusals),
             fill: raw.fill.iter().map(fill).collect(),
             behaviour: self.behaviour(&raw, lifecycles),
-            request: raw.request.or(raw.query).map(Schema::new),
+            request: raw.request.or(raw.query).map(|schema| self.schema("request", &schema)),
             rules: self.rules(raw.rules),
             id: raw.id,
         }
@@ -534,6 +557,9 @@ impl<'a> Context<'a> {
         }
         let task = raw.task.as_ref().map(|task| self.task(task, lifecycles));
         let lookup = raw.lookup.as_ref().map(|lookup| self.lookup(lookup));
+        if let (Some(chat), None, None, Some(answer)) = (&raw.chat, &task, &lookup, &answer) {
+            return Behaviour::Chat(Box::new(self.chat(chat, raw, answer)), answer.clone());
+        }
         match (task, lookup, &raw.upgrade, &raw.link, answer) {
             (Some(task), None, None, None, Some(answer)) => Behaviour::Create(Box::new(task), answer),
             (None, Some(lookup), None, None, Some(answer)) => Behaviour::Details(lookup, answer),
@@ -547,7 +573,7 @@ impl<'a> Context<'a> {
             (None, None, None, None, Some(answer)) => Behaviour::Plain(answer),
             _ => {
                 let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
-                            link and answer, discovery and answer, or an answer alone";
+                            link and answer, discovery and answer, chat and answer, or an answer alone";
                 self.problem("task", what.into());
                 Behaviour::Plain(self.template("answer", &Value::Null))
             }
@@ -750,7 +776,7 @@ impl<'a> Context<'a> {
             error: self.error(&at, &raw.error),
             id: raw.id,
             for_each: raw.for_each,
-            reject_when: raw.reject_when.map(Schema::new),
+            reject_when: raw.reject_when.map(|schema| self.schema(&at, &schema)),
             exceeds: raw.exceeds.and_then(|raw| self.pick(&at, &raw.value).zip(self.pick(&at, &raw.limit))),
             note: raw.note,
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Class, DrawKind, Moment, Tells};
+use super::{Class, Dialect, DrawKind, Moment, Tells, Thinks, TokenPrice};
 
 /// `catalogue/shared.json`: what all families have in common.
 #[derive(Debug, Deserialize)]
@@ -68,6 +68,8 @@ pub(super) struct RawFamily {
     pub errors: Vec<RawError>,
     #[serde(default)]
     pub lifecycles: BTreeMap<String, RawLifecycle>,
+    #[serde(default)]
+    pub tokens: Option<RawTokens>,
     pub operations: Vec<RawOperation>,
 }
 
@@ -88,6 +90,8 @@ pub(super) struct RawError {
     pub http: Option<u16>,
     #[serde(default)]
     pub without_data: bool,
+    #[serde(default)]
+    pub line_feed: bool,
     #[serde(default)]
     pub data: Option<Value>,
     #[serde(default)]
@@ -178,6 +182,8 @@ pub(super) struct RawOperation {
     pub discovery: Option<RawDiscovery>,
     #[serde(default)]
     pub open: bool,
+    #[serde(default)]
+    pub chat: Option<RawChat>,
     #[serde(default)]
     pub answer: Option<Value>,
 }
@@ -427,6 +433,48 @@ pub(super) struct RawLink {
 pub(super) struct RawDiscovery {
     pub tells: Tells,
     pub unknown: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawChat {
+    pub dialect: Dialect,
+    pub model: RawChatModel,
+    #[serde(default)]
+    pub shown: BTreeMap<String, String>,
+    pub id: Value,
+    #[serde(default)]
+    pub content_type: Option<String>,
+    pub stream_default: bool,
+    #[serde(default)]
+    pub whole_at: Vec<String>,
+    #[serde(default)]
+    pub thinks: Thinks,
+    #[serde(default)]
+    pub shows_thoughts: bool,
+    #[serde(default)]
+    pub max_tokens: Option<u64>,
+    #[serde(default)]
+    pub search: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub(super) enum RawChatModel {
+    /// The operation is the model.
+    Name(String),
+    /// A field names it; the schema's enum lists the choice.
+    At(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTokens {
+    pub usd_per_credit: f64,
+    pub usd_per_million: BTreeMap<String, TokenPrice>,
+    pub per_file: u64,
+    pub event_ms: u32,
+    pub source: String,
 }
 
 /// `models/<vendor>/<model>.json`.

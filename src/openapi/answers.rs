@@ -105,6 +105,7 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the answer, its lists cut short", answer, &Discovered(found));
         }
+        Behaviour::Chat(_, answer) => bodies.looks_like(answer.shape(&kinds::NoTask)),
         Behaviour::Plain(answer) => {
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the answer", answer, &NoTask);

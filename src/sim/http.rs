@@ -15,8 +15,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::callback;
+use super::chat;
 use super::follow::{Followed, Objection, follow};
-use super::outcome::{Wish, failed_with, unknown_error};
+use super::outcome::{Speech, Wish, failed_with, unknown_error};
 use super::plan::{Ending, Pace, Plan, State, Tempo};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
@@ -31,20 +32,20 @@ use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
 
 /// One call while it is answered.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     sim: &'a Sim,
     index: OperationIx,
-    operation: &'a Operation,
-    sandbox: Arc<Sandbox>,
-    settings: Settings,
+    pub(super) operation: &'a Operation,
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) settings: Settings,
     origin: Arc<str>,
-    wish: Wish,
+    pub(super) wish: Wish,
     /// The body, or the query as an object of strings.
-    request: Value,
+    pub(super) request: Value,
 }
 
 /// Why a call is not answered with success.
-enum Refused {
+pub(super) enum Refused {
     /// With an error of the catalogue.
     Error {
         error: ErrorIx,
@@ -112,11 +113,8 @@ impl Sim {
         };
         let token = bearer(&parts.headers).or(self.catalogue().operation(index).open.then_some(""));
         let Some(token) = token else {
-            return self.refusal(
-                self.catalogue().shared().unauthorized.into(),
-                &self.parts().settings,
-                &Value::Null,
-            );
+            let unauthorized = self.catalogue().own_error(index, self.catalogue().shared().unauthorized);
+            return self.refusal(unauthorized.into(), &self.parts().settings, &Value::Null);
         };
         let sandbox = self.sandbox(token, owner.as_ref());
         let (settings, answers) = {
@@ -126,8 +124,15 @@ impl Sim {
         };
         self.dawdle(&settings, answers).await;
         let operation = self.catalogue().operation(index);
-        let request = self.read_request(operation, &parts, &body);
-        let wish = match Wish::read(&parts.headers, request.as_ref().unwrap_or(&Value::Null)) {
+        let request = self.read_request(index, &parts, &body);
+        let written = request.as_ref().unwrap_or(&Value::Null);
+        let ask = operation.chat().map(|chat| chat::read(chat, written));
+        let directed = ask.as_ref().map(chat::directed);
+        let wish = match Wish::read(&parts.headers, directed.as_ref().unwrap_or(written)) {
+            Ok(wish) if ask.is_none() && wish.speech != Speech::default() => {
+                let what = "text and tool are for chats, where a model speaks";
+                return self.refusal(Refused::BadWish(what.into()), &settings, &Value::Null);
+            }
             Ok(wish) => wish,
             Err(what) => return self.refusal(Refused::BadWish(what), &settings, &Value::Null),
         };
@@ -142,10 +147,13 @@ impl Sim {
             Err(refused) => return self.refusal(refused, &settings, &Value::Null),
         };
         let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request };
-        match call.answer() {
-            Ok(body) => self.json(real_status(&call.settings, &body), body),
-            Err(refused) => self.refusal(refused, &call.settings, &call.request),
-        }
+        let answered = match (&operation.behaviour, &ask) {
+            (Behaviour::Chat(chat, body), Some(ask)) => {
+                chat::answer(&call, parts.uri.path(), ask, (chat, body)).await
+            }
+            _ => call.answer().map(|body| self.json(real_status(&call.settings, &body), body)),
+        };
+        answered.unwrap_or_else(|refused| self.refusal(refused, &call.settings, &call.request))
     }
 
     /// What the create at `path` with this `body` would cost in `sandbox`, and which model would do it: `None` if there is
@@ -189,7 +197,8 @@ impl Sim {
     }
 
     /// The request as an object: the body of a POST, the query of a GET.
-    fn read_request(&self, operation: &Operation, parts: &Parts, body: &Bytes) -> Result<Value, Refused> {
+    fn read_request(&self, index: OperationIx, parts: &Parts, body: &Bytes) -> Result<Value, Refused> {
+        let operation = self.catalogue().operation(index);
         let in_path = self.catalogue().path_parameter(&parts.method, parts.uri.path());
         if operation.by_query {
             let mut request = query(parts.uri.query().unwrap_or_default());
@@ -199,7 +208,8 @@ impl Sim {
         if operation.request.is_none() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(body).map_err(|_| self.catalogue().shared().invalid_json.into())
+        serde_json::from_slice(body)
+            .map_err(|_| self.catalogue().own_error(index, self.catalogue().shared().invalid_json).into())
     }
 
     fn json(&self, status: StatusCode, body: Vec<u8>) -> Response {
@@ -275,23 +285,44 @@ fn query(text: &str) -> Map<String, Value> {
 
 impl Call<'_> {
     fn answer(&self) -> Answer {
-        if let Some(wanted) = &self.wish.reject {
-            return Err(self.wished_refusal(wanted));
-        }
-        let (_, finished) = self.sim.settled(&mut self.sandbox.world());
-        self.sim.tell_finished(&self.sandbox, &finished);
+        self.begin()?;
         match &self.operation.behaviour {
             Behaviour::Create(_, answer) => self.create(answer),
             Behaviour::Details(lookup, answer) => self.details(lookup, answer),
             Behaviour::Upgrade(upgrade) => self.upgrade(upgrade),
             Behaviour::Link(link, answer) => self.link(link, answer),
             Behaviour::Discovery(tells, unknown, answer) => self.discover(*tells, *unknown, answer),
-            Behaviour::Plain(answer) => Ok(answer
-                .to_json(&PlainScope { balance: self.with_world(|world, _| world.balance()), link: None })),
+            // Chats come by another way, `chat`, as their answers may be streams.
+            Behaviour::Plain(answer) | Behaviour::Chat(_, answer) => {
+                self.check_request()?;
+                let balance = self.with_world(|world, _| world.balance());
+                Ok(answer.to_json(&PlainScope { balance, link: None }))
+            }
         }
     }
 
-    fn with_world<T>(&self, then: impl FnOnce(&mut World, Timestamp) -> T) -> T {
+    /// Refuses what is wished to be refused, and brings the sandbox up to now.
+    pub(super) fn begin(&self) -> Result<(), Refused> {
+        if let Some(wanted) = &self.wish.reject {
+            return Err(self.wished_refusal(wanted));
+        }
+        let (_, finished) = self.sim.settled(&mut self.sandbox.world());
+        self.sim.tell_finished(&self.sandbox, &finished);
+        Ok(())
+    }
+
+    /// Tells of something that happened.
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        self.sim.parts().observer.observe(event);
+    }
+
+    /// The refusal of who cannot pay.
+    pub(super) fn insufficient(&self) -> Refused {
+        let catalogue = self.sim.catalogue();
+        catalogue.own_error(self.index, catalogue.shared().insufficient).into()
+    }
+
+    pub(super) fn with_world<T>(&self, then: impl FnOnce(&mut World, Timestamp) -> T) -> T {
         let mut world = self.sandbox.world();
         let now = world.clock.at(self.sim.real_now());
         then(&mut world, now)
@@ -334,7 +365,7 @@ impl Call<'_> {
     }
 
     /// Checks the request against schema and rules; gives the model where one is named.
-    fn check_request(&self) -> Result<Option<ModelIx>, Refused> {
+    pub(super) fn check_request(&self) -> Result<Option<ModelIx>, Refused> {
         let catalogue = self.sim.catalogue();
         let mut model = None;
         if let Some(ModelChoice::Market { at, unknown, .. }) = self.operation.task().map(|task| &task.model) {
