@@ -171,7 +171,8 @@ async fn an_answer_streams_by_default_where_the_real_one_does() {
 async fn every_example_is_answered() {
     let client = World::standard().client("acme");
     for (operation, _) in chats() {
-        let answer = client.post(&operation.path, operation.example.as_ref().unwrap()).await.expect_status(200);
+        let answer =
+            client.post(&operation.path, operation.example.as_ref().unwrap()).await.expect_status(200);
         assert!(!answer.text().starts_with("{\"code\""), "{}: {}", operation.id, answer.text());
     }
 }
