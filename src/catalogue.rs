@@ -8,6 +8,7 @@
 //! Everything in it is immutable and addressed by small indices ([`OperationIx`], [`ErrorIx`], [`ModelIx`]), so that
 //! two hundred thousand tasks can refer to it at two bytes each.
 
+mod chat;
 mod condition;
 mod discovery;
 mod draw;
@@ -31,6 +32,7 @@ use serde_json::Value;
 
 use route::Routes;
 
+pub use chat::{Chat, ChatModel, Dialect, Thinks, TokenPrice, Tokens};
 pub use condition::Condition;
 pub use discovery::{Tells, tell};
 pub use draw::DrawKind;
@@ -90,12 +92,12 @@ pub struct Family {
     /// How long result files are kept.
     pub media_kept: Option<Duration>,
     /// How its host words what all families say in another way; absent: as they do.
-    pub dialect: Option<Dialect>,
+    pub wording: Option<Wording>,
 }
 
 /// The way of answering of a family that has a host of its own.
 #[derive(Debug)]
-pub struct Dialect {
+pub struct Wording {
     /// The body of every refusal.
     pub error: Template,
     /// Of every answer; `content-type` is among them where it differs.
@@ -104,7 +106,7 @@ pub struct Dialect {
     pub wrong_method: Option<ErrorIx>,
 }
 
-impl Dialect {
+impl Wording {
     /// The body of a refusal with this code and text.
     pub fn error_body(&self, code: u16, message: Option<&str>) -> Vec<u8> {
         self.error.to_json(&ErrorScope { code, message })
@@ -224,6 +226,8 @@ pub enum Behaviour {
     Discovery(Tells, ErrorIx, Template),
     /// Takes a file in and tells where it can be had.
     Upload(Box<UploadKind>, Template),
+    /// Talks in a language model's place.
+    Chat(Box<Chat>, Template),
     /// Always the same answer, but for its holes.
     Plain(Template),
 }
@@ -268,6 +272,14 @@ impl Operation {
         }
         request
     }
+
+    /// How it talks, if it does.
+    pub fn chat(&self) -> Option<&Chat> {
+        match &self.behaviour {
+            Behaviour::Chat(chat, _) => Some(chat),
+            _ => None,
+        }
+    }
 }
 
 impl ErrorEntry {
@@ -293,6 +305,7 @@ impl ErrorEntry {
             }
         }
         body.push(b'}');
+        body.extend_from_slice(self.tail.as_bytes());
         body
     }
 }
@@ -691,10 +704,12 @@ pub struct ErrorEntry {
     pub ending: String,
     /// HTTP status on the wire.
     pub http: u16,
-    /// What the body looks like, where its family has a dialect.
+    /// What the body looks like, where its family has a wording.
     pub form: Option<Template>,
     /// The body has no `data` at all, rather than null.
     pub without_data: bool,
+    /// What follows the body: a line feed, or nothing.
+    pub tail: &'static str,
     /// What `data` is, where it is not null.
     pub data: Option<Template>,
     /// Headers that came with it.
@@ -790,23 +805,16 @@ impl Catalogue {
     }
 
     /// How the host of `operation` words its answers, where it has a way of its own.
-    pub fn dialect(&self, operation: OperationIx) -> Option<&Dialect> {
-        self.families[self.operation(operation).family].dialect.as_ref()
+    pub fn wording(&self, operation: OperationIx) -> Option<&Wording> {
+        self.families[self.operation(operation).family].wording.as_ref()
     }
 
     /// The body of the answer that refuses a call of `operation` with `error`. In its text `scope` says what the request
     /// was.
     pub fn refusal_body(&self, operation: OperationIx, error: ErrorIx, scope: &dyn Scope) -> Vec<u8> {
         let error = self.error(error);
-        let in_dialect = |dialect: &Dialect| dialect.error_body(error.code, error.text(scope).as_deref());
-        self.dialect(operation).map_or_else(|| error.body(scope), in_dialect)
-    }
-
-    /// What `error` is to `operation`: one that all families have gives way to one of the same id of its own.
-    pub fn own_error(&self, operation: OperationIx, error: ErrorIx) -> ErrorIx {
-        let entry = self.error(error);
-        let own = || self.errors_of(operation).find(|(_, own)| own.id == entry.id);
-        if entry.family.is_some() { error } else { own().map_or(error, |(own, _)| own) }
+        let in_wording = |wording: &Wording| wording.error_body(error.code, error.text(scope).as_deref());
+        self.wording(operation).map_or_else(|| error.body(scope), in_wording)
     }
 
     /// All families, in the order of their files.
@@ -874,23 +882,38 @@ impl Catalogue {
         self.models_by_name.get(name).copied().filter(|index| self.model(*index).operation == operation)
     }
 
+    /// `error` as `operation` has it: under the same id it, or its family, may have one of its own.
+    pub fn own_error(&self, operation: OperationIx, error: ErrorIx) -> ErrorIx {
+        let (id, operation) = (&self.error(error).id, self.operation(operation));
+        let same = self.errors().filter(|(_, other)| other.id == *id);
+        let ranked = same.filter_map(|(own, other)| Some((other.nearness(operation)?, own)));
+        ranked.min().map_or(error, |(_, own)| own)
+    }
+
     /// The errors that can come from `operation`, those of its own before those of its family, those before the
-    /// ones of all families. Of several with one id there is the first alone.
+    /// ones of all families. Of those with the same id only the nearest count.
     pub fn errors_of(&self, operation: OperationIx) -> impl Iterator<Item = (ErrorIx, &ErrorEntry)> {
         let operation = self.operation(operation);
-        let rank = move |error: &ErrorEntry| match error.family {
-            None => Some(2),
-            Some(family) if family != operation.family => None,
-            Some(_) if error.operations.is_empty() => Some(1),
-            Some(_) => error.operations.contains(&operation.id).then_some(0),
-        };
-        let gives_way = move |error: &ErrorEntry, own: u8| {
-            let same = |other: &&ErrorEntry| other.id == error.id && rank(other).is_some_and(|it| it < own);
-            own > 0 && self.errors.iter().any(|other| same(&other))
+        let hidden = move |error: &ErrorEntry, nearness: u8| {
+            let nearer = |other: &ErrorEntry| other.nearness(operation).is_some_and(|other| other < nearness);
+            self.errors.iter().any(|other| other.id == error.id && nearer(other))
         };
         (0..3).flat_map(move |wanted| {
-            self.errors().filter(move |(_, error)| rank(error) == Some(wanted) && !gives_way(error, wanted))
+            let near = self.errors().filter(move |(_, error)| error.nearness(operation) == Some(wanted));
+            near.filter(move |(_, error)| !hidden(error, wanted))
         })
+    }
+}
+
+impl ErrorEntry {
+    /// How near it is to `operation`: 0 if it is its own, 1 of its family, 2 of all; `None` if it cannot come from it.
+    fn nearness(&self, operation: &Operation) -> Option<u8> {
+        match self.family {
+            None => Some(2),
+            Some(family) if family != operation.family => None,
+            Some(_) if self.operations.is_empty() => Some(1),
+            Some(_) => self.operations.contains(&operation.id).then_some(0),
+        }
     }
 }
 

@@ -149,6 +149,7 @@ fn parents(operation: &Operation) -> Option<&[String]> {
         | Behaviour::Link(..)
         | Behaviour::Discovery(..)
         | Behaviour::Upload(..)
+        | Behaviour::Chat(..)
         | Behaviour::Plain(_) => None,
     }
 }

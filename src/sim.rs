@@ -4,12 +4,13 @@
 //! It knows sandboxes (one for each bearer token), tasks whose whole future is planned when they are made, and the
 //! callbacks that follow from the plans. In reading order: [`plan`] (what happens to a task, pure), `outcome` (what
 //! a test may ask for), `task` (one task as data), `sandbox` (one key's world), `view` (a task as the catalogue's bodies see it, and its files),
-//! `http` (from request to answer), `callback` (what is due, sent and tried again), `control` (`/_mock`),
-//! `download` (`/_media`), `upload` (files that clients bring).
+//! `http` (from request to answer), `chat` (a language model's part), `callback` (what is due, sent and tried again),
+//! `control` (`/_mock`), `download` (`/_media`), `upload` (files that clients bring).
 //!
 //! A [`Sim`] is cheap to clone. When the last clone is dropped, its background work ends.
 
 mod callback;
+mod chat;
 mod control;
 mod download;
 mod follow;
@@ -91,6 +92,17 @@ pub enum Event<'a> {
         /// Model name, from the catalogue.
         model: &'a str,
         /// The price that was taken.
+        credits: Credits,
+    },
+    /// A chat was answered.
+    ChatAnswered {
+        /// See above.
+        owner: &'a str,
+        /// Operation id.
+        operation: &'a str,
+        /// Model name, from the catalogue.
+        model: &'a str,
+        /// The price that was paid.
         credits: Credits,
     },
     /// A task came to its end.

@@ -29,7 +29,4 @@ echo "== tests"
 cargo test --locked -- --include-ignored
 
 echo "== other people's programs"
-clients="$CARGO_TARGET_DIR/clients"
-[ -x "$clients/bin/python" ] || python3 -m venv "$clients"
-"$clients/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
-"$clients/bin/python" tests/clients/check_openapi.py "$CARGO_TARGET_DIR/debug/kiegate"
+bash tests/clients/run.sh "$CARGO_TARGET_DIR/debug/kiegate"

@@ -1,24 +1,28 @@
 //! From files to a checked [`Catalogue`]: every problem is told, with its file and its place in it.
 
+mod chat;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::chat::Tokens;
 use super::parts::{self, Parts};
 use super::raw::{
-    RawCallback, RawConsequence, RawDialect, RawError, RawFallback, RawFamily, RawFill, RawFollows,
-    RawLifecycle, RawLink, RawLookup, RawModel, RawModelChoice, RawOperation, RawPrice, RawRefusal,
-    RawResult, RawRule, RawShared, RawStage, RawTask, RawUnknown, RawUpgrade, RawUpload, RawUploadFrom,
+    RawCallback, RawConsequence, RawError, RawFallback, RawFamily, RawFill, RawFollows, RawLifecycle,
+    RawLink, RawLookup, RawModel, RawModelChoice, RawOperation, RawPrice, RawRefusal, RawResult, RawRule,
+    RawShared, RawStage, RawTask, RawUnknown, RawUpgrade, RawUpload, RawUploadFrom, RawWording,
 };
 use super::{
-    Behaviour, CallbackKind, Catalogue, Condition, Consequence, Dialect, DrawKind, EndState, ErrorEntry,
-    ErrorIx, Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx,
-    Operation, OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Routes, Rule, Schema,
-    Seconds, Shared, Size, Surcharge, TaskKind, Template, Upgrade, UploadFrom, UploadKind, small,
+    Behaviour, CallbackKind, Catalogue, Condition, Consequence, DrawKind, EndState, ErrorEntry, ErrorIx,
+    Fallback, Family, Fill, Follows, Lifecycle, Link, Lookup, Model, ModelChoice, ModelIx, Operation,
+    OperationIx, Phase, Pick, Price, Rate, Refusal, Reply, ResultKind, Routes, Rule, Schema, Seconds, Shared,
+    Size, Surcharge, TaskKind, Template, Upgrade, UploadFrom, UploadKind, Wording, small,
 };
 use crate::ids::Credits;
 use crate::media::Format;
@@ -115,8 +119,8 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
     };
     loader.add_errors("catalogue/shared.json", None, &raw_shared.errors, None);
     for (family, (file, raw)) in raw.families.iter().enumerate() {
-        // A form that does not compile is told of with the dialect.
-        let form = raw.dialect.as_ref().and_then(|dialect| Template::compile(&dialect.error).ok());
+        // A form that does not compile is told of with the wording.
+        let form = raw.wording.as_ref().and_then(|wording| Template::compile(&wording.error).ok());
         loader.add_errors(file, Some(family), &raw.errors, form.as_ref());
     }
     let shared = loader.shared(&raw_shared);
@@ -125,10 +129,12 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
     let mut families = Vec::new();
     for (index, (file, family)) in raw.families.into_iter().enumerate() {
         let of_family = loader.family_lifecycles(&file, &family);
-        let dialect = family.dialect.as_ref().map(|dialect| loader.dialect(&file, index, dialect));
+        let wording = family.wording.as_ref().map(|wording| loader.wording(&file, index, wording));
+        let tokens = loader.family_tokens(&file, &family);
         for raw in family.operations {
             let mut context =
                 Context::new(&mut loader, &file, Some(index), raw.id.clone(), &family.templates);
+            context.tokens.clone_from(&tokens);
             operations.push(context.operation(raw, index, &of_family));
         }
         lifecycles.insert(family.family.clone(), of_family);
@@ -138,7 +144,7 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
             source: family.source,
             uncertain: family.uncertain,
             media_kept: family.media_days.map(days),
-            dialect,
+            wording,
         });
     }
     let mut catalogue = Catalogue {
@@ -298,6 +304,7 @@ impl Loader {
                 http: error.http.unwrap_or(200),
                 form: form.cloned(),
                 without_data: error.without_data,
+                tail: if error.line_feed { "\n" } else { "" },
                 data: error.data.as_ref().and_then(|data| {
                     let compiled = Template::compile(data);
                     compiled.map_err(|problem| self.problem(file, &at, problem.to_string())).ok()
@@ -363,21 +370,26 @@ impl Loader {
         checked.collect()
     }
 
-    fn dialect(&mut self, file: &str, family: usize, raw: &RawDialect) -> Dialect {
+    fn wording(&mut self, file: &str, family: usize, raw: &RawWording) -> Wording {
         let mut context = Context::new(self, file, Some(family), String::new(), &NO_PARTS);
-        context.must_have_source("dialect.source", &raw.source);
+        context.must_have_source("wording.source", &raw.source);
         for (name, value) in &raw.headers {
             if http::HeaderName::try_from(name).is_err() || http::HeaderValue::try_from(value).is_err() {
-                context.problem("dialect.headers", format!("\"{name}: {value}\" is no header"));
+                context.problem("wording.headers", format!("\"{name}: {value}\" is no header"));
             }
         }
-        let error = context.template("dialect.error", &raw.error);
-        context.must_lead("dialect.error", &error, |path| matches!(path, ["error", "code" | "message"]));
-        Dialect {
+        let error = context.template("wording.error", &raw.error);
+        context.must_lead("wording.error", &error, |path| matches!(path, ["error", "code" | "message"]));
+        Wording {
             error,
             headers: raw.headers.clone().into_iter().collect(),
-            wrong_method: raw.wrong_method.as_ref().map(|error| context.error("dialect.wrong_method", error)),
+            wrong_method: raw.wrong_method.as_ref().map(|error| context.error("wording.wrong_method", error)),
         }
+    }
+
+    fn family_tokens(&mut self, file: &str, family: &RawFamily) -> Option<Arc<Tokens>> {
+        let mut context = Context::new(self, file, None, String::new(), &NO_PARTS);
+        family.tokens.as_ref().map(|tokens| Arc::new(context.tokens(tokens)))
     }
 
     fn index_operations(&mut self, catalogue: &mut Catalogue) {
@@ -460,6 +472,8 @@ struct Context<'a> {
     family: Option<usize>,
     operation: String,
     parts: &'a Parts,
+    /// Of the family, if it talks.
+    tokens: Option<Arc<Tokens>>,
 }
 
 static NO_PARTS: Parts = Parts::new();
@@ -472,7 +486,7 @@ impl<'a> Context<'a> {
         operation: String,
         parts: &'a Parts,
     ) -> Self {
-        Self { loader, file, family, operation, parts }
+        Self { loader, file, family, operation, parts, tokens: None }
     }
 
     fn problem(&mut self, at: &str, what: String) {
@@ -493,6 +507,15 @@ impl<'a> Context<'a> {
             self.problem(at, what);
             Template::compile(&Value::Null).expect("null is a template")
         })
+    }
+
+    /// A schema, with the family's parts in their places.
+    fn schema(&mut self, at: &str, source: &Value) -> Schema {
+        let expanded = parts::expand(source, self.parts).map(std::borrow::Cow::into_owned);
+        Schema::new(expanded.unwrap_or_else(|what| {
+            self.problem(at, what);
+            Value::Bool(true)
+        }))
     }
 
     /// The error called `id` that this operation can have: its own, its family's, anybody's.
@@ -542,7 +565,7 @@ impl<'a> Context<'a> {
             refusals: self.refusals(&raw.refusals),
             fill: raw.fill.iter().map(fill).collect(),
             behaviour: self.behaviour(&raw, lifecycles),
-            request: raw.request.or(raw.query).map(Schema::new),
+            request: raw.request.or(raw.query).map(|schema| self.schema("request", &schema)),
             rules: self.rules(raw.rules),
             id: raw.id,
         }
@@ -559,6 +582,9 @@ impl<'a> Context<'a> {
         if let Some(upload) = &raw.upload {
             return self.upload_behaviour(raw, upload, answer);
         }
+        if let (Some(chat), None, None, Some(answer)) = (&raw.chat, &task, &lookup, &answer) {
+            return Behaviour::Chat(Box::new(self.chat(chat, raw, answer)), answer.clone());
+        }
         match (task, lookup, &raw.upgrade, &raw.link, answer) {
             (Some(task), None, None, None, Some(answer)) => Behaviour::Create(Box::new(task), answer),
             (None, Some(lookup), None, None, Some(answer)) => Behaviour::Details(lookup, answer),
@@ -572,7 +598,8 @@ impl<'a> Context<'a> {
             (None, None, None, None, Some(answer)) => Behaviour::Plain(answer),
             _ => {
                 let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
-                            link and answer, discovery and answer, upload and answer, or an answer alone";
+                            link and answer, discovery and answer, upload and answer, chat and answer, or an \
+                            answer alone";
                 self.problem("task", what.into());
                 Behaviour::Plain(self.template("answer", &Value::Null))
             }
@@ -816,7 +843,7 @@ impl<'a> Context<'a> {
             error: self.error(&at, &raw.error),
             id: raw.id,
             for_each: raw.for_each,
-            reject_when: raw.reject_when.map(Schema::new),
+            reject_when: raw.reject_when.map(|schema| self.schema(&at, &schema)),
             exceeds: raw.exceeds.and_then(|raw| self.pick(&at, &raw.value).zip(self.pick(&at, &raw.limit))),
             note: raw.note,
         }

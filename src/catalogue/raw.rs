@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Class, DrawKind, Moment, Tells};
+use super::{Class, Dialect, DrawKind, Moment, Tells, Thinks, TokenPrice};
 
 /// `catalogue/shared.json`: what all families have in common.
 #[derive(Debug, Deserialize)]
@@ -65,17 +65,19 @@ pub(super) struct RawFamily {
     #[serde(default)]
     pub templates: BTreeMap<String, Value>,
     #[serde(default)]
-    pub dialect: Option<RawDialect>,
+    pub wording: Option<RawWording>,
     #[serde(default)]
     pub errors: Vec<RawError>,
     #[serde(default)]
     pub lifecycles: BTreeMap<String, RawLifecycle>,
+    #[serde(default)]
+    pub tokens: Option<RawTokens>,
     pub operations: Vec<RawOperation>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawDialect {
+pub(super) struct RawWording {
     pub error: Value,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
@@ -101,6 +103,8 @@ pub(super) struct RawError {
     pub http: Option<u16>,
     #[serde(default)]
     pub without_data: bool,
+    #[serde(default)]
+    pub line_feed: bool,
     #[serde(default)]
     pub data: Option<Value>,
     #[serde(default)]
@@ -193,6 +197,8 @@ pub(super) struct RawOperation {
     pub open: bool,
     #[serde(default)]
     pub upload: Option<RawUpload>,
+    #[serde(default)]
+    pub chat: Option<RawChat>,
     #[serde(default)]
     pub answer: Option<Value>,
 }
@@ -459,6 +465,29 @@ pub(super) struct RawUpload {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawChat {
+    pub dialect: Dialect,
+    pub model: RawChatModel,
+    #[serde(default)]
+    pub shown: BTreeMap<String, String>,
+    pub id: Value,
+    #[serde(default)]
+    pub content_type: Option<String>,
+    pub stream_default: bool,
+    #[serde(default)]
+    pub whole_at: Vec<String>,
+    #[serde(default)]
+    pub thinks: Thinks,
+    #[serde(default)]
+    pub shows_thoughts: bool,
+    #[serde(default)]
+    pub max_tokens: Option<u64>,
+    #[serde(default)]
+    pub search: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub(super) enum RawUploadFrom {
     /// The field of a JSON body that holds the bytes as text.
@@ -467,6 +496,25 @@ pub(super) enum RawUploadFrom {
     Part(String),
     /// The field of a JSON body that says where the bytes are.
     Url(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub(super) enum RawChatModel {
+    /// The operation is the model.
+    Name(String),
+    /// A field names it; the schema's enum lists the choice.
+    At(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTokens {
+    pub usd_per_credit: f64,
+    pub usd_per_million: BTreeMap<String, TokenPrice>,
+    pub per_file: u64,
+    pub event_ms: u32,
+    pub source: String,
 }
 
 /// `models/<vendor>/<model>.json`.

@@ -108,10 +108,10 @@ fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Opera
 
 /// What a refusal by the gateway looks like: in the family's own form of error.
 pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Response {
-    let dialect = call.index.and_then(|index| gateway.parts.catalogue.dialect(index));
-    let Some(dialect) = dialect else { return error.into_response() };
+    let wording = call.index.and_then(|index| gateway.parts.catalogue.wording(index));
+    let Some(wording) = wording else { return error.into_response() };
     let code = error.reason().status().as_u16();
-    let body = dialect.error_body(code, Some(error.message()));
+    let body = wording.error_body(code, Some(error.message()));
     let mut response = error.into_response();
     response.headers_mut().remove(CONTENT_LENGTH);
     *response.body_mut() = Body::from(body);

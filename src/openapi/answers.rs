@@ -57,7 +57,7 @@ pub(super) fn responses(catalogue: &Catalogue, index: OperationIx, names: &Names
     answers(catalogue, operation, names, good);
     for (ix, error) in components::refusals(catalogue, index) {
         let bodies = by_status.entry(error.http).or_default();
-        if error.form.is_none() && catalogue.dialect(index).is_some() {
+        if error.form.is_none() && catalogue.wording(index).is_some() {
             // An error of all families, in the words of this one alone.
             let body: Value =
                 serde_json::from_slice(&catalogue.refusal_body(index, ix, &NoTask)).unwrap_or_default();
@@ -118,6 +118,7 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the file is there", answer, &NoTask);
         }
+        Behaviour::Chat(_, answer) => bodies.looks_like(answer.shape(&kinds::NoTask)),
         Behaviour::Plain(answer) => {
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the answer", answer, &NoTask);

@@ -160,6 +160,12 @@ impl Types for NoTask {
                 Shape::of_type("integer")
             }
             Some("link" | "upload") => Shape::of_type("string"),
+            Some("chat") => match path.last().map(|field| &**field) {
+                Some("credits") => Shape::of_type("number"),
+                Some("created") => Shape::of_type("integer"),
+                Some("id" | "model" | "finish") => Shape::of_type("string"),
+                _ => Shape::any(),
+            },
             _ => Shape::any(),
         }
     }

@@ -59,9 +59,11 @@ fn about_other_tasks(catalogue: &Catalogue, index: OperationIx) -> Map<String, V
             told.insert("x-result-url".into(), json!({"at": link.url_at}));
             link.lookup.as_ref()
         }
-        Behaviour::Create(..) | Behaviour::Discovery(..) | Behaviour::Upload(..) | Behaviour::Plain(_) => {
-            None
-        }
+        Behaviour::Create(..)
+        | Behaviour::Discovery(..)
+        | Behaviour::Upload(..)
+        | Behaviour::Chat(..)
+        | Behaviour::Plain(_) => None,
     };
     if let Some(lookup) = lookup {
         let mut other = other_task(Kind::within(catalogue, &lookup.records), lookup.failed.is_some(), false);

@@ -15,8 +15,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::callback;
+use super::chat;
 use super::follow::{Followed, Objection, follow};
-use super::outcome::{Wish, failed_with, unknown_error};
+use super::outcome::{Speech, Wish, failed_with, unknown_error};
 use super::plan::{Ending, Pace, Plan, State, Tempo};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
@@ -25,8 +26,8 @@ use super::upload::{self, BrokenOff, Brought};
 use super::view::{Setting, View, ids, shapes};
 use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
 use crate::catalogue::{
-    Behaviour, Dialect, ErrorEntry, ErrorIx, Follows, Found, Link, Lookup, ModelChoice, ModelIx, Moment,
-    Operation, OperationIx, Refusal, Reply, Resolved, Scope, Tells, Template, Upgrade, UploadFrom, Violation,
+    Behaviour, ErrorEntry, ErrorIx, Follows, Found, Link, Lookup, ModelChoice, ModelIx, Moment, Operation,
+    OperationIx, Refusal, Reply, Resolved, Scope, Tells, Template, Upgrade, UploadFrom, Violation, Wording,
     tell,
 };
 use crate::clock::{Draw, Timestamp};
@@ -36,11 +37,11 @@ use crate::ids::Credits;
 pub(super) struct Call<'a> {
     pub(super) sim: &'a Sim,
     index: OperationIx,
-    operation: &'a Operation,
+    pub(super) operation: &'a Operation,
     pub(super) sandbox: Arc<Sandbox>,
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) origin: Arc<str>,
-    wish: Wish,
+    pub(super) wish: Wish,
     /// The body, or the query as an object of strings.
     pub(super) request: Value,
 }
@@ -125,11 +126,18 @@ impl Sim {
             (world.settings.clone(), world.answers)
         };
         self.dawdle(&settings, answers).await;
-        let Ok((request, brought)) = self.take_in(operation, &parts, body, &sandbox).await else {
+        let Ok((request, brought)) = self.take_in(index, &parts, body, &sandbox).await else {
             // The body broke off: nobody is there to read an answer.
             return plain_status(StatusCode::BAD_REQUEST);
         };
-        let wish = match Wish::read(&parts.headers, request.as_ref().unwrap_or(&Value::Null)) {
+        let written = request.as_ref().unwrap_or(&Value::Null);
+        let ask = operation.chat().map(|chat| chat::read(chat, written));
+        let directed = ask.as_ref().map(chat::directed);
+        let wish = match Wish::read(&parts.headers, directed.as_ref().unwrap_or(written)) {
+            Ok(wish) if ask.is_none() && wish.speech != Speech::default() => {
+                let what = Refused::BadWish("text and tool are for chats, where a model speaks".into());
+                return self.refusal(index, what, &settings, &Value::Null);
+            }
             Ok(wish) => wish,
             Err(what) => return self.refusal(index, Refused::BadWish(what), &settings, &Value::Null),
         };
@@ -144,28 +152,34 @@ impl Sim {
             Err(refused) => return self.refusal(index, refused, &settings, &Value::Null),
         };
         let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request };
-        match call.answer(brought).await {
-            Ok(body) => self.json(self.catalogue().dialect(index), real_status(&call.settings, &body), body),
-            Err(refused) => self.refusal(index, refused, &call.settings, &call.request),
-        }
+        let answered = match (&operation.behaviour, &ask) {
+            (Behaviour::Chat(chat, body), Some(ask)) => {
+                chat::answer(&call, parts.uri.path(), ask, (chat, body)).await
+            }
+            _ => call.answer(brought).await.map(|body| {
+                self.json(self.catalogue().wording(index), real_status(&call.settings, &body), body)
+            }),
+        };
+        answered.unwrap_or_else(|refused| self.refusal(index, refused, &call.settings, &call.request))
     }
 
     /// Reads what a call brings: the request as an object, and the file of a form. The first error is the client's
     /// connection, the second what it sent.
     async fn take_in(
         &self,
-        operation: &Operation,
+        index: OperationIx,
         parts: &Parts,
         body: Body,
         sandbox: &Sandbox,
     ) -> Result<(Result<Value, Refused>, Option<Brought>), BrokenOff> {
+        let operation = self.catalogue().operation(index);
         if let Behaviour::Upload(kind, _) = &operation.behaviour
             && let UploadFrom::Part(part) = &kind.from
         {
             return self.receive_form(kind, part, &parts.headers, body, sandbox).await;
         }
         let body = collect(body).await.map_err(|_| BrokenOff)?;
-        let mut request = self.read_request(operation, parts, &body);
+        let mut request = self.read_request(index, parts, &body);
         if let (Behaviour::Upload(..), Ok(Value::Object(members))) = (&operation.behaviour, &mut request) {
             // To that host a null is as good as nothing.
             members.retain(|_, value| !value.is_null());
@@ -215,7 +229,8 @@ impl Sim {
     }
 
     /// The request as an object: the body of a POST, the query of a GET.
-    fn read_request(&self, operation: &Operation, parts: &Parts, body: &Bytes) -> Result<Value, Refused> {
+    fn read_request(&self, index: OperationIx, parts: &Parts, body: &Bytes) -> Result<Value, Refused> {
+        let operation = self.catalogue().operation(index);
         let in_path = self.catalogue().path_parameter(&parts.method, parts.uri.path());
         if operation.by_query {
             let mut request = query(parts.uri.query().unwrap_or_default());
@@ -225,15 +240,16 @@ impl Sim {
         if operation.request.is_none() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(body).map_err(|_| self.catalogue().shared().invalid_json.into())
+        serde_json::from_slice(body)
+            .map_err(|_| self.catalogue().own_error(index, self.catalogue().shared().invalid_json).into())
     }
 
-    fn json(&self, dialect: Option<&Dialect>, status: StatusCode, body: Vec<u8>) -> Response {
+    fn json(&self, wording: Option<&Wording>, status: StatusCode, body: Vec<u8>) -> Response {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let content_type = HeaderValue::from_str(&self.catalogue().shared().content_type);
         response.headers_mut().insert(CONTENT_TYPE, content_type.expect("load checks it"));
-        put_headers(&mut response, dialect.map_or(&[], |dialect| &dialect.headers));
+        put_headers(&mut response, wording.map_or(&[], |wording| &wording.headers));
         response
     }
 
@@ -241,7 +257,7 @@ impl Sim {
     fn wrong_method(&self, request: &Request) -> Response {
         let catalogue = self.catalogue();
         let operation = catalogue.operation_at(request.uri().path());
-        let own = operation.and_then(|at| catalogue.dialect(at)?.wrong_method.map(|error| (at, error)));
+        let own = operation.and_then(|at| catalogue.wording(at)?.wrong_method.map(|error| (at, error)));
         match own {
             Some((at, error)) => self.refusal(at, error.into(), &self.parts().settings, &Value::Null),
             None => self.framework(&catalogue.shared().wrong_method, request),
@@ -273,7 +289,7 @@ impl Sim {
                 return response;
             }
         };
-        let (catalogue, dialect) = (self.catalogue(), self.catalogue().dialect(operation));
+        let (catalogue, wording) = (self.catalogue(), self.catalogue().wording(operation));
         let error = catalogue.own_error(operation, error);
         let scope = RefusalScope { request, field: field.as_deref(), task };
         let (entry, body) = (catalogue.error(error), catalogue.refusal_body(operation, error, &scope));
@@ -282,7 +298,7 @@ impl Sim {
             HttpStatus::Real => entry.code,
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-        let mut response = self.json(dialect, status, body);
+        let mut response = self.json(wording, status, body);
         put_headers(&mut response, &entry.headers);
         if let Some(reason) = ours {
             response.headers_mut().insert(REASON, HeaderValue::from_static(reason));
@@ -333,11 +349,7 @@ fn query(text: &str) -> Map<String, Value> {
 
 impl Call<'_> {
     async fn answer(&self, brought: Option<Brought>) -> Answer {
-        if let Some(wanted) = &self.wish.reject {
-            return Err(self.wished_refusal(wanted));
-        }
-        let (_, finished) = self.sim.settled(&mut self.sandbox.world());
-        self.sim.tell_finished(&self.sandbox, &finished);
+        self.begin()?;
         match &self.operation.behaviour {
             Behaviour::Create(_, answer) => self.create(answer),
             Behaviour::Details(lookup, answer) => self.details(lookup, answer),
@@ -345,12 +357,37 @@ impl Call<'_> {
             Behaviour::Link(link, answer) => self.link(link, answer),
             Behaviour::Discovery(tells, unknown, answer) => self.discover(*tells, *unknown, answer),
             Behaviour::Upload(kind, answer) => self.upload(kind, answer, brought).await,
-            Behaviour::Plain(answer) => Ok(answer
-                .to_json(&PlainScope { balance: self.with_world(|world, _| world.balance()), link: None })),
+            // Chats come by another way, `chat`, as their answers may be streams.
+            Behaviour::Plain(answer) | Behaviour::Chat(_, answer) => {
+                self.check_request()?;
+                let balance = self.with_world(|world, _| world.balance());
+                Ok(answer.to_json(&PlainScope { balance, link: None }))
+            }
         }
     }
 
-    fn with_world<T>(&self, then: impl FnOnce(&mut World, Timestamp) -> T) -> T {
+    /// Refuses what is wished to be refused, and brings the sandbox up to now.
+    pub(super) fn begin(&self) -> Result<(), Refused> {
+        if let Some(wanted) = &self.wish.reject {
+            return Err(self.wished_refusal(wanted));
+        }
+        let (_, finished) = self.sim.settled(&mut self.sandbox.world());
+        self.sim.tell_finished(&self.sandbox, &finished);
+        Ok(())
+    }
+
+    /// Tells of something that happened.
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        self.sim.parts().observer.observe(event);
+    }
+
+    /// The refusal of who cannot pay.
+    pub(super) fn insufficient(&self) -> Refused {
+        let catalogue = self.sim.catalogue();
+        catalogue.own_error(self.index, catalogue.shared().insufficient).into()
+    }
+
+    pub(super) fn with_world<T>(&self, then: impl FnOnce(&mut World, Timestamp) -> T) -> T {
         let mut world = self.sandbox.world();
         let now = world.clock.at(self.sim.real_now());
         then(&mut world, now)

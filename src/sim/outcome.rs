@@ -25,6 +25,19 @@ pub(super) struct Wish {
     pub(super) callbacks: CallbackFaults,
     /// How long the task takes.
     pub(super) delay: Option<Duration>,
+    /// What a chat model says.
+    pub(super) speech: Speech,
+    /// It came in the header.
+    pub(super) by_header: bool,
+}
+
+/// What a chat model says; nothing of it means: what it likes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Speech {
+    /// This text.
+    pub(super) text: Option<String>,
+    /// It calls these tools.
+    pub(super) tools: Vec<String>,
 }
 
 /// An ending by name.
@@ -52,7 +65,7 @@ pub(super) struct CallbackFaults {
 }
 
 /// All words that a wish can begin with, for messages and the control API.
-pub(super) const VOCABULARY: [&str; 12] = [
+pub(super) const VOCABULARY: [&str; 14] = [
     "success",
     "fail:<error id>",
     "reject:<code or error id>",
@@ -65,6 +78,8 @@ pub(super) const VOCABULARY: [&str; 12] = [
     "callback:late:<duration>",
     "callback:badsig",
     "callback:reorder",
+    "text:<what a chat model says>",
+    "tool:<tool that a chat model calls>",
 ];
 
 impl Wish {
@@ -76,7 +91,8 @@ impl Wish {
         let mut wish = Self::default();
         if let Some(value) = headers.get("x-mock-outcome") {
             let value = value.to_str().map_err(|_| "X-Mock-Outcome is not plain text".to_owned())?;
-            for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            wish.by_header = true;
+            for part in wishes(value) {
                 wish.add(part).map_err(|what| format!("X-Mock-Outcome: {what}"))?;
             }
         } else {
@@ -109,6 +125,8 @@ impl Wish {
                 self.http = Some(status.ok_or("http: takes a status from 200 to 599")?);
             }
             ("callback", fault) => self.callbacks.add(fault)?,
+            ("text", text) => self.speech.text = Some(text.to_owned()),
+            ("tool", name) if !name.is_empty() => self.speech.tools.push(name.to_owned()),
             ("fault", _) => return Err("socket faults are not available yet".into()),
             _ => return Err(format!("unknown outcome \"{text}\"; there are {}", VOCABULARY.join(", "))),
         }
@@ -213,6 +231,18 @@ impl CallbackFaults {
     }
 }
 
+/// The wishes in a header: commas stand between them, but a text goes on to the end.
+fn wishes(header: &str) -> impl Iterator<Item = &str> {
+    let text = if header.starts_with("text:") {
+        Some(0)
+    } else {
+        header.find(",text:").or_else(|| header.find(", text:"))
+    };
+    let (before, text) = header.split_at(text.unwrap_or(header.len()));
+    let text = text.trim_start_matches(',').trim();
+    before.split(',').map(str::trim).chain([text]).filter(|part| !part.is_empty())
+}
+
 /// All texts in a request but the address that it wants to be called back at.
 fn collect_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
     match value {
@@ -257,6 +287,8 @@ mod tests {
         assert_eq!(wish.ending, Some(WishedEnding::Stall));
         assert!(wish.callbacks.bad_signature);
         assert_eq!(read(None, "no directive [[mock:").unwrap(), Wish::default());
+        let speech = read(Some("tool:news, text:Yes, well"), "").unwrap().speech;
+        assert_eq!(speech, Speech { text: Some("Yes, well".into()), tools: vec!["news".into()] });
     }
 
     #[test]

@@ -280,6 +280,15 @@ impl World {
         self.balance
     }
 
+    /// Takes `price` off the balance, if it covers that.
+    pub(super) fn pay(&mut self, price: Credits) -> bool {
+        let covered = self.balance >= price;
+        if covered {
+            self.balance -= price;
+        }
+        covered
+    }
+
     pub(super) fn set_balance(&mut self, credits: Credits) {
         self.balance = credits;
     }

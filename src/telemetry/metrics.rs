@@ -210,6 +210,9 @@ impl Observer for Metrics {
                 self.tasks_running.with_label_values(&[owner]).inc();
                 self.credits.with_label_values(&[owner, model, "reserved"]).inc_by(credits.as_f64().max(0.0));
             }
+            Event::ChatAnswered { owner, operation: _, model, credits } => {
+                self.credits.with_label_values(&[owner, model, "settled"]).inc_by(credits.as_f64().max(0.0));
+            }
             Event::TaskFinished { owner, operation, model, outcome, took, credits, paid } => {
                 self.tasks_finished.with_label_values(&[owner, operation, outcome]).inc();
                 self.tasks_running.with_label_values(&[owner]).dec();

@@ -65,6 +65,11 @@ async fn upload_bodies_are_those_of_the_real_api() {
     tell_all(include_str!("../contract/file-upload.json")).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn chat_bodies_are_those_of_the_real_api() {
+    tell_all(include_str!("../contract/chat.json")).await;
+}
+
 async fn tell_all(file: &str) {
     let stories: Vec<Value> = serde_json::from_str(file).unwrap();
     assert!(!stories.is_empty());

@@ -4,6 +4,7 @@
 mod bad_input;
 mod callbacks;
 mod catalogue;
+mod chat;
 mod contract;
 mod control;
 mod discovery;

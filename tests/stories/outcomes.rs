@@ -123,7 +123,7 @@ async fn every_refusal_has_its_code_and_message() {
                 operation.id,
                 error.id
             );
-            let without_data = error.without_data || CATALOGUE.dialect(index).is_some();
+            let without_data = error.without_data || CATALOGUE.wording(index).is_some();
             assert_eq!(body.get("data").is_none(), without_data, "{} {}", operation.id, error.id);
             let text =
                 error.message.as_ref().map_or(Value::Null, |message| json!(message.to_text(&AskedForX)));

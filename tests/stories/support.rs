@@ -71,6 +71,11 @@ impl World {
         Client { plane: self.plane.clone(), token: None, headers: HeaderMap::new() }
     }
 
+    /// The answer to a request as it is, its body still to be read.
+    pub async fn answer(&self, request: Request<Body>) -> http::Response<Body> {
+        self.plane.answer(request).await
+    }
+
     pub fn metrics_page(&self) -> String {
         String::from_utf8(self.metrics.page().1).unwrap()
     }
