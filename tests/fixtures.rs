@@ -50,6 +50,32 @@ fn every_model_has_a_duration_a_source_and_an_example_that_fits() {
     }
 }
 
+/// What is known of the API is counted in `tests/contract/coverage.json`: no operation and no model is missing here.
+#[test]
+fn every_known_operation_and_model_is_in_the_catalogue() {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        /// Id, method, path.
+        operations: Vec<(String, String, String)>,
+        models: Vec<String>,
+    }
+    let known: Known = serde_json::from_str(include_str!("contract/coverage.json")).unwrap();
+    assert_eq!((known.operations.len(), known.models.len()), (92, 194));
+    let catalogue = Catalogue::embedded().unwrap();
+    let leads_to = |method: &str, path: &str| {
+        let Resolved::Operation(index) = catalogue.resolve(&method.parse().unwrap(), path) else {
+            return None;
+        };
+        Some(&catalogue.operation(index).id)
+    };
+    let lost: Vec<_> =
+        known.operations.iter().filter(|(id, method, path)| leads_to(method, path) != Some(id)).collect();
+    assert!(lost.is_empty(), "{} operations are missing: {lost:#?}", lost.len());
+    let has = |name: &&String| catalogue.models().any(|(_, model)| model.name == **name);
+    let lost: Vec<_> = known.models.iter().filter(|name| !has(name)).collect();
+    assert!(lost.is_empty(), "{} models are missing: {lost:#?}", lost.len());
+}
+
 #[test]
 fn a_broken_file_is_named_with_line_and_reason() {
     let runway = text("catalogue/runway.json");
