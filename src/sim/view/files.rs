@@ -1,4 +1,4 @@
-//! The result files of a task: which there are, how large, how long. Drawn by [`media`](crate::media) when fetched.
+//! The result files of a task: which there are, how large, how long. Drawn by [`media`] when fetched.
 
 use std::time::Duration;
 
