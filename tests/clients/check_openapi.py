@@ -264,7 +264,7 @@ class Caller:
         ]
         refused = "x-task-id" in operation and operation.get("x-phases") and answer["code"] != 200
         # An operation may be there to refuse.
-        refused = refused or any(rule.get("reject_when") == {} for rule in operation.get("x-rules", []))
+        refused = refused or any(rule.get("not") == {} for rule in operation.get("x-rules", []))
         if not refused:
             codes = {body.get("code") for body in good if isinstance(body, dict)}
             assert answer.get("code") in codes, f"{name}, {example}: refused: {json.dumps(answer)[:300]} for {json.dumps(request)[:400]}"
