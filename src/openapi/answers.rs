@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::components::{self, Names};
 use super::kinds::{self, Kind};
 use super::request;
-use super::sample::{CREATED, Discovered, NoTask, Sample, Stage};
+use super::sample::{CREATED, Discovered, NoTask, Sample, Stage, Talk};
 use crate::catalogue::{
     Behaviour, Catalogue, Class, ErrorEntry, Lookup, Model, Operation, OperationIx, Reply, Scope, Shape,
     Template, Upgrade, tell,
@@ -118,7 +118,10 @@ fn answers(catalogue: &Catalogue, operation: &Operation, names: &Names, bodies: 
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the file is there", answer, &NoTask);
         }
-        Behaviour::Chat(_, answer) => bodies.looks_like(answer.shape(&kinds::NoTask)),
+        Behaviour::Chat(chat, answer) => {
+            bodies.looks_like(answer.shape(&kinds::NoTask));
+            bodies.add("success", "the answer in one piece", answer, &Talk(chat));
+        }
         Behaviour::Plain(answer) => {
             bodies.looks_like(answer.shape(&kinds::NoTask));
             bodies.add("success", "the answer", answer, &NoTask);

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::kinds::Kind;
 use super::request;
 use crate::catalogue::{
-    ErrorEntry, Found, Lifecycle, Model, ModelChoice, Moment, ResultKind, Scope, Size, Template,
+    Chat, ChatModel, Dialect, ErrorEntry, Found, Lifecycle, Model, ModelChoice, Moment, ResultKind, Scope,
+    Size, Template,
 };
 use crate::clock::{Draw, Timestamp, digest, hex};
 use crate::ids::Credits;
@@ -322,6 +323,49 @@ impl Scope for NoTask {
             }
             Some("refusal") => Found::Str("prompt"),
             Some("request") => path.last().map_or(Found::Missing, |name| Found::Text(format!("<{name}>"))),
+            _ => Found::Missing,
+        }
+    }
+}
+
+/// An answer of a language model.
+pub(super) struct Talk<'a>(pub(super) &'a Chat);
+
+impl Scope for Talk<'_> {
+    fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
+        let names: Vec<&str> = path.iter().map(|part| &**part).collect();
+        let model = match &self.0.model {
+            ChatModel::Name(name) => name.as_str(),
+            ChatModel::At(_) => "<model>",
+        };
+        match names.as_slice() {
+            ["chat", "model"] => Found::Str(model),
+            ["chat", "id"] => Found::Str("<id>"),
+            ["chat", "created"] => CREATED.into(),
+            ["chat", "credits"] => Found::Number(0.01),
+            ["chat", "ending"] => Found::Str("stop"),
+            ["chat", "finish"] => Found::Str(match self.0.dialect {
+                Dialect::Anthropic => "end_turn",
+                Dialect::Responses => "completed",
+                Dialect::OpenaiChat | Dialect::Gemini => "stop",
+            }),
+            ["chat", "said"] => Found::Value(match self.0.dialect {
+                Dialect::OpenaiChat => json!([{"index": 0, "finish_reason": "stop", "content": "Hello!"}]),
+                Dialect::Anthropic => json!([{"text": "Hello!", "type": "text"}]),
+                Dialect::Responses => json!([{
+                    "type": "message",
+                    "role": "assistant",
+                    "id": "<id>",
+                    "content": [{"type": "output_text", "text": "Hello!"}],
+                    "status": "completed",
+                }]),
+                Dialect::Gemini => {
+                    json!([{"index": 0, "finishReason": "STOP", "parts": [{"text": "Hello!"}]}])
+                }
+            }),
+            ["usage", "input"] => Found::Integer(4),
+            ["usage", "spoken" | "output"] => Found::Integer(2),
+            ["usage", "total"] => Found::Integer(6),
             _ => Found::Missing,
         }
     }
