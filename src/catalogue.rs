@@ -809,6 +809,15 @@ impl Catalogue {
         self.families[self.operation(operation).family].wording.as_ref()
     }
 
+    /// The body of a refusal that does not come from the API itself but from what stands before it, where the clients of
+    /// `operation` expect another form than the envelope.
+    pub fn foreign_refusal(&self, operation: OperationIx, status: u16, message: &str) -> Option<Vec<u8>> {
+        if let Some(chat) = self.operation(operation).chat() {
+            return Some(chat.dialect.refusal(status, message).to_string().into_bytes());
+        }
+        self.wording(operation).map(|wording| wording.error_body(status, Some(message)))
+    }
+
     /// The body of the answer that refuses a call of `operation` with `error`. In its text `scope` says what the request
     /// was.
     pub fn refusal_body(&self, operation: OperationIx, error: ErrorIx, scope: &dyn Scope) -> Vec<u8> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::Template;
 use crate::ids::Credits;
@@ -23,6 +24,56 @@ pub enum Dialect {
     Anthropic,
     /// `contents` in, `candidates` out; each event is a body.
     Gemini,
+}
+
+impl Dialect {
+    /// The body of a refusal with this HTTP status, as clients of the dialect expect one.
+    ///
+    /// Source: the vendors' descriptions of their APIs' errors.
+    pub fn refusal(self, status: u16, message: &str) -> Value {
+        match self {
+            Self::OpenaiChat | Self::Responses => {
+                json!({"error": {"message": message, "type": error_type(status), "param": null, "code": null}})
+            }
+            Self::Anthropic => {
+                json!({"type": "error", "error": {"type": error_type(status), "message": message}})
+            }
+            Self::Gemini => {
+                json!({"error": {"code": status, "message": message, "status": gemini_status(status)}})
+            }
+        }
+    }
+}
+
+/// What both OpenAI's and Anthropic's clients know errors by.
+fn error_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        408 | 504 => "timeout_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 => "overloaded_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// The name that Google's APIs have for an HTTP status.
+fn gemini_status(status: u16) -> &'static str {
+    match status {
+        401 => "UNAUTHENTICATED",
+        402 | 429 => "RESOURCE_EXHAUSTED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        408 | 504 => "DEADLINE_EXCEEDED",
+        409 => "ABORTED",
+        502 | 503 => "UNAVAILABLE",
+        500.. => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
+    }
 }
 
 /// Whether a model thinks before it speaks, as its usage shows.

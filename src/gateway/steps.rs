@@ -108,10 +108,9 @@ fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Opera
 
 /// What a refusal by the gateway looks like: in the family's own form of error.
 pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Response {
-    let wording = call.index.and_then(|index| gateway.parts.catalogue.wording(index));
-    let Some(wording) = wording else { return error.into_response() };
-    let code = error.reason().status().as_u16();
-    let body = wording.error_body(code, Some(error.message()));
+    let status = error.reason().status().as_u16();
+    let body = |index| gateway.parts.catalogue.foreign_refusal(index, status, error.message());
+    let Some(body) = call.index.and_then(body) else { return error.into_response() };
     let mut response = error.into_response();
     response.headers_mut().remove(CONTENT_LENGTH);
     *response.body_mut() = Body::from(body);

@@ -39,6 +39,28 @@ async fn a_closed_simulator_knows_its_tenants_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_gateway_refuses_in_the_words_that_a_client_understands() {
+    let world = World::build().closed_but_for(vec![tenant("video", "kg_video_fake", None)]).start();
+    let guess = world.client("guess");
+    for (path, pointer, expected) in [
+        ("/api/v1/veo/generate", "/code", json!(401)),
+        ("/api/file-url-upload", "/success", json!(false)),
+        ("/gpt-5-2/v1/chat/completions", "/error/type", json!("authentication_error")),
+        ("/codex/v1/responses", "/error/type", json!("authentication_error")),
+        ("/claude/v1/messages", "/error/type", json!("authentication_error")),
+        (
+            "/gemini/v1/models/gemini-3-5-flash:streamGenerateContent",
+            "/error/status",
+            json!("UNAUTHENTICATED"),
+        ),
+    ] {
+        let answer = guess.post(path, &json!({})).await.expect_status(401);
+        assert_eq!(answer.header("x-kiegate-error"), "unauthorized");
+        assert_eq!(answer.json().pointer(pointer), Some(&expected), "{path}: {}", answer.text());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_may_come_in_four_ways() {
     let world = World::standard();
     let id = world.client("acme").call("veo.generate", &json!({"prompt": "x"})).await.task_id();
