@@ -9,16 +9,18 @@ Starts and ends the gateways itself, on free ports of 127.0.0.1. Needs wrk. What
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import tempfile
 import time
 
-from harness import HERE, Gateway, Receiver, create_many, machine, median, more_descriptors, need_wrk, say, wrk
+from harness import HERE, HOST, Gateway, Receiver, create_many, machine, median, more_descriptors, need_wrk, say, wrk
 
 VIDEO = {"duration": 5, "quality": "720p", "aspectRatio": "16:9"}
 MARKET = {"model": "google/nano-banana", "input": {"prompt": "A paper boat on a rainy street", "output_format": "png"}}
@@ -288,6 +290,69 @@ def lifecycles(options):
         yield Figure("a 30-minute task, from `advance` to its callback's arrival", median(times), "ms", None, note)
 
 
+CHAT_PATH = "/claude/v1/messages"
+
+
+def chat_request(gateway, token, text):
+    body = json.dumps({"model": "claude-sonnet-4-6", "max_tokens": 4096, "stream": True,
+                       "messages": [{"role": "user", "content": text}]}).encode()
+    head = (f"POST {CHAT_PATH} HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode()
+    return head + body
+
+
+def first_event(connection, request):
+    """Milliseconds from sending to the first byte of the first event."""
+    began = time.perf_counter()
+    connection.sendall(request)
+    received = b""
+    while b"event: message_start" not in received:
+        part = connection.recv(65536)
+        if not part:
+            raise SystemExit(f"no event came: {received!r}")
+        received += part
+    took = (time.perf_counter() - began) * 1000
+    while b"event: message_stop" not in received:
+        received += connection.recv(65536)
+    return took
+
+
+def streams(options):
+    """Answers of chats as events: how soon the first one comes, and what many at once take."""
+    say("streams: the first event")
+    with Gateway(options.binary) as gateway:
+        gateway.client("chat").call("PUT", "/_mock/settings", {"pace": "instant"})
+        request = chat_request(gateway, "chat", "Say hello in one sentence.")
+        times = []
+        for _ in range(50 if options.quick else 500):
+            # Each on a connection of its own: what follows the last event would be read as the next one's.
+            with socket.create_connection((HOST, gateway.port)) as connection:
+                times.append(first_event(connection, request))
+        note = f"median of {len(times)}; slowest {max(times):.2f} ms; from request to the bytes at the client"
+        yield Figure("first event of a stream", median(times), "ms", 2, note)
+    for what, text, target in [("short answers, read slowly", "Say hello in one sentence.", 60),
+                               ("answers of 10 KB, not read", f"[[mock:text:{'word ' * 2000}]]", 60)]:
+        say(f"streams: 1,000 at once, {what}")
+        with Gateway(options.binary) as gateway:
+            time.sleep(0.5)
+            before = gateway.rss_bytes()
+            request = chat_request(gateway, "chat", text)
+            with contextlib.ExitStack() as stack:
+                connections = []
+                for _ in range(1000):
+                    connection = stack.enter_context(socket.socket())
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    connection.connect((HOST, gateway.port))
+                    connection.sendall(request)
+                    connections.append(connection)
+                most = max(gateway.rss_bytes() for _ in range(20) if not time.sleep(0.1))
+                for connection in connections:
+                    if not connection.recv(12).startswith(b"HTTP/1.1 200"):
+                        raise SystemExit("a stream was refused")
+            note = f"{before / 1e6:.1f} MB before"
+            yield Figure(f"memory of 1,000 streams at once, {what}", (most - before) / 1e6, "MB", target, note)
+
+
 def version(binary):
     ran = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True, timeout=10)
     return ran.stdout.strip()
@@ -319,7 +384,7 @@ def page(figures, options):
 
 
 PARTS = {
-    "start": starting, "idle": idle_memory, "polls": polls, "refusals": refusals, "tasks": many_tasks, "bursts": bursts, "life": lifecycles,
+    "start": starting, "idle": idle_memory, "polls": polls, "refusals": refusals, "tasks": many_tasks, "bursts": bursts, "streams": streams, "life": lifecycles,
 }
 
 

@@ -45,7 +45,7 @@ impl Dialect {
     }
 }
 
-/// What both OpenAI's and Anthropic's clients know errors by.
+/// The types of errors that the clients of both vendors know.
 fn error_type(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
