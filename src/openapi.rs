@@ -24,6 +24,7 @@ use serde_json::{Map, Value, json};
 use crate::catalogue::{Behaviour, Catalogue, Operation};
 use crate::clock::{digest, hex};
 use components::{Names, object};
+use kinds::Kind;
 
 /// The document of a catalogue; made once, when it is first needed.
 #[derive(Debug)]
@@ -116,6 +117,31 @@ pub fn describe(catalogue: &Catalogue) -> Value {
         "paths": paths,
         "components": components::all(catalogue, &names),
     })
+}
+
+/// The create that takes one model, with that model's parameters, as a document of its own; `None` for a name that no
+/// model has.
+pub fn describe_model(catalogue: &Catalogue, name: &str) -> Option<Value> {
+    let (_, model) = catalogue.models().find(|(_, model)| model.name == name)?;
+    let create = catalogue.operation(model.operation);
+    let kind = Kind::of(catalogue, model.operation)?;
+    let body = json!({
+        "schema": request::model_schema(kind, model),
+        "examples": {"usual": {"summary": model.title, "value": request::for_model(kind, model)}},
+    });
+    Some(json!({
+        "openapi": "3.1.0",
+        "info": {"title": model.title, "version": env!("CARGO_PKG_VERSION")},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "paths": {&create.path: {create.method.as_str().to_ascii_lowercase(): {
+            "operationId": create.id,
+            "summary": create.summary,
+            "requestBody": {"required": true, "content": {"application/json": body}},
+            "responses": {"200": {"description": "accepted or refused: `code` in the body tells"}},
+        }}},
+        "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+    }))
 }
 
 const ABOUT: &str = "Made from kiegate's catalogue of facts: what it is checked with is what stands here. Most refusals \

@@ -43,6 +43,12 @@ async fn one_model_is_asked_for_with_its_slashes_in_the_path() {
     let price = acme.get("/api/v1/models/google/nano-banana/price").await.expect_code(200).json();
     assert_eq!(price["data"]["model"], "google/nano-banana");
     assert!(price["data"]["pricingDesc"].as_str().unwrap().contains("credits per"), "{price}");
+    let schema = acme.get("/api/v1/models/google/nano-banana/schema").await.expect_code(200).json();
+    let body = "/data/openapi/paths/~1api~1v1~1jobs~1createTask/post/requestBody/content/application~1json";
+    let body = schema.pointer(body).unwrap_or_else(|| panic!("{schema}"));
+    assert_eq!(body["schema"]["properties"]["model"]["const"], "google/nano-banana");
+    assert_eq!(body["schema"]["properties"]["input"]["required"], json!(["prompt"]));
+    acme.post("/api/v1/jobs/createTask", &body["examples"]["usual"]["value"]).await.expect_code(200);
     let encoded = acme.get("/api/v1/models/google%2Fnano-banana/price").await.json();
     assert_eq!(encoded, price);
     let unknown = "The model name you specified is not supported. Please verify your input and use one of the \

@@ -8,6 +8,7 @@ use super::{Answer, Call, Refused};
 use crate::catalogue::{ErrorIx, Link, Lookup, Reply, Tells, Template, Upgrade, tell};
 use crate::clock::Timestamp;
 use crate::ids::Credits;
+use crate::openapi;
 use crate::sim::plan::{Ending, State};
 use crate::sim::task::{Lineage, TaskKey};
 use crate::sim::view::View;
@@ -105,7 +106,12 @@ impl Call<'_> {
     pub(super) fn discover(&self, tells: Tells, unknown: ErrorIx, answer: &Template) -> Answer {
         self.check_schema()?;
         let now = self.with_world(|_, now| now);
-        let found = tell(self.sim.catalogue(), tells, &self.request, now).ok_or(unknown)?;
+        let catalogue = self.sim.catalogue();
+        let mut found = tell(catalogue, tells, &self.request, now).ok_or(unknown)?;
+        if tells == Tells::Model {
+            let name = found["model"].as_str().unwrap_or_default();
+            found["openapi"] = openapi::describe_model(catalogue, name).unwrap_or_default();
+        }
         Ok(answer.to_json(&FoundScope(&found)))
     }
 
