@@ -17,12 +17,13 @@ use std::sync::{Arc, OnceLock};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::catalogue::{Behaviour, Catalogue, Operation};
 use crate::clock::{digest, hex};
+use crate::wire;
 use components::{Names, object};
 use kinds::Kind;
 
@@ -59,7 +60,7 @@ impl Document {
             return response;
         }
         let Written { text, etag } = self.written();
-        let known = headers.get_all(IF_NONE_MATCH).iter().any(|sent| names(sent, etag));
+        let known = etag.to_str().is_ok_and(|etag| wire::is_known(headers, etag));
         let told = response.headers_mut();
         told.insert(ETAG, etag.clone());
         told.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -83,12 +84,6 @@ impl Document {
             Written { text: text.into(), etag }
         })
     }
-}
-
-/// Whether an `If-None-Match` lists the tag; weak comparison, as RFC 9110 wants it there.
-fn names(sent: &HeaderValue, etag: &HeaderValue) -> bool {
-    let (Ok(sent), Ok(etag)) = (sent.to_str(), etag.to_str()) else { return false };
-    sent.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }
 
 /// The whole document.

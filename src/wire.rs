@@ -1,10 +1,11 @@
-//! Forms that the upstream API prescribes and more than one module speaks: how callbacks are signed.
+//! Forms on the wire that more than one module speaks: how callbacks are signed, which copies a client has.
 //!
 //! Knows no limits, no store, no clock: times are passed in.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
+use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use sha2::Sha256;
@@ -13,6 +14,13 @@ use sha2::Sha256;
 pub const TIMESTAMP_HEADER: &str = "x-webhook-timestamp";
 /// Header with the signature.
 pub const SIGNATURE_HEADER: &str = "x-webhook-signature";
+
+/// Whether `If-None-Match` lists `etag`: the client has it already. Weak comparison, as RFC 9110, 13.1.2 wants it there.
+pub fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let sent = headers.get_all(IF_NONE_MATCH).iter().filter_map(|sent| sent.to_str().ok());
+    let mut tags = sent.flat_map(|sent| sent.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+}
 
 /// The signature of a callback: base64 of HMAC-SHA256 over `<task id>.<unix seconds>`. The body is not signed.
 ///

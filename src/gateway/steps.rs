@@ -134,12 +134,14 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
     let gateway = Arc::clone(gateway);
     let then = move |report: Report| {
         let took = call.began.elapsed();
+        // A file that a client brought may look like an envelope, and means nothing.
+        let code = report.code.filter(|_| !call.own);
         gateway.parts.metrics.request_finished(&Finished {
             tenant: call.tenant(),
             operation: &call.operation,
             mode: gateway.parts.mode,
             status,
-            code: report.code,
+            code,
             took,
             overhead,
         });
@@ -149,7 +151,7 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
             tenant = call.tenant(),
             operation = &*call.operation,
             status,
-            code = report.code,
+            code,
             bytes = report.bytes,
             complete = report.complete,
             duration_ms,

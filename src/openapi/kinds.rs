@@ -88,6 +88,8 @@ impl<'a> Kind<'a> {
         let texts = || Shape::of_schema(json!({"type": "array", "items": {"type": "string"}}));
         match field {
             "urls" => texts(),
+            "notes" => Shape::of_type("array"),
+            "seconds" => Shape::of_type("number"),
             _ if self.makes(slot) => Shape::of_type("string").or_null(),
             _ => Shape::any(),
         }

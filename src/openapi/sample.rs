@@ -10,7 +10,7 @@ use super::kinds::Kind;
 use super::request;
 use crate::catalogue::{
     Chat, ChatModel, Dialect, ErrorEntry, Found, Lifecycle, Model, ModelChoice, Moment, ResultKind, Scope,
-    Size, Template,
+    Seconds, Size, Template,
 };
 use crate::clock::{Draw, Timestamp, digest, hex};
 use crate::ids::Credits;
@@ -187,6 +187,11 @@ impl<'a> Sample<'a> {
             "urls" => Found::Texts((0..self.count(kind)).map(|index| self.url(kind, index)).collect()),
             "url" => Found::Text(self.url(kind, 0)),
             "size" => Found::Text(self.size(kind)),
+            "seconds" => self.seconds(kind),
+            "notes" => Found::Value(json!([
+                {"pitch": 60, "start": 0.0, "end": 0.25, "velocity": 0.8},
+                {"pitch": 64, "start": 0.25, "end": 0.5, "velocity": 0.8},
+            ])),
             _ => Found::Missing,
         }
     }
@@ -200,6 +205,15 @@ impl<'a> Sample<'a> {
     fn url(&self, kind: &ResultKind, index: i64) -> String {
         let format = kind.format.text(self.model_input()).unwrap_or_default();
         format!("{FILES}/{}", kind.file.to_text(&FileScope { task: self, index, format: &format }))
+    }
+
+    fn seconds(&self, kind: &ResultKind) -> Found<'static> {
+        let seconds = match &kind.seconds {
+            Some(Seconds::Pick(pick)) => pick.number(self.model_input()),
+            Some(Seconds::Template(template)) => template.to_text(self).parse().ok(),
+            None => None,
+        };
+        Found::Number(seconds.unwrap_or(5.0))
     }
 
     fn size(&self, kind: &ResultKind) -> String {

@@ -9,8 +9,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-    IF_RANGE, RANGE,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_range_header::parse_range_header;
@@ -24,7 +24,7 @@ use super::task::{SandboxId, TaskKey};
 use super::upload::{self, Upload};
 use super::view::{Setting, View};
 use crate::clock::{Timestamp, hex};
-use crate::media;
+use crate::{media, wire};
 
 /// Rendered files that are kept for the next request, in bytes.
 const KEPT: u64 = 16 * 1024 * 1024;
@@ -265,8 +265,10 @@ fn head(
     out.insert(ETAG, HeaderValue::from_str(etag).expect("hex digits in quotes"));
     out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     out.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=3600"));
+    // Uploads are given back as what their client called them; a browser shall not guess further.
+    out.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let text = |name: http::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if text(IF_NONE_MATCH).is_some_and(|tags| tags == "*" || tags.split(',').any(|tag| weak_eq(tag, etag))) {
+    if wire::is_known(headers, etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return (response, None);
     }
@@ -289,10 +291,6 @@ fn head(
     out.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
     *response.status_mut() = status;
     (response, (*method == Method::GET).then_some(part))
-}
-
-fn weak_eq(tag: &str, etag: &str) -> bool {
-    tag.trim().trim_start_matches("W/") == etag
 }
 
 /// The range that a `Range` header asks for: nothing if it is to be ignored (not in bytes, malformed, or several

@@ -270,8 +270,11 @@ impl Sim {
             Refused::Error { error, field, task } => (error, field, task, None),
             Refused::Ours(error, reason) => (error, None, None, Some(reason)),
             Refused::BadWish(what) => {
-                let body = serde_json::json!({"code": 400, "msg": what, "data": null});
-                let mut response = self.json(None, StatusCode::BAD_REQUEST, body.to_string().into_bytes());
+                let envelope =
+                    || serde_json::json!({"code": 400, "msg": what, "data": null}).to_string().into_bytes();
+                let catalogue = self.catalogue();
+                let body = catalogue.foreign_refusal(operation, 400, &what).unwrap_or_else(envelope);
+                let mut response = self.json(catalogue.wording(operation), StatusCode::BAD_REQUEST, body);
                 response.headers_mut().insert(REASON, HeaderValue::from_static("bad_outcome"));
                 return response;
             }

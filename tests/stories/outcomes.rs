@@ -249,6 +249,12 @@ async fn a_wish_that_cannot_be_granted_is_told_so() {
     }
     acme.with("x-mock-delay", "soon").call("runway.generate", &request).await.expect_status(400);
     assert_eq!(acme.get("/_mock/tasks").await.json()["total"], 0);
+    // In the words that clients of chats and uploads understand.
+    let talk = json!({"model": "claude-sonnet-4-6", "messages": [{"role": "user", "content": "Hi"}]});
+    let answer = acme.wishing("explode").post("/claude/v1/messages", &talk).await.expect_status(400);
+    assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
+    let answer = acme.wishing("explode").post("/api/file-url-upload", &json!({})).await.expect_status(400);
+    assert_eq!(answer.json()["success"], false);
 }
 
 #[test]

@@ -25,6 +25,16 @@ pub(super) struct Started {
     pub(super) made: bool,
 }
 
+/// The request of a task, written down before the sandbox is locked.
+struct Written<'a> {
+    /// Completed with what the catalogue fills in.
+    input: &'a Value,
+    /// What its id is made from.
+    print: String,
+    /// The input as compact JSON.
+    text: Box<str>,
+}
+
 impl Call<'_> {
     pub(super) fn create(&self, answer: &Template) -> Answer {
         let model = self.check_request()?;
@@ -50,13 +60,19 @@ impl Call<'_> {
         input: &Value,
         upgrade_of: Option<(TaskKey, TaskKey)>,
     ) -> Result<Started, Refused> {
+        let kind = self.operation.task().expect("only tasks are started");
+        let written = Written {
+            print: fingerprint(&self.request, &kind.callback_at),
+            text: input.to_string().into(),
+            input,
+        };
         let started = {
             let mut world = self.sandbox.world();
             let now = world.clock.at(self.sim.real_now());
             let there = upgrade_of.and_then(|(_, key)| world.lineage(key));
             match there {
                 Some(lineage) => return Ok(Started { lineage, now, made: false }),
-                None => self.start_in(&mut world, now, model, input, upgrade_of)?,
+                None => self.start_in(&mut world, now, model, written, upgrade_of)?,
             }
         };
         let (lineage, callbacks, forgotten, now) = started;
@@ -75,7 +91,7 @@ impl Call<'_> {
         world: &mut World,
         now: Timestamp,
         model: Option<ModelIx>,
-        input: &Value,
+        Written { input, print, text }: Written<'_>,
         upgrade_of: Option<(TaskKey, TaskKey)>,
     ) -> Result<(Lineage, usize, usize, Timestamp), Refused> {
         let catalogue = self.sim.catalogue();
@@ -91,10 +107,8 @@ impl Call<'_> {
         if world.balance() < price {
             return Err(catalogue.shared().insufficient.into());
         }
-        let kind = self.operation.task().expect("only tasks are started");
-        let print = || fingerprint(&self.request, &kind.callback_at);
         let key = upgrade_of
-            .map_or_else(|| world.new_key(self.sandbox.id, &self.operation.id, &print()), |(_, key)| key);
+            .map_or_else(|| world.new_key(self.sandbox.id, &self.operation.id, &print), |(_, key)| key);
         let inherits = followed
             .task
             .and_then(|parent| world.lineage(parent))
@@ -105,7 +119,7 @@ impl Call<'_> {
             model,
             worth: Worth::of(catalogue, catalogue.lifecycle(self.index, model), plan.ending()),
             plan,
-            input: input.to_string().into(),
+            input: text,
             origin: Arc::clone(&self.origin),
             parent: followed.task,
             chosen: followed.chosen,

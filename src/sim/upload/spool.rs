@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -24,6 +25,8 @@ use crate::clock::hex;
 const FOLDER: &str = "kiegate-uploads-";
 /// What a folder is called until it is locked.
 const UNLOCKED: &str = ".kiegate-new-uploads-";
+/// Nothing takes so long to be made.
+const MAKING: Duration = Duration::from_mins(1);
 /// Written at once, in bytes.
 const WRITE: usize = 256 * 1024;
 /// Read at once, in bytes.
@@ -100,7 +103,12 @@ impl Spool {
     pub fn clear(parent: &Path) {
         let is_ours = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with(FOLDER) && fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
+            fs::symlink_metadata(path).is_ok_and(|about| {
+                // One that is being made has no lock for a moment.
+                let forgotten =
+                    || about.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > MAKING));
+                about.is_dir() && (name.starts_with(FOLDER) || name.starts_with(UNLOCKED) && forgotten())
+            })
         };
         let paths = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
         for path in paths.filter(is_ours) {
@@ -345,7 +353,7 @@ mod tests {
             if condition() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("it did not come about");
     }
