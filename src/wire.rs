@@ -52,7 +52,7 @@ pub fn signature_is_valid(key: &str, headers: &HeaderMap, body: &[u8]) -> Option
 
 /// The task that a callback's body is about, wherever its family puts the id.
 pub fn task_id(body: &Value) -> Option<&str> {
-    ["/data/taskId", "/data/task_id", "/taskId"]
+    ["/data/taskId", "/data/task_id", "/taskId", "/task_id"]
         .into_iter()
         .find_map(|pointer| body.pointer(pointer)?.as_str())
 }

@@ -124,28 +124,32 @@ impl Sim {
     fn send_due(&self, sandbox: &Arc<Sandbox>, world: &mut World, now: Timestamp) {
         while let Some(Reverse(due)) = world.due.peek().copied().filter(|Reverse(due)| due.at <= now) {
             world.due.pop();
-            world.depart(due.at);
-            let (sim, sandbox, epoch) = (self.clone(), Arc::clone(sandbox), world.epoch);
-            let lineage = world.lineage(due.task);
-            background::spawn(async move {
-                match lineage {
-                    Some(lineage) => sim.attempt(&sandbox, &lineage, due, epoch).await,
-                    None => sim.give_up(&sandbox, due, epoch),
-                }
-                sandbox.changed.notify_waiters();
-            });
+            if world.depart(due) {
+                let (sim, sandbox, epoch) = (self.clone(), Arc::clone(sandbox), world.epoch);
+                background::spawn(async move { sim.send_in_turn(&sandbox, due, epoch).await });
+            }
         }
     }
 
-    /// Ends an attempt whose task has given way to newer ones.
-    fn give_up(&self, sandbox: &Sandbox, due: Due, epoch: u64) {
-        let ours = {
+    /// Sends what is due, and what comes to wait for it, one after the other.
+    async fn send_in_turn(&self, sandbox: &Sandbox, first: Due, epoch: u64) {
+        let mut next = Some(first);
+        while let Some(due) = next {
+            let lineage = sandbox.world().lineage(due.task);
+            next = match lineage {
+                Some(lineage) => self.attempt(sandbox, &lineage, due, epoch).await,
+                None => self.give_up(sandbox, due, epoch),
+            };
+            sandbox.changed.notify_waiters();
+        }
+    }
+
+    /// Ends an attempt whose task has given way to newer ones; gives the next of that task.
+    fn give_up(&self, sandbox: &Sandbox, due: Due, epoch: u64) -> Option<Due> {
+        let (ours, next) = {
             let mut world = sandbox.world();
             let ours = world.epoch == epoch;
-            if ours {
-                world.arrive(due.at);
-            }
-            ours
+            (ours, if ours { world.arrive(due) } else { None })
         };
         let callbacks = usize::from(ours);
         self.parts().observer.observe(&Event::TasksForgotten {
@@ -153,11 +157,12 @@ impl Sim {
             running: 0,
             callbacks,
         });
+        next
     }
 
     /// Makes one attempt, writes it down and, if it failed, plans the next. If the sandbox was emptied meanwhile, nobody
-    /// hears of it.
-    async fn attempt(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due, epoch: u64) {
+    /// hears of it. Gives what waited for it.
+    async fn attempt(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due, epoch: u64) -> Option<Due> {
         if due.attempt == 0 && due.at == lineage.task.plan.created() {
             tokio::time::sleep(AFTER_CREATE).await;
         }
@@ -174,10 +179,10 @@ impl Sim {
             (_, Some(_)) => "retried",
             (_, None) => "dead",
         };
-        let lag = {
+        let (lag, next) = {
             let mut world = sandbox.world();
             if world.epoch != epoch {
-                return;
+                return None;
             }
             if let ("retried", Some(pause)) = (verdict, retry) {
                 let next = Due { at: due.at + *pause, attempt: due.attempt + 1, ..due };
@@ -187,10 +192,11 @@ impl Sim {
             let result = result.map(|status| status.as_u16());
             let size = url.len() + body.len();
             world.attempts.push(Attempt { due, url, headers, body, result, took, verdict }, size);
-            world.arrive(due.at);
-            world.clock.at(self.real_now()).saturating_since(due.at)
+            let next = world.arrive(due);
+            (world.clock.at(self.real_now()).saturating_since(due.at), next)
         };
         self.parts().observer.observe(&Event::CallbackSent { owner: &sandbox.owner, result: verdict, lag });
+        next
     }
 
     /// Brings a parcel to the sandbox's own inbox, or out of the process.
@@ -277,6 +283,7 @@ impl Sim {
                 let mut world = sandbox.world();
                 let real = self.real_now();
                 let next = world.next_event().filter(|at| target.is_none_or(|target| *at <= target));
+                let next = next.filter(|_| !world.next_is_held_up());
                 if let Some(at) = next {
                     world.clock.forward_to(at, real);
                 }

@@ -4,6 +4,7 @@
 //! outside, on values taken out of here.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -66,8 +67,10 @@ pub(super) struct World {
     /// What the tasks' inputs take, in bytes.
     bytes: usize,
     pub(super) due: BinaryHeap<Reverse<Due>>,
-    /// Attempts under way, by when they were due.
+    /// Attempts under way or waiting for one, by when they were due.
     in_flight: BTreeMap<Timestamp, usize>,
+    /// Tasks of which an attempt is under way, and what waits for it: the stages of a task arrive in their order.
+    sending: HashMap<TaskKey, VecDeque<Due>>,
     /// Raised when the sandbox is emptied: what began before counts no more.
     pub(super) epoch: u64,
     pub(super) driven: bool,
@@ -129,6 +132,7 @@ impl World {
             bytes: 0,
             due: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
+            sending: HashMap::new(),
             epoch: 0,
             driven: false,
             answers: 0,
@@ -149,19 +153,39 @@ impl World {
         (self.running, self.due.len() + self.in_flight.values().sum::<usize>())
     }
 
-    /// An attempt that was due at `at` begins.
-    pub(super) fn depart(&mut self, at: Timestamp) {
-        *self.in_flight.entry(at).or_default() += 1;
-    }
-
-    /// An attempt that was due at `at` has come to its end.
-    pub(super) fn arrive(&mut self, at: Timestamp) {
-        if let Some(count) = self.in_flight.get_mut(&at) {
-            *count -= 1;
-            if *count == 0 {
-                self.in_flight.remove(&at);
+    /// An attempt is due; whether it may begin, or waits for another one of its task.
+    pub(super) fn depart(&mut self, due: Due) -> bool {
+        *self.in_flight.entry(due.at).or_default() += 1;
+        match self.sending.entry(due.task) {
+            Entry::Occupied(mut under_way) => {
+                under_way.get_mut().push_back(due);
+                false
+            }
+            Entry::Vacant(none) => {
+                none.insert(VecDeque::new());
+                true
             }
         }
+    }
+
+    /// An attempt has come to its end; gives the one that waited for it, which may begin.
+    pub(super) fn arrive(&mut self, due: Due) -> Option<Due> {
+        if let Some(count) = self.in_flight.get_mut(&due.at) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_flight.remove(&due.at);
+            }
+        }
+        let next = self.sending.get_mut(&due.task)?.pop_front();
+        if next.is_none() {
+            self.sending.remove(&due.task);
+        }
+        next
+    }
+
+    /// Whether the next callback is one of a task of which an attempt is under way: what comes of that decides what is next.
+    pub(super) fn next_is_held_up(&self) -> bool {
+        self.due.peek().is_some_and(|Reverse(due)| self.sending.contains_key(&due.task))
     }
 
     /// Whether an attempt that was due by `target` (or any) is under way.

@@ -201,3 +201,32 @@ async fn many_callbacks_due_at_once_all_leave() {
     assert_eq!(events.iter().filter(|event| event["type"] == "callback").count(), 500);
     assert_eq!(world.receiver.received().len(), 500);
 }
+
+/// A bug once sent all stages that a moved clock brought due at the same moment, in no order.
+#[tokio::test(start_paused = true)]
+async fn the_stages_of_a_task_arrive_in_their_order_however_the_clock_moves() {
+    let song = json!({
+        "customMode": false, "instrumental": true, "model": "V5", "prompt": "A waltz",
+        "callBackUrl": "https://app.example.com/hook",
+    });
+    for answers in [vec![], vec![500, 200], vec![500, 500, 200, 500]] {
+        let world = World::standard();
+        world.receiver.is_slow("app.example.com", Duration::from_millis(20));
+        world.receiver.answers(&answers);
+        let acme = world.client("acme");
+        acme.freeze().await;
+        acme.put("/_mock/settings", &json!({"pace": "realistic"})).await.expect_status(200);
+        acme.call("suno.generate", &song).await.expect_code(200);
+        acme.until_idle().await;
+        let stages: Vec<String> = world
+            .receiver
+            .received()
+            .iter()
+            .map(|received| received.body["data"]["callbackType"].as_str().unwrap().to_owned())
+            .collect();
+        let mut in_order = stages.clone();
+        in_order.sort_by_key(|stage| ["text", "first", "complete"].iter().position(|known| known == stage));
+        assert_eq!(stages, in_order, "{answers:?}");
+        assert_eq!(stages.len(), 3 + answers.iter().filter(|answer| **answer == 500).count());
+    }
+}
