@@ -146,6 +146,8 @@ pub fn main() -> ExitCode {
 fn print(text: &[u8]) -> ExitCode {
     match io::stdout().lock().write_all(text) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read has enough, `head` for instance.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => complain(&format!("cannot write: {error}")),
     }
 }

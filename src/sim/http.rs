@@ -351,7 +351,7 @@ impl Call<'_> {
             Behaviour::Plain(answer) | Behaviour::Chat(_, answer) => {
                 self.check_request()?;
                 let balance = self.with_world(|world, _| world.balance());
-                Ok(answer.to_json(&PlainScope { balance, link: None }))
+                Ok(answer.to_json(&PlainScope { balance, link: None, request: &self.request }))
             }
         }
     }

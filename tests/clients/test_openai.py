@@ -91,6 +91,17 @@ def test_a_response_is_created_and_streamed():
         assert events[-1].response.usage.total_tokens > 0
 
 
+def test_a_response_is_put_together_by_the_client_s_own_helper():
+    with client("codex").responses.stream(model="gpt-5-4", input=QUESTION) as stream:
+        kinds = [event.type for event in stream]
+        assert QUESTION in stream.get_final_response().output_text
+    assert kinds.index("response.output_item.added") < kinds.index("response.output_text.delta"), kinds
+    forced = {"tools": [FLAT_TOOL], "tool_choice": "required"}
+    with client("codex").responses.stream(model="gpt-5-4", input=QUESTION, **forced) as stream:
+        done = [event for event in stream if event.type == "response.function_call_arguments.done"]
+    assert json.loads(done[0].arguments)["location"] == "Beijing"
+
+
 def test_a_response_calls_a_tool_and_takes_its_result():
     answer = respond(tools=[FLAT_TOOL], tool_choice={"type": "function", "name": "get_weather"})
     call = answer.output[0]

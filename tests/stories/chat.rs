@@ -274,8 +274,23 @@ async fn responses_events_have_their_names_and_order() {
         }
     };
     let (found, events) = names(&request).await;
-    assert_eq!(found, ["response.created", "response.output_text.delta", "response.completed", ""]);
-    assert_eq!(events[1].1["output_index"], 1, "the reasoning item comes first");
+    let of_item = ["output_item.added", "output_item.done"];
+    let of_text = ["content_part.added", "output_text.delta", "output_text.done", "content_part.done"];
+    let whole = |middle: &[&str]| -> Vec<String> {
+        let told = ["created", "in_progress"].iter().chain(middle).chain(&["completed"]);
+        told.map(|name| format!("response.{name}")).chain([String::new()]).collect()
+    };
+    let spoken: Vec<&str> = [of_item.as_slice(), &of_item[..1], &of_text, &of_item[1..]].concat();
+    assert_eq!(found, whole(&spoken));
+    let delta = events.iter().find(|(name, _)| name == "response.output_text.delta").unwrap();
+    assert_eq!(delta.1["output_index"], 1, "the reasoning item comes first");
+    let done = events.iter().find(|(name, _)| name == "response.output_text.done").unwrap();
+    let said: String = events
+        .iter()
+        .filter(|(name, _)| *name == delta.0)
+        .map(|(_, data)| data["delta"].as_str().unwrap())
+        .collect();
+    assert_eq!(done.1["text"], said);
     let response = &events[events.len() - 2].1["response"];
     assert_eq!(
         (&response["status"], response["id"].as_str()),
@@ -283,16 +298,14 @@ async fn responses_events_have_their_names_and_order() {
     );
     request["max_output_tokens"] = 4.into();
     let (found, events) = names(&request).await;
-    assert_eq!(found[2], "response.incomplete");
+    assert_eq!(found[found.len() - 2], "response.incomplete");
     assert_eq!(events[events.len() - 2].1["response"]["usage"]["output_tokens"], 4);
     let mut request = json!({"model": "gpt-5-4", "input": QUESTION, "stream": true});
     offer_tool(Dialect::Responses, &mut request);
     force_tool(Dialect::Responses, &mut request);
     let (found, _) = names(&request).await;
-    assert_eq!(
-        found,
-        ["response.created", "response.function_call_arguments.delta", "response.completed", ""]
-    );
+    let arguments = ["function_call_arguments.delta", "function_call_arguments.done"];
+    assert_eq!(found, whole(&[&of_item[..1], &arguments, &of_item[1..]].concat()));
 }
 
 #[tokio::test(start_paused = true)]

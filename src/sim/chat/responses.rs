@@ -96,48 +96,27 @@ fn reasoning(answer: &Answer<'_>) -> Option<Value> {
     })
 }
 
-/// The events of a stream.
+/// The events of a stream. The vendor's page names the first, the deltas and the last; what stands between them is the
+/// protocol's own, without which its clients cannot put an answer together.
 pub(super) fn events(answer: &Answer<'_>) -> Script {
     let said = answer.first();
     let mut script = Script::default();
-    let begun = json!({
-        "id": answer.id,
-        "object": "response",
-        "status": "in_progress",
-        "model": answer.model,
-        "output": [],
-    });
-    script.add(event(Some("response.created"), &json!({"type": "response.created", "response": begun})));
+    let begun = response(answer, "in_progress", &json!([]));
+    for name in ["response.created", "response.in_progress"] {
+        script.add(event(Some(name), &json!({"type": name, "response": begun})));
+    }
     let items = output(answer);
-    if said.calls.is_empty() {
-        let data = json!({
-            "type": "response.output_text.delta",
-            "item_id": message_id(answer),
-            "output_index": items.as_array().map_or(0, |items| items.len() - 1),
-            "content_index": 0,
-            "delta": "",
-        });
-        script.add(deltas(Some("response.output_text.delta"), data, "/delta", &said.text));
+    for (index, item) in items.as_array().into_iter().flatten().enumerate() {
+        let place = Place { index, item };
+        match text(item, "type") {
+            Some("message") => place.message(&said.text, &mut script),
+            Some("function_call") => place.call(&mut script),
+            _ => place.bare(&mut script),
+        }
     }
-    for (number, call) in said.calls.iter().enumerate() {
-        let data = json!({
-            "type": "response.function_call_arguments.delta",
-            "item_id": call_item(answer, number),
-            "output_index": number,
-            "delta": "",
-        });
-        let name = Some("response.function_call_arguments.delta");
-        script.add(deltas(name, data, "/delta", &call.arguments.to_string()));
-    }
-    let mut ended = json!({
-        "id": answer.id,
-        "object": "response",
-        "status": status(said),
-        "model": answer.model,
-        "output": items,
-        "usage": usage(answer.usage),
-        "credits_consumed": answer.credits,
-    });
+    let mut ended = response(answer, status(said), &items);
+    ended["usage"] = usage(answer.usage);
+    ended["credits_consumed"] = json!(answer.credits);
     if said.ending == Ending::Length {
         ended["incomplete_details"] = incomplete(said);
     }
@@ -145,6 +124,85 @@ pub(super) fn events(answer: &Answer<'_>) -> Script {
     script.add(event(Some(&name), &json!({"type": name, "response": ended})));
     script.add(Piece::Event("data: [DONE]\n\n".into()));
     script
+}
+
+/// The answer as its first and last events show it.
+fn response(answer: &Answer<'_>, status: &str, output: &Value) -> Value {
+    json!({
+        "id": answer.id,
+        "object": "response",
+        "created_at": answer.created.seconds(),
+        "status": status,
+        "model": answer.model,
+        "output": output,
+    })
+}
+
+/// An item of the output, and where it stands.
+struct Place<'a> {
+    index: usize,
+    item: &'a Value,
+}
+
+impl Place<'_> {
+    /// Adds the event called `name`, with `more` beside its place.
+    fn tell(&self, name: &str, more: &Value, script: &mut Script) {
+        script.add(event(Some(name), &self.data(name, more)));
+    }
+
+    fn data(&self, name: &str, more: &Value) -> Value {
+        let mut data = json!({"type": name});
+        if more.get("item").is_none() {
+            data["item_id"] = self.item["id"].clone();
+        }
+        data["output_index"] = self.index.into();
+        for (key, value) in more.as_object().into_iter().flatten() {
+            data[key] = value.clone();
+        }
+        data
+    }
+
+    /// The item appears, with what is not known yet in `empty`.
+    fn added(&self, empty: &Value, script: &mut Script) {
+        let mut item = self.item.clone();
+        for (key, value) in empty.as_object().into_iter().flatten() {
+            item[key] = value.clone();
+        }
+        self.tell("response.output_item.added", &json!({"item": item}), script);
+    }
+
+    fn done(&self, script: &mut Script) {
+        self.tell("response.output_item.done", &json!({"item": self.item}), script);
+    }
+
+    fn bare(&self, script: &mut Script) {
+        self.added(&json!({}), script);
+        self.done(script);
+    }
+
+    fn message(&self, said: &str, script: &mut Script) {
+        self.added(&json!({"content": [], "status": "in_progress"}), script);
+        let part = |text: &str| {
+            let part = json!({"type": "output_text", "text": text, "annotations": []});
+            json!({"content_index": 0, "part": part})
+        };
+        self.tell("response.content_part.added", &part(""), script);
+        let name = "response.output_text.delta";
+        let data = self.data(name, &json!({"content_index": 0, "delta": ""}));
+        script.add(deltas(Some(name), data, "/delta", said));
+        self.tell("response.output_text.done", &json!({"content_index": 0, "text": said}), script);
+        self.tell("response.content_part.done", &part(said), script);
+        self.done(script);
+    }
+
+    fn call(&self, script: &mut Script) {
+        self.added(&json!({"arguments": "", "status": "in_progress"}), script);
+        let arguments = text(self.item, "arguments").unwrap_or_default();
+        let name = "response.function_call_arguments.delta";
+        script.add(deltas(Some(name), self.data(name, &json!({"delta": ""})), "/delta", arguments));
+        self.tell("response.function_call_arguments.done", &json!({"arguments": arguments}), script);
+        self.done(script);
+    }
 }
 
 fn usage(usage: Usage) -> Value {

@@ -49,14 +49,18 @@ impl Scope for AnswerScope<'_> {
 }
 
 /// What an answer that is about no task may be made of.
-pub(super) struct PlainScope {
+pub(super) struct PlainScope<'a> {
     pub(super) balance: Credits,
     pub(super) link: Option<String>,
+    pub(super) request: &'a Value,
 }
 
-impl Scope for PlainScope {
+impl Scope for PlainScope<'_> {
     fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
         match path.first().map(|root| &**root) {
+            Some("request") => {
+                path.get(1).and_then(|name| self.request.get(&**name)).map_or(Found::Missing, Into::into)
+            }
             Some("account") => self.balance.into(),
             Some("link") => self.link.as_deref().map_or(Found::Missing, Found::Str),
             _ => Found::Missing,

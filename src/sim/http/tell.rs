@@ -128,7 +128,7 @@ impl Call<'_> {
             return Err(link.foreign.into());
         }
         let link = self.sim.presign(url, now);
-        Ok(answer.to_json(&PlainScope { balance: Credits::ZERO, link: Some(link) }))
+        Ok(answer.to_json(&PlainScope { balance: Credits::ZERO, link: Some(link), request: &self.request }))
     }
 }
 
