@@ -1,0 +1,253 @@
+//! What a family's file says of one operation, checked: what it does, the task that it starts, how it finds one.
+//!
+//! Uploads, chats and a task's files and price have files of their own beside this one.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::{Context, days};
+use crate::catalogue::raw::{
+    RawCallback, RawConsequence, RawEnding, RawFallback, RawFill, RawFollows, RawLifecycle, RawLink,
+    RawLookup, RawModelChoice, RawOperation, RawPhase, RawTask, RawUnknown, RawUpgrade,
+};
+use crate::catalogue::{
+    Behaviour, CallbackKind, Consequence, EndState, Fallback, Fill, Follows, Lifecycle, Link, Lookup,
+    ModelChoice, Operation, Phase, Reply, Schema, TaskKind, Upgrade,
+};
+
+impl Context<'_> {
+    pub(super) fn operation(
+        &mut self,
+        raw: RawOperation,
+        family: usize,
+        lifecycles: &HashMap<String, Lifecycle>,
+    ) -> Operation {
+        let method = raw.method.parse().unwrap_or_else(|_| {
+            self.problem("method", format!("\"{}\" is no HTTP method", raw.method));
+            http::Method::GET
+        });
+        if raw.request.is_some() && raw.query.is_some() {
+            self.problem("request", "an operation has a request or a query, not both".into());
+        }
+        let by_query = raw.query.is_some();
+        Operation {
+            family,
+            class: raw.class,
+            method,
+            path: raw.path.clone(),
+            also: raw.also.clone(),
+            summary: raw.summary.clone(),
+            evidence: raw.evidence.clone(),
+            notes: raw.notes.clone(),
+            by_query,
+            open: raw.open,
+            example: raw.example.clone(),
+            refusals: self.refusals(&raw.refusals),
+            fill: raw.fill.iter().map(fill).collect(),
+            behaviour: self.behaviour(&raw, lifecycles),
+            request: raw.request.or(raw.query).map(|schema| self.schema("request", &schema)),
+            rules: self.rules(raw.rules),
+            id: raw.id,
+        }
+    }
+
+    fn behaviour(&mut self, raw: &RawOperation, lifecycles: &HashMap<String, Lifecycle>) -> Behaviour {
+        let answer = raw.answer.as_ref().map(|answer| self.template("answer", answer));
+        if let (Some(discovery), Some(answer)) = (&raw.discovery, &answer) {
+            let unknown = self.error("discovery.unknown", &discovery.unknown);
+            return Behaviour::Discovery(discovery.tells, unknown, answer.clone());
+        }
+        let task = raw.task.as_ref().map(|task| self.task(task, lifecycles));
+        let lookup = raw.lookup.as_ref().map(|lookup| self.lookup(lookup));
+        if let Some(upload) = &raw.upload {
+            return self.upload_behaviour(raw, upload, answer);
+        }
+        if let (Some(chat), None, None, Some(answer)) = (&raw.chat, &task, &lookup, &answer) {
+            return Behaviour::Chat(Box::new(self.chat(chat, raw, answer)), answer.clone());
+        }
+        match (task, lookup, &raw.upgrade, &raw.link, answer) {
+            (Some(task), None, None, None, Some(answer)) => Behaviour::Create(Box::new(task), answer),
+            (None, Some(lookup), None, None, Some(answer)) => Behaviour::Details(lookup, answer),
+            (Some(task), Some(lookup), Some(upgrade), None, None) => {
+                Behaviour::Upgrade(Box::new(self.upgrade(upgrade, task, lookup)))
+            }
+            (None, lookup, None, Some(RawLink { url_at, foreign }), Some(answer)) => {
+                let foreign = self.error("link.foreign", foreign);
+                Behaviour::Link(Link { url_at: url_at.clone(), foreign, lookup }, answer)
+            }
+            (None, None, None, None, Some(answer)) => Behaviour::Plain(answer),
+            _ => {
+                let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
+                            link and answer, discovery and answer, upload and answer, chat and answer, or an \
+                            answer alone";
+                self.problem("task", what.into());
+                Behaviour::Plain(self.template("answer", &Value::Null))
+            }
+        }
+    }
+
+    fn task(&mut self, raw: &RawTask, lifecycles: &HashMap<String, Lifecycle>) -> TaskKind {
+        let lifecycle = raw.lifecycle.as_ref().and_then(|name| {
+            let found = lifecycles.get(name).cloned();
+            if found.is_none() {
+                self.problem("task.lifecycle", format!("the family has no lifecycle \"{name}\""));
+            }
+            found
+        });
+        let model = match &raw.model {
+            RawModelChoice::Name(name) => ModelChoice::Name(name.clone()),
+            RawModelChoice::At(at) => ModelChoice::At(at.clone()),
+            RawModelChoice::Market { at, input, unknown } => ModelChoice::Market {
+                at: at.clone(),
+                input: input.clone(),
+                unknown: self.error("task.model.unknown", unknown),
+            },
+        };
+        if lifecycle.is_none() && !matches!(model, ModelChoice::Market { .. }) {
+            self.problem("task.lifecycle", "is missing".into());
+        }
+        let task = TaskKind {
+            model,
+            lifecycle,
+            records: raw.records.clone(),
+            record: self.template("task.record", &raw.record),
+            price: raw.price.as_ref().map(|price| self.price(price)),
+            draws: raw.draws.clone().into_iter().collect(),
+            results: self.results(&raw.results),
+            follows: raw.follows.as_ref().map(|follows| self.follows(follows)),
+            fallback: raw.fallback.as_ref().map(|fallback| self.fallback(fallback)),
+            callbacks: raw.callbacks.iter().map(|callback| self.callback(callback)).collect(),
+            callback_at: raw.callback_at.clone().unwrap_or_else(|| "/callBackUrl".into()),
+        };
+        for (at, template) in std::iter::once(("task.record", &task.record))
+            .chain(task.callbacks.iter().map(|callback| ("task.callbacks", &callback.body)))
+        {
+            self.check_paths(at, template, &task.results, &task.draws);
+        }
+        task
+    }
+
+    fn lookup(&mut self, raw: &RawLookup) -> Lookup {
+        let mut optional =
+            |at: &str, error: &Option<String>| error.as_ref().map(|error| self.error(at, error));
+        Lookup {
+            at: raw.at.clone(),
+            records: raw.records.clone(),
+            unfinished: optional("lookup.unfinished", &raw.unfinished),
+            failed: optional("lookup.failed", &raw.failed),
+            by_fallback: optional("lookup.by_fallback", &raw.by_fallback),
+            older: raw
+                .older
+                .as_ref()
+                .map(|older| (days(older.days), self.error("lookup.older", &older.error))),
+            missing: self.error("lookup.missing", &raw.missing),
+            unknown: self.reply("lookup.unknown", &raw.unknown),
+        }
+    }
+
+    fn upgrade(&mut self, raw: &RawUpgrade, task: TaskKind, lookup: Lookup) -> Upgrade {
+        Upgrade {
+            lookup,
+            index_at: raw.index_at.clone(),
+            bad_index: self.error("upgrade.bad_index", &raw.bad_index),
+            task,
+            started: self.reply("upgrade.started", &raw.started),
+            running: self.reply("upgrade.running", &raw.running),
+            done: self.template("upgrade.done", &raw.done),
+            replaces_record: raw.replaces_record,
+        }
+    }
+
+    pub(super) fn follows(&mut self, raw: &RawFollows) -> Follows {
+        if raw.at.is_none() && raw.id_at.is_none() {
+            self.problem("follows", "needs at or id_at".into());
+        }
+        let mut optional = |at: &str, raw: &Option<RawConsequence>| {
+            raw.as_ref().map(|raw| self.consequence(&format!("follows.{at}"), raw))
+        };
+        Follows {
+            at: raw.at.clone(),
+            id_at: raw.id_at.clone(),
+            records: raw.records.clone(),
+            has: raw.has.clone(),
+            models: raw.models.clone(),
+            unfinished: optional("unfinished", &raw.unfinished),
+            failed: optional("failed", &raw.failed),
+            succeeded: optional("succeeded", &raw.succeeded),
+            once: raw.once.as_ref().map(|error| self.error("follows.once", error)),
+            unknown: self.consequence("follows.unknown", &raw.unknown),
+            after: raw
+                .after
+                .iter()
+                .map(|after| (after.operation.clone(), self.consequence("follows.after", &after.then)))
+                .collect(),
+        }
+    }
+
+    fn fallback(&mut self, raw: &RawFallback) -> Fallback {
+        self.must_have_source("fallback", &raw.source);
+        Fallback {
+            errors: raw.errors.iter().map(|error| self.error("fallback.errors", error)).collect(),
+            default_error: self.error("fallback.default_error", &raw.default_error),
+            allowed_when: Schema::new(raw.allowed_when.clone()),
+        }
+    }
+
+    fn callback(&mut self, raw: &RawCallback) -> CallbackKind {
+        CallbackKind { on: raw.on.clone(), body: self.template("callbacks", &raw.body) }
+    }
+
+    fn reply(&mut self, at: &str, raw: &RawUnknown) -> Reply {
+        match raw {
+            RawUnknown::Error(error) => Reply::Error(self.error(at, error)),
+            RawUnknown::Body(body) => Reply::Body(self.template(at, body)),
+        }
+    }
+
+    fn consequence(&mut self, at: &str, raw: &RawConsequence) -> Consequence {
+        match raw {
+            RawConsequence::Reject(error) => Consequence::Reject(self.error(at, error)),
+            RawConsequence::Fail(error) => Consequence::Fail(self.error(at, error)),
+        }
+    }
+
+    pub(super) fn lifecycle(&mut self, name: &str, raw: &RawLifecycle) -> Lifecycle {
+        let at = format!("lifecycle {name}");
+        self.must_have_source(&at, &raw.source);
+        if raw.phases.is_empty() || raw.phases.len() > Lifecycle::MOST_PHASES {
+            self.problem(
+                &at,
+                format!("has {} phases, not 1 to {}", raw.phases.len(), Lifecycle::MOST_PHASES),
+            );
+        }
+        for ending in ["success", "fail"] {
+            if !raw.endings.contains_key(ending) {
+                self.problem(&at, format!("has no ending \"{ending}\""));
+            }
+        }
+        let phase = |raw: &RawPhase| Phase { state: raw.state.clone(), stay: (raw.ms[0], raw.ms[1]) };
+        if raw.phases.iter().any(|phase| phase.ms[0] > phase.ms[1]) {
+            self.problem(&at, "a phase's shortest stay is above its longest".into());
+        }
+        let ending = |raw: &RawEnding| EndState {
+            state: raw.state.clone(),
+            with_result: raw.with_result,
+            moment: raw.when,
+        };
+        Lifecycle {
+            phases: raw.phases.iter().map(phase).collect(),
+            endings: raw.endings.iter().map(|(name, raw)| (name.clone(), ending(raw))).collect(),
+            inline: raw.inline,
+            source: raw.source.clone(),
+        }
+    }
+}
+
+fn fill(raw: &RawFill) -> Fill {
+    Fill {
+        when: raw.when.clone().map(Schema::new),
+        rename: raw.rename.clone().into_iter().collect(),
+        set: raw.set.clone().into_iter().collect(),
+    }
+}
