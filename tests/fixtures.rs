@@ -109,6 +109,28 @@ fn a_broken_file_is_named_with_line_and_reason() {
     }
 }
 
+/// `discovery` beside `link` once passed unseen, and what the link was to do was lost.
+#[test]
+fn an_operation_that_says_twice_what_it_does_is_refused() {
+    let link = r#""link": {"url_at": "/url", "foreign": "unauthorized"}, "#;
+    let discovery = r#""discovery": {"tells": "models", "unknown": "unauthorized"}, "#;
+    for (file, one, other) in [
+        ("account", "\"discovery\": {", link),
+        ("account", "\"link\": {", discovery),
+        ("file-upload", "\"upload\": {", discovery),
+        ("file-upload", "\"upload\": {", link),
+        ("chat", "\"chat\": {", link),
+        ("runway", "\"task\": {", discovery),
+        ("runway", "\"lookup\": {", discovery),
+    ] {
+        let name = format!("catalogue/{file}.json");
+        let change = text(&name).replacen(one, &format!("{other}{one}"), 1);
+        assert_ne!(change, text(&name), "{file}: {one} does not stand there");
+        let found = problems(&Source::embedded().with_file(&name, &change));
+        assert!(found.contains("an operation has task and answer,"), "{file}: {other}{one}\n{found}");
+    }
+}
+
 #[test]
 fn a_folder_can_add_a_model_and_replace_a_file() {
     let folder = tempfile::tempdir().unwrap();

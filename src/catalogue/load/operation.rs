@@ -54,37 +54,45 @@ impl Context<'_> {
 
     fn behaviour(&mut self, raw: &RawOperation, lifecycles: &HashMap<String, Lifecycle>) -> Behaviour {
         let answer = raw.answer.as_ref().map(|answer| self.template("answer", answer));
-        if let (Some(discovery), Some(answer)) = (&raw.discovery, &answer) {
-            let unknown = self.error("discovery.unknown", &discovery.unknown);
-            return Behaviour::Discovery(discovery.tells, unknown, answer.clone());
-        }
         let task = raw.task.as_ref().map(|task| self.task(task, lifecycles));
         let lookup = raw.lookup.as_ref().map(|lookup| self.lookup(lookup));
-        if let Some(upload) = &raw.upload {
-            return self.upload_behaviour(raw, upload, answer);
-        }
-        if let (Some(chat), None, None, Some(answer)) = (&raw.chat, &task, &lookup, &answer) {
-            return Behaviour::Chat(Box::new(self.chat(chat, raw, answer)), answer.clone());
-        }
-        match (task, lookup, &raw.upgrade, &raw.link, answer) {
-            (Some(task), None, None, None, Some(answer)) => Behaviour::Create(Box::new(task), answer),
-            (None, Some(lookup), None, None, Some(answer)) => Behaviour::Details(lookup, answer),
-            (Some(task), Some(lookup), Some(upgrade), None, None) => {
+        let beside = (&raw.upgrade, &raw.link, &raw.discovery, &raw.upload, &raw.chat);
+        match (task, lookup, beside, answer) {
+            (Some(task), None, (None, None, None, None, None), Some(answer)) => {
+                Behaviour::Create(Box::new(task), answer)
+            }
+            (None, Some(lookup), (None, None, None, None, None), Some(answer)) => {
+                Behaviour::Details(lookup, answer)
+            }
+            (Some(task), Some(lookup), (Some(upgrade), None, None, None, None), None) => {
                 Behaviour::Upgrade(Box::new(self.upgrade(upgrade, task, lookup)))
             }
-            (None, lookup, None, Some(RawLink { url_at, foreign }), Some(answer)) => {
-                let foreign = self.error("link.foreign", foreign);
-                Behaviour::Link(Link { url_at: url_at.clone(), foreign, lookup }, answer)
+            (None, lookup, (None, Some(link), None, None, None), Some(answer)) => {
+                Behaviour::Link(self.link(link, lookup), answer)
             }
-            (None, None, None, None, Some(answer)) => Behaviour::Plain(answer),
+            (None, None, (None, None, Some(discovery), None, None), Some(answer)) => {
+                let unknown = self.error("discovery.unknown", &discovery.unknown);
+                Behaviour::Discovery(discovery.tells, unknown, answer)
+            }
+            (None, None, (None, None, None, Some(upload), None), Some(answer)) => {
+                Behaviour::Upload(Box::new(self.upload(upload, &answer)), answer)
+            }
+            (None, None, (None, None, None, None, Some(chat)), Some(answer)) => {
+                Behaviour::Chat(Box::new(self.chat(chat, raw, &answer)), answer)
+            }
+            (None, None, (None, None, None, None, None), Some(answer)) => Behaviour::Plain(answer),
             _ => {
                 let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
-                            link and answer, discovery and answer, upload and answer, chat and answer, or an \
-                            answer alone";
+                            link and answer (perhaps with lookup), discovery and answer, upload and answer, \
+                            chat and answer, or an answer alone";
                 self.problem("task", what.into());
                 Behaviour::Plain(self.template("answer", &Value::Null))
             }
         }
+    }
+
+    fn link(&mut self, raw: &RawLink, lookup: Option<Lookup>) -> Link {
+        Link { url_at: raw.url_at.clone(), foreign: self.error("link.foreign", &raw.foreign), lookup }
     }
 
     fn task(&mut self, raw: &RawTask, lifecycles: &HashMap<String, Lifecycle>) -> TaskKind {

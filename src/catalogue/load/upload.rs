@@ -5,27 +5,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Context;
-use crate::catalogue::raw::{RawOperation, RawUpload, RawUploadFrom};
-use crate::catalogue::{Behaviour, Template, UploadFrom, UploadKind};
+use crate::catalogue::raw::{RawUpload, RawUploadFrom};
+use crate::catalogue::{Template, UploadFrom, UploadKind};
 
 impl Context<'_> {
-    pub(super) fn upload_behaviour(
-        &mut self,
-        raw: &RawOperation,
-        upload: &RawUpload,
-        answer: Option<Template>,
-    ) -> Behaviour {
-        let others = [raw.task.is_some(), raw.lookup.is_some(), raw.upgrade.is_some(), raw.link.is_some()];
-        if others.contains(&true) || answer.is_none() {
-            self.problem("upload", "stands beside an answer and nothing else".into());
-        }
-        let answer = answer.unwrap_or_else(|| self.template("answer", &Value::Null));
-        self.must_lead("answer", &answer, |path| knows_upload(path, &UPLOADED));
-        Behaviour::Upload(Box::new(self.upload(upload)), answer)
-    }
-
-    fn upload(&mut self, raw: &RawUpload) -> UploadKind {
+    /// How a file comes in; `answer` tells where it can be had.
+    pub(super) fn upload(&mut self, raw: &RawUpload, answer: &Template) -> UploadKind {
         self.must_have_source("upload.source", &raw.source);
+        self.must_lead("answer", answer, |path| knows_upload(path, &UPLOADED));
         let made_up = self.template("upload.made_up", &Value::from(raw.made_up.as_str()));
         self.must_lead("upload.made_up", &made_up, |path| knows_upload(path, &UPLOADED[..3]));
         let stored_as = self.template("upload.stored_as", &Value::from(raw.stored_as.as_str()));
