@@ -109,6 +109,74 @@ fn a_broken_file_is_named_with_line_and_reason() {
     }
 }
 
+/// Each place that has templates knows names of its own: a typo, or a name of another place, is told.
+#[test]
+fn a_path_that_leads_nowhere_is_named_with_its_place() {
+    for (name, from, to, expected) in [
+        (
+            "catalogue/aleph.json",
+            r#"{"taskId": "${task.id}"}}"#,
+            r#"{"taskId": "${task.idd}"}}"#,
+            "aleph.generate: answer",
+        ),
+        ("catalogue/suno.json", "${account.credits}", "${account.credit}", ": answer"),
+        ("catalogue/runway.json", r#""data": "${record}""#, r#""data": "${account.credits}""#, ": answer"),
+        ("catalogue/account.json", "${account.credits}", "${account.credit}", ": answer"),
+        ("catalogue/account.json", "${link.url}", "${link.uri}", ": answer"),
+        ("catalogue/account.json", "${found.total}", "${found.totals}", ": answer"),
+        (
+            "catalogue/veo.json",
+            r#""started": {"error": "processing_1080p"}"#,
+            r#""started": {"body": "${parent.idd}"}"#,
+            "upgrade.started",
+        ),
+        (
+            "catalogue/veo.json",
+            r#""running": {"error": "processing_1080p"}"#,
+            r#""running": {"body": "${result.vid.url}"}"#,
+            "upgrade.running",
+        ),
+        (
+            "catalogue/veo.json",
+            r#""resultUrl": "${result.video.url}""#,
+            r#""resultUrl": "${result.video.uri}""#,
+            "upgrade.done",
+        ),
+        (
+            "catalogue/runway.json",
+            r#""unknown": {"body": {"code": 200, "msg": "success", "data": null}}"#,
+            r#""unknown": {"body": {"code": 200, "msg": "success", "data": "${task.id}"}}"#,
+            "lookup.unknown",
+        ),
+        ("catalogue/file-upload.json", "${refusal.field}", "${refusal.fields}", ": message: "),
+        ("catalogue/veo.json", "${request.taskId}", "${task.id}", ": message: "),
+        (
+            "catalogue/runway.json",
+            r#""record_message": "Incorrect image"#,
+            r#""record_message": "${refusal.field} image"#,
+            ": record_message: ",
+        ),
+        (
+            "catalogue/runway.json",
+            r#""record_message": "Incorrect image"#,
+            r#""record_message": "${error.code} image"#,
+            ": record_message: ",
+        ),
+        ("catalogue/jobs.json", "${refusal.task}", "${task.id}", ": data: "),
+        ("catalogue/runway.json", "${task.id}_cover.png", "${task.id}_${indx}.png", "results.cover.file"),
+        ("catalogue/runway.json", "${task.id}_cover.png", "${result.cover.size}.png", "results.cover.file"),
+        ("catalogue/suno.json", "?? draw.length_1}", "?? draw.lenght_1}", ".seconds"),
+        ("models/google/google-nano-banana.json", r#""file": ""#, r#""file": "${task.idd}"#, ".file"),
+        ("catalogue/shared.json", "${http.path}", "${http.pth}", "unknown_path: body"),
+    ] {
+        let change = text(name).replacen(from, to, 1);
+        assert_ne!(change, text(name), "{name}: {from} does not stand there");
+        let found = problems(&Source::embedded().with_file(name, &change));
+        let told = found.lines().any(|line| line.contains(expected) && line.ends_with("}` leads nowhere"));
+        assert!(told && found.starts_with(name), "{name}: {to}: {expected}\n{found}");
+    }
+}
+
 /// `discovery` beside `link` once passed unseen, and what the link was to do was lost.
 #[test]
 fn an_operation_that_says_twice_what_it_does_is_refused() {

@@ -22,6 +22,30 @@ pub enum Tells {
     PriceCounts,
 }
 
+impl Tells {
+    /// What `found` has in an answer; `openapi` is put in by who describes the operations.
+    fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Models => &["total", "models"],
+            Self::Model => {
+                &["model", "slug", "title", "provider", "taskType", "description", "pricingDesc", "openapi"]
+            }
+            Self::SuccessRate => &["model", "points"],
+            Self::Prices => &["records", "total", "pages"],
+            Self::PriceCounts => &["all", "image", "video", "music", "chat"],
+        }
+    }
+
+    /// Whether an answer may name this path.
+    pub(super) fn knows(self, path: &[&str]) -> bool {
+        match path {
+            ["found"] => true,
+            ["found", field, ..] => self.fields().contains(field),
+            _ => false,
+        }
+    }
+}
+
 /// What `tells` answers to `request` at `now`; `None` if the model that it names is not known.
 pub fn tell(catalogue: &Catalogue, tells: Tells, request: &Value, now: Timestamp) -> Option<Value> {
     Some(match tells {
@@ -198,4 +222,23 @@ fn points(model: &Model, now: Timestamp) -> Vec<Value> {
         })
     };
     (1..=144).rev().map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_that_an_answer_may_name_are_those_that_are_told() {
+        let catalogue = Catalogue::embedded().unwrap();
+        let (_, model) = catalogue.models().next().unwrap();
+        let request = json!({"model": model.name});
+        for tells in [Tells::Models, Tells::Model, Tells::SuccessRate, Tells::Prices, Tells::PriceCounts] {
+            let told = tell(&catalogue, tells, &request, Timestamp::from_millis(0)).unwrap();
+            let told: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+            let named: Vec<&str> =
+                tells.fields().iter().copied().filter(|field| *field != "openapi").collect();
+            assert_eq!(told, named, "{tells:?}");
+        }
+    }
 }

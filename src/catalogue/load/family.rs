@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::paths::{Named, of_create, of_failure, of_refusal, of_task};
 use super::{Context, Loader, NO_PARTS};
 use crate::catalogue::chat::Tokens;
 use crate::catalogue::raw::{RawError, RawFamily, RawFramework, RawModel, RawShared, RawStage, RawWording};
@@ -25,38 +26,13 @@ impl Loader {
         form: Option<&Template>,
     ) {
         for error in raw {
-            let at = format!("error {}", error.id);
-            let mut message = |text: &Option<String>| {
-                let compiled = Template::compile(&Value::from(text.as_ref()?.as_str()));
-                compiled.map_err(|problem| self.problem(file, &at, problem.to_string())).ok()
-            };
-            let entry = ErrorEntry {
-                id: error.id.clone(),
-                family,
-                operations: error.operations.clone(),
-                code: error.code,
-                message: message(&error.message),
-                record_message: message(&error.record_message),
-                refuses: matches!(error.stage, RawStage::Request | RawStage::Both),
-                fails: matches!(error.stage, RawStage::Task | RawStage::Both),
-                ending: error.ending.clone().unwrap_or_else(|| "fail".into()),
-                http: error.http.unwrap_or(200),
-                form: form.cloned(),
-                without_data: error.without_data,
-                tail: if error.line_feed { "\n" } else { "" },
-                data: error.data.as_ref().and_then(|data| {
-                    let compiled = Template::compile(data);
-                    compiled.map_err(|problem| self.problem(file, &at, problem.to_string())).ok()
-                }),
-                headers: error.headers.clone().into_iter().collect(),
-                evidence: error.evidence.clone(),
-                note: error.note.clone(),
-            };
+            let mut context = Context::new(self, file, family, String::new(), &NO_PARTS);
+            let entry = context.error_entry(error, form);
             let same = |other: &&ErrorEntry| {
                 other.id == entry.id && other.family == family && other.operations == entry.operations
             };
             if self.errors.iter().any(|other| same(&other)) {
-                self.problem(file, &at, "stands there twice".into());
+                self.problem(file, &format!("error {}", entry.id), "stands there twice".into());
             }
             self.errors.push(entry);
         }
@@ -65,8 +41,10 @@ impl Loader {
     pub(super) fn shared(&mut self, raw: &RawShared) -> Shared {
         let file = "catalogue/shared.json";
         let mut context = Context::new(self, file, None, String::new(), &NO_PARTS);
-        let framework =
-            |context: &mut Context<'_>, raw: &RawFramework| (raw.http, context.template("body", &raw.body));
+        let framework = |context: &mut Context<'_>, at: &str, raw: &RawFramework| {
+            let known = |path: &[&str]| matches!(path, ["http", "timestamp" | "method" | "path"]);
+            (raw.http, context.told(at, "body", &raw.body, known))
+        };
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let mut shared = Shared {
             unauthorized: context.error("unauthorized", &raw.unauthorized),
@@ -77,8 +55,8 @@ impl Loader {
                 seconds(raw.quota.per_seconds),
                 context.error("quota", &raw.quota.error),
             ),
-            unknown_path: framework(&mut context, &raw.unknown_path),
-            wrong_method: framework(&mut context, &raw.wrong_method),
+            unknown_path: framework(&mut context, "unknown_path", &raw.unknown_path),
+            wrong_method: framework(&mut context, "wrong_method", &raw.wrong_method),
             content_type: raw.content_type.clone(),
             callback_timeout: seconds(raw.delivery.timeout_seconds),
             callback_retries: raw.delivery.retry_after_seconds.iter().copied().map(seconds).collect(),
@@ -190,15 +168,62 @@ impl Loader {
             results,
             draws: raw.draws.into_iter().collect(),
         };
-        for (at, template) in std::iter::once(("result", &model.result))
-            .chain(model.answer.iter().map(|answer| ("answer", answer)))
-        {
-            context.check_paths(at, template, &model.results, &model.draws);
+        let named = Named::new(&model.results, &model.draws);
+        context.check_files(named);
+        context.must_lead("result", &model.result, |path| of_task(path, named));
+        if let Some(answer) = &model.answer {
+            context.must_lead("answer", answer, |path| of_create(path, named));
         }
         let index = ModelIx(small(catalogue.models.len()));
         if catalogue.models_by_name.insert(model.name.clone(), index).is_some() {
             self.problem(file, "model", format!("\"{}\" stands in another file too", model.name));
         }
         catalogue.models.push(model);
+    }
+}
+
+impl Context<'_> {
+    /// One error; `form` is that of its family's bodies, where the family has a wording.
+    fn error_entry(&mut self, error: &RawError, form: Option<&Template>) -> ErrorEntry {
+        let at = format!("error {}", error.id);
+        let (refuses, fails) = match error.stage {
+            RawStage::Request => (true, false),
+            RawStage::Task => (false, true),
+            RawStage::Both => (true, true),
+        };
+        ErrorEntry {
+            id: error.id.clone(),
+            family: self.family,
+            operations: error.operations.clone(),
+            code: error.code,
+            message: error.message.as_ref().map(|message| {
+                // Of a task that failed it can stand in an answer, too.
+                let known = |path: &[&str]| of_refusal(path) || (fails && of_failure(path));
+                self.told(&at, "message", &message.as_str().into(), known)
+            }),
+            record_message: error
+                .record_message
+                .as_ref()
+                .map(|message| self.told(&at, "record_message", &message.as_str().into(), of_failure)),
+            data: error.data.as_ref().map(|data| self.told(&at, "data", data, of_refusal)),
+            refuses,
+            fails,
+            ending: error.ending.clone().unwrap_or_else(|| "fail".into()),
+            http: error.http.unwrap_or(200),
+            form: form.cloned(),
+            without_data: error.without_data,
+            tail: if error.line_feed { "\n" } else { "" },
+            headers: error.headers.clone().into_iter().collect(),
+            evidence: error.evidence.clone(),
+            note: error.note.clone(),
+        }
+    }
+
+    /// The template in a field of what stands at `at`; it may name what is `known`.
+    fn told(&mut self, at: &str, field: &str, source: &Value, known: impl Fn(&[&str]) -> bool) -> Template {
+        let at = format!("{at}: {field}");
+        let template = self.template(&at, source);
+        self.must_lead(&at, &template, known);
+        template
     }
 }

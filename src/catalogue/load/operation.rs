@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::paths::{Named, of_any_task, of_create, of_link, of_plain, of_request, of_task};
 use super::{Context, days};
 use crate::catalogue::raw::{
     RawCallback, RawConsequence, RawEnding, RawFallback, RawFill, RawFollows, RawLifecycle, RawLink,
@@ -59,19 +60,23 @@ impl Context<'_> {
         let beside = (&raw.upgrade, &raw.link, &raw.discovery, &raw.upload, &raw.chat);
         match (task, lookup, beside, answer) {
             (Some(task), None, (None, None, None, None, None), Some(answer)) => {
+                self.must_lead("answer", &answer, |path| of_create(path, Named::from(&task)));
                 Behaviour::Create(Box::new(task), answer)
             }
             (None, Some(lookup), (None, None, None, None, None), Some(answer)) => {
+                self.must_lead("answer", &answer, of_any_task);
                 Behaviour::Details(lookup, answer)
             }
             (Some(task), Some(lookup), (Some(upgrade), None, None, None, None), None) => {
                 Behaviour::Upgrade(Box::new(self.upgrade(upgrade, task, lookup)))
             }
             (None, lookup, (None, Some(link), None, None, None), Some(answer)) => {
+                self.must_lead("answer", &answer, of_link);
                 Behaviour::Link(self.link(link, lookup), answer)
             }
             (None, None, (None, None, Some(discovery), None, None), Some(answer)) => {
                 let unknown = self.error("discovery.unknown", &discovery.unknown);
+                self.must_lead("answer", &answer, |path| discovery.tells.knows(path));
                 Behaviour::Discovery(discovery.tells, unknown, answer)
             }
             (None, None, (None, None, None, Some(upload), None), Some(answer)) => {
@@ -80,7 +85,10 @@ impl Context<'_> {
             (None, None, (None, None, None, None, Some(chat)), Some(answer)) => {
                 Behaviour::Chat(Box::new(self.chat(chat, raw, &answer)), answer)
             }
-            (None, None, (None, None, None, None, None), Some(answer)) => Behaviour::Plain(answer),
+            (None, None, (None, None, None, None, None), Some(answer)) => {
+                self.must_lead("answer", &answer, of_plain);
+                Behaviour::Plain(answer)
+            }
             _ => {
                 let what = "an operation has task and answer, lookup and answer, task, lookup and upgrade, \
                             link and answer (perhaps with lookup), discovery and answer, upload and answer, \
@@ -128,10 +136,11 @@ impl Context<'_> {
             callbacks: raw.callbacks.iter().map(|callback| self.callback(callback)).collect(),
             callback_at: raw.callback_at.clone().unwrap_or_else(|| "/callBackUrl".into()),
         };
-        for (at, template) in std::iter::once(("task.record", &task.record))
-            .chain(task.callbacks.iter().map(|callback| ("task.callbacks", &callback.body)))
-        {
-            self.check_paths(at, template, &task.results, &task.draws);
+        let named = Named::from(&task);
+        self.check_files(named);
+        self.must_lead("task.record", &task.record, |path| of_task(path, named));
+        for callback in &task.callbacks {
+            self.must_lead("task.callbacks", &callback.body, |path| of_task(path, named));
         }
         task
     }
@@ -150,19 +159,22 @@ impl Context<'_> {
                 .as_ref()
                 .map(|older| (days(older.days), self.error("lookup.older", &older.error))),
             missing: self.error("lookup.missing", &raw.missing),
-            unknown: self.reply("lookup.unknown", &raw.unknown),
+            unknown: self.reply("lookup.unknown", &raw.unknown, of_request),
         }
     }
 
     fn upgrade(&mut self, raw: &RawUpgrade, task: TaskKind, lookup: Lookup) -> Upgrade {
+        let known = |path: &[&str]| of_task(path, Named::from(&task));
+        let done = self.template("upgrade.done", &raw.done);
+        self.must_lead("upgrade.done", &done, known);
         Upgrade {
+            started: self.reply("upgrade.started", &raw.started, known),
+            running: self.reply("upgrade.running", &raw.running, known),
+            done,
             lookup,
             index_at: raw.index_at.clone(),
             bad_index: self.error("upgrade.bad_index", &raw.bad_index),
             task,
-            started: self.reply("upgrade.started", &raw.started),
-            running: self.reply("upgrade.running", &raw.running),
-            done: self.template("upgrade.done", &raw.done),
             replaces_record: raw.replaces_record,
         }
     }
@@ -206,10 +218,15 @@ impl Context<'_> {
         CallbackKind { on: raw.on.clone(), body: self.template("callbacks", &raw.body) }
     }
 
-    fn reply(&mut self, at: &str, raw: &RawUnknown) -> Reply {
+    /// A body in the place of an error may name what is `known`.
+    fn reply(&mut self, at: &str, raw: &RawUnknown, known: impl Fn(&[&str]) -> bool) -> Reply {
         match raw {
             RawUnknown::Error(error) => Reply::Error(self.error(at, error)),
-            RawUnknown::Body(body) => Reply::Body(self.template(at, body)),
+            RawUnknown::Body(body) => {
+                let body = self.template(at, body);
+                self.must_lead(at, &body, known);
+                Reply::Body(body)
+            }
         }
     }
 

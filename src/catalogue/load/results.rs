@@ -59,11 +59,7 @@ impl Context<'_> {
 
     fn seconds(&mut self, at: &str, raw: &Value) -> Option<Seconds> {
         if raw.as_str().is_some_and(|text| text.contains("${")) || raw.get("$by").is_some() {
-            let template = self.template(at, raw);
-            if template.paths().iter().any(|path| ["result", "record", "model"].contains(&&*path[0])) {
-                self.problem(at, "seconds cannot come from the task's own result".into());
-            }
-            return Some(Seconds::Template(template));
+            return Some(Seconds::Template(self.template(at, raw)));
         }
         self.pick(at, raw).map(Seconds::Pick)
     }
