@@ -213,7 +213,7 @@ pub(super) struct RawRefusal {
     pub error: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRule {
     pub id: String,
@@ -228,7 +228,7 @@ pub(super) struct RawRule {
     pub note: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawExceeds {
     pub value: Value,
@@ -268,6 +268,8 @@ pub(super) struct RawTask {
     pub callbacks: Vec<RawCallback>,
     #[serde(default)]
     pub callback_at: Option<String>,
+    #[serde(default)]
+    pub fails: Vec<RawRule>,
 }
 
 #[derive(Debug, Deserialize)]

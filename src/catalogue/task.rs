@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DrawKind, ErrorIx, Price, ResultKind, Schema, Template};
+use super::{DrawKind, ErrorIx, Price, ResultKind, Rule, Schema, Template};
 
 /// How a kind of task runs, what it costs, what it makes, whom it tells.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct TaskKind {
     pub callbacks: Vec<CallbackKind>,
     /// JSON pointer to the address that it calls back.
     pub callback_at: String,
+    /// Requests that are accepted, and whose task fails.
+    pub fails: Vec<Rule>,
 }
 
 /// Where a task's model is named.

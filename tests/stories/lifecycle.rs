@@ -336,3 +336,27 @@ async fn fields_that_the_api_does_not_know_are_not_kept() {
     let id = acme.call("runway.generate", &request).await.expect_code(200).task_id();
     assert_eq!(acme.task(&id).await["input"], boat());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_work_is_accepted_and_fails() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    let cover = json!({
+        "uploadUrl": "https://gone.invalid/song.mp3", "prompt": "p", "customMode": true, "instrumental": true,
+        "model": "V5", "callBackUrl": "https://app.example.com/hook", "style": "s", "title": "t",
+    });
+    let veo = json!({"prompt": "一只猫在街上", "enableTranslation": false});
+    for (operation, request, outcome) in [
+        ("suno.upload-cover", cover, "fail:audio_failed"),
+        ("veo.generate", veo.clone(), "fail:english_only"),
+        ("veo.generate", json!({"prompt": "A café in the street", "enableTranslation": false}), "success"),
+        ("veo.generate", json!({"prompt": "一只猫在街上"}), "success"),
+    ] {
+        acme.call(operation, &request).await.expect_code(200);
+        let events = acme.until_idle().await;
+        assert!(events.iter().any(|event| event["outcome"] == outcome), "{operation}: {events:?}");
+    }
+    // What a test asks for comes first.
+    acme.wishing("success").call("veo.generate", &veo).await.expect_code(200);
+    assert!(acme.until_idle().await.iter().any(|event| event["outcome"] == "success"));
+}

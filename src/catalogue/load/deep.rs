@@ -19,6 +19,7 @@ pub(in crate::catalogue) fn check_deeply(catalogue: &Catalogue) -> Result<(), Ve
     for operation in &catalogue.operations {
         operation.request.iter().for_each(|schema| check(&operation.id, "request", schema));
         check_rules(&mut check, &operation.id, &operation.rules);
+        operation.task().iter().for_each(|task| check_rules(&mut check, &operation.id, &task.fails));
         operation
             .fill
             .iter()

@@ -135,6 +135,7 @@ impl Context<'_> {
             fallback: raw.fallback.as_ref().map(|fallback| self.fallback(fallback)),
             callbacks: raw.callbacks.iter().map(|callback| self.callback(callback)).collect(),
             callback_at: raw.callback_at.clone().unwrap_or_else(|| "/callBackUrl".into()),
+            fails: self.rules(raw.fails.clone()),
         };
         let named = Named::from(&task);
         self.check_files(named);

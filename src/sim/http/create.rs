@@ -205,14 +205,16 @@ impl Call<'_> {
         Ok(Plan::decide(lifecycle, now, ending, moment, tempo, &mut draw))
     }
 
-    /// How the task ends: as wished, by chance, or well.
+    /// How the task ends: as wished, as its request must, by chance, or well.
     fn ending(&self, input: &Value, key: TaskKey) -> Result<Ending, Refused> {
         let catalogue = self.sim.catalogue();
         if let Some(wished) = &self.wish.ending {
             return wished.ending(catalogue, self.index, input).map_err(Refused::BadWish);
         }
         let failed = |error| failed_with(catalogue, self.index, error, input);
-        Ok(self.chance_failure(key).map_or(Ending::Success { fallback: false }, failed))
+        let kind = self.operation.task().expect("only tasks end");
+        let bound_to = kind.fails.iter().find(|rule| rule.refuses(input)).map(|rule| rule.error);
+        Ok(bound_to.or_else(|| self.chance_failure(key)).map_or(Ending::Success { fallback: false }, failed))
     }
 
     /// The error that chance lets the task fail with, if it does.
