@@ -1,20 +1,27 @@
 //! Chat: a language model's part, played in four dialects.
 //!
 //! In reading order: `ask` (what a request asks for, whichever dialect it is in), `reply` (what is said to that: the one
-//! place where text or tool calls are decided), `words` and `sample` (where text and values come from), `openai`,
-//! `responses`, `anthropic`, `gemini` (how a dialect reads requests and writes answers and events), `script` (how events
-//! are sent). All of that is pure; here it is tied to a sandbox: draws, credits, the clock.
+//! place where text or tool calls are decided), `words` and `sample` (where text and values come from; `view`, `hints`
+//! and `pattern` help it, `budget` bounds it), `openai`, `responses`, `anthropic`, `gemini` (how a dialect reads requests
+//! and writes answers and events), `script` (how events are sent). All of that is pure; here it is tied to a sandbox:
+//! draws, credits, the clock.
+//!
+//! An answer is made at once and on the event loop, so how much it may be is bounded: `reply` says how.
 //!
 //! Tokens are estimated: four bytes of text are one, a picture or another file counts what the catalogue says.
 
 mod anthropic;
 mod ask;
+mod budget;
 mod gemini;
+mod hints;
 mod openai;
+mod pattern;
 mod reply;
 mod responses;
 mod sample;
 mod script;
+mod view;
 mod words;
 
 use std::time::Duration;
@@ -36,6 +43,9 @@ use crate::ids::Credits;
 use ask::Ask;
 use reply::{Ending, Reply, Said};
 use script::{Events, Script};
+
+/// No wish delays an answer for longer, in real time: time for a client to give up that waits ten minutes.
+const LONGEST_DELAY: Duration = Duration::from_mins(15);
 
 /// All that an answer is written from.
 struct Answer<'a> {
@@ -171,7 +181,7 @@ pub(super) async fn answer(
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         return Ok(response);
     }
-    if let Some(delay) = call.wish.delay {
+    if let Some(delay) = delay(call) {
         tokio::time::sleep(delay).await;
     }
     let mut response = Response::new(Body::from(body.to_json(&AnswerScope { answer: &answer, chat })));
@@ -196,9 +206,14 @@ fn speech(wish: &Wish, ask: &Ask) -> Result<Speech, String> {
     Ok(speech)
 }
 
+/// How long the answer shall take, in real time.
+fn delay(call: &Call<'_>) -> Option<Duration> {
+    call.wish.delay.map(|delay| delay.min(LONGEST_DELAY))
+}
+
 /// The pause between two events: spread over the delay that was wished for, or the pace's.
 fn gap(call: &Call<'_>, chat: &Chat, script: &Script) -> Duration {
-    match (call.wish.delay, call.settings.pace) {
+    match (delay(call), call.settings.pace) {
         (Some(delay), _) => delay / u32::try_from(script.left()).unwrap_or(u32::MAX).max(1),
         (None, Pace::Realistic) => chat.tokens.event_gap,
         (None, _) => Duration::ZERO,

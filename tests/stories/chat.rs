@@ -37,6 +37,11 @@ fn saying(operation: &Operation, text: &str, stream: Option<bool>) -> Value {
 fn offer_tool(dialect: Dialect, request: &mut Value) {
     let schema =
         json!({"type": "object", "required": ["location"], "properties": {"location": {"type": "string"}}});
+    offer_tool_of(dialect, request, &schema);
+}
+
+/// Offers a weather tool that takes arguments of `schema`.
+fn offer_tool_of(dialect: Dialect, request: &mut Value, schema: &Value) {
     request["tools"] = match dialect {
         Dialect::OpenaiChat => {
             json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}])
@@ -608,6 +613,49 @@ async fn a_stream_takes_the_time_that_it_is_given() {
     assert!((Duration::from_millis(300)..Duration::from_millis(310)).contains(&late), "{late:?}");
     client.put("/_mock/settings", &json!({"latency": "0ms", "pace": "realistic"})).await.expect_status(200);
     assert!(took(client).await > Duration::from_millis(200));
+}
+
+/// Real time, so a wish for days would hold a connection for days.
+#[tokio::test(start_paused = true)]
+async fn no_wish_delays_an_answer_for_more_than_a_quarter_of_an_hour() {
+    let client = World::standard().client("acme").with("x-mock-delay", "1000h");
+    for stream in [true, false] {
+        let began = tokio::time::Instant::now();
+        let request = json!({"messages": [{"role": "user", "content": "x"}], "stream": stream});
+        client.post("/gpt-5-2/v1/chat/completions", &request).await.expect_status(200);
+        let took = began.elapsed();
+        assert!((Duration::from_mins(10)..=Duration::from_secs(901)).contains(&took), "{took:?}");
+    }
+}
+
+/// Small requests once took gigabytes and minutes of the event loop.
+#[tokio::test(start_paused = true)]
+async fn no_small_request_makes_an_endless_answer() {
+    let client = World::standard().client("acme");
+    let item = json!({"type": "string", "const": "x".repeat(10_000)});
+    let schema = json!({"type": "object", "required": ["a", "b", "c"], "properties": {
+        "a": {"type": "string", "minLength": 1_000_000},
+        "b": {"type": "array", "minItems": 1000, "items": item},
+        "c": {"type": "string", "pattern": "((a{500}){500}){500}"}}});
+    for id in [
+        "chat.gpt-5-2",
+        "chat.codex.responses",
+        "chat.claude.messages",
+        "chat.gemini-native.gemini-3-5-flash",
+    ] {
+        let (operation, chat) = chats().find(|(operation, _)| operation.id == id).unwrap();
+        let mut request = saying(operation, &"[[mock:tool:weather]]".repeat(1000), Some(false));
+        offer_tool_of(chat.dialect, &mut request, &schema);
+        let answer = client.post(&operation.path, &request).await.expect_status(200);
+        let (name, arguments) = call_of(chat.dialect, &answer.json());
+        let long = arguments["a"].as_str().is_some_and(|text| text.len() >= 1_000_000);
+        assert!(name == "weather" && long, "{id}: {name}");
+        let length = answer.text().len();
+        assert!((1 << 20..5 << 20).contains(&length), "{id}: {length} bytes");
+        request["stream"] = true.into();
+        let events = client.post(&operation.path, &request).await.expect_status(200).text().len();
+        assert!((length / 2..100 << 20).contains(&events), "{id}: {events} bytes");
+    }
 }
 
 /// Each event is a frame of its own, and none is made before somebody takes it.

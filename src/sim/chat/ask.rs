@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// What a model needs to know of a request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::sim) struct Ask {
     /// Whether it says how the answer shall come.
     pub(super) stream: Option<bool>,

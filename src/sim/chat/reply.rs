@@ -1,10 +1,18 @@
 //! What the model says to a request: the one place where it is decided whether text or tool calls come, and how it ends.
 //!
 //! Pure: the same request and draws give the same reply.
+//!
+//! A reply is bounded whatever is asked for or wished: all choices share 4 MiB, and what is made up after a schema is
+//! 1 MiB at most. A text that is too long is cut as by the length that the request allows; calls for which there is no
+//! room are left out; made-up values end where their budget does, so they stay whole JSON.
+
+use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
 use super::ask::{Ask, Choice, Format, Tool, tokens};
+use super::budget::Budget;
+use super::hints::Hints;
 use super::sample::sample;
 use super::words;
 use crate::clock::Draw;
@@ -12,6 +20,16 @@ use crate::sim::outcome::Speech;
 
 /// More choices than this are not made for one request.
 const MOST_CHOICES: u64 = 128;
+/// More calls than this are not made in one choice.
+const MOST_CALLS: usize = 128;
+/// All choices together are no longer than this, in bytes.
+const MOST_SAID: usize = 4 << 20;
+/// Values made up for one request are no longer than this together, in bytes of JSON.
+const MOST_SAMPLED: usize = 1 << 20;
+/// What a call weighs beside its name and arguments, in bytes: its id, and the events that it comes in.
+const CALL_WEIGHT: usize = 1024;
+/// No more texts that end an answer than this are looked for.
+const MOST_STOPS: usize = 16;
 
 /// What the model says, and what it thought before.
 #[derive(Debug, PartialEq)]
@@ -23,7 +41,7 @@ pub(super) struct Reply {
 }
 
 /// One answer: text, or calls.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Said {
     pub(super) text: String,
     pub(super) calls: Vec<ToolCall>,
@@ -71,43 +89,113 @@ pub(super) fn choose(
     most: Option<u64>,
     mut draw: Draw,
 ) -> Result<Reply, String> {
-    let calls = calls(ask, speech)?;
     let count = ask.count.clamp(1, MOST_CHOICES);
-    let thoughts = if thinks { words::thoughts(&ask.prompt, &mut draw) } else { String::new() };
+    let maker = Maker::new(ask, MOST_SAID / usize::try_from(count).unwrap_or(1));
+    let calls = maker.calls(speech)?;
+    let prompt = maker.prompt.as_str();
+    let thoughts = if thinks { words::thoughts(prompt, &mut draw) } else { String::new() };
     // Thoughts count as part of the answer; they leave it at least half of what it may have.
     let thoughts = cut(thoughts, most.map(|most| most / 2)).0;
     let left = most.map(|most| most.saturating_sub(tokens(thoughts.len())).max(1));
-    let said = |draw: &mut Draw| {
-        if !calls.is_empty() {
-            return Said { text: String::new(), calls: calls.clone(), ending: Ending::Tools };
-        }
-        let text = speech.text.clone().unwrap_or_else(|| text(ask, draw));
-        let (text, sequence) = stopped(text, &ask.stops);
-        let (text, too_long) = cut(text, left);
-        let ending = if too_long { Ending::Length } else { sequence.map_or(Ending::Stop, Ending::Sequence) };
-        Said { text, calls: Vec::new(), ending }
+    let same = if calls.is_empty() {
+        maker.given_text(speech).map(|text| maker.said(text, left))
+    } else {
+        Some(Said { text: String::new(), calls, ending: Ending::Tools })
     };
-    let choices = (0..count).map(|_| said(&mut draw)).collect();
+    let choice = |_| same.clone().unwrap_or_else(|| maker.said(maker.prose(&mut draw), left));
+    let choices = (0..count).map(choice).collect();
     Ok(Reply { thoughts, choices })
 }
 
-/// The calls that are wished for, or else forced. What tools gave back is answered with text.
-fn calls(ask: &Ask, speech: &Speech) -> Result<Vec<ToolCall>, String> {
-    let call = |tool: &Tool| ToolCall { name: tool.name.clone(), arguments: arguments(tool, &ask.prompt) };
-    let most = if ask.one_call { 1 } else { usize::MAX };
-    if !speech.tools.is_empty() {
-        let wished = speech.tools.iter().take(most).map(|name| Ok(call(offered(ask, name)?)));
-        return wished.collect();
+/// Makes the choices of one reply.
+struct Maker<'a> {
+    ask: &'a Ask,
+    /// The plain beginning of the prompt.
+    prompt: String,
+    hints: Hints,
+    /// How long each choice is at most, in bytes.
+    share: usize,
+    /// For all made-up values together.
+    budget: Budget,
+}
+
+impl<'a> Maker<'a> {
+    fn new(ask: &'a Ask, share: usize) -> Self {
+        let prompt = words::plain(&ask.prompt);
+        Self {
+            ask,
+            hints: Hints::of(&prompt),
+            prompt,
+            share,
+            budget: Budget::of(MOST_SAMPLED.min(share / 2)),
+        }
     }
-    if speech.text.is_some() || !ask.results.is_empty() {
-        return Ok(Vec::new());
+
+    /// The calls that are wished for, or else forced. What tools gave back is answered with text.
+    fn calls(&self, speech: &Speech) -> Result<Vec<ToolCall>, String> {
+        let most = if self.ask.one_call { 1 } else { MOST_CALLS };
+        let wished = speech.tools.iter().take(most).map(|name| offered(self.ask, name));
+        let mut tools = wished.collect::<Result<Vec<&Tool>, String>>()?;
+        if tools.is_empty() && speech.text.is_none() && self.ask.results.is_empty() {
+            tools.extend(self.forced());
+        }
+        Ok(self.calls_of(&tools))
     }
-    let forced = match &ask.choice {
-        Choice::Auto | Choice::None => None,
-        Choice::Any => ask.tools.first(),
-        Choice::Named(name) => ask.tools.iter().find(|tool| tool.name == *name),
-    };
-    Ok(forced.map(call).into_iter().collect())
+
+    fn forced(&self) -> Option<&'a Tool> {
+        match &self.ask.choice {
+            Choice::Auto | Choice::None => None,
+            Choice::Any => self.ask.tools.first(),
+            Choice::Named(name) => self.ask.tools.iter().find(|tool| tool.name == *name),
+        }
+    }
+
+    /// Calls of `tools`, as many as there is room for. Those of the same tool have the same arguments.
+    fn calls_of(&self, tools: &[&Tool]) -> Vec<ToolCall> {
+        let mut room = self.share;
+        let mut known: HashMap<&str, (Value, usize)> = HashMap::new();
+        let mut calls = Vec::new();
+        for tool in tools {
+            let (arguments, length) = known.entry(&tool.name).or_insert_with(|| {
+                let arguments = self.arguments(tool);
+                let length = arguments.to_string().len();
+                (arguments, length)
+            });
+            let Some(left) = room.checked_sub(tool.name.len() + *length + CALL_WEIGHT) else { break };
+            room = left;
+            calls.push(ToolCall { name: tool.name.clone(), arguments: arguments.clone() });
+        }
+        calls
+    }
+
+    fn arguments(&self, tool: &Tool) -> Value {
+        let arguments = sample(&tool.parameters, &self.hints, &self.budget);
+        if arguments.is_object() { arguments } else { json!({}) }
+    }
+
+    /// The text that all choices have, if there is one: what is wished for, or a value that fits a schema.
+    fn given_text(&self, speech: &Speech) -> Option<String> {
+        match (&speech.text, &self.ask.format) {
+            // One byte more than there is room for, so that the cut is seen.
+            (Some(text), _) => Some(text[..text.ceil_char_boundary(self.share + 1)].to_owned()),
+            (None, Format::Schema(schema)) => Some(sample(schema, &self.hints, &self.budget).to_string()),
+            (None, Format::Text | Format::Json) => None,
+        }
+    }
+
+    fn prose(&self, draw: &mut Draw) -> String {
+        let prose = words::prose(&self.prompt, &self.ask.results, draw);
+        if self.ask.format == Format::Json { json!({"answer": prose}).to_string() } else { prose }
+    }
+
+    /// `text` up to where it must end: `most` is in tokens.
+    fn said(&self, text: String, most: Option<u64>) -> Said {
+        let (text, sequence) = stopped(text, &self.ask.stops);
+        let room = most.unwrap_or(u64::MAX).min(self.share as u64 / 4);
+        let (text, too_long) = cut(text, Some(room));
+        let ending = if too_long { Ending::Length } else { sequence.map_or(Ending::Stop, Ending::Sequence) };
+        Said { text, calls: Vec::new(), ending }
+    }
 }
 
 fn offered<'a>(ask: &'a Ask, name: &str) -> Result<&'a Tool, String> {
@@ -118,23 +206,9 @@ fn offered<'a>(ask: &'a Ask, name: &str) -> Result<&'a Tool, String> {
     })
 }
 
-fn arguments(tool: &Tool, prompt: &str) -> Value {
-    let arguments = sample(&tool.parameters, &words::plain(prompt));
-    if arguments.is_object() { arguments } else { json!({}) }
-}
-
-fn text(ask: &Ask, draw: &mut Draw) -> String {
-    let prose = words::prose(&ask.prompt, &ask.results, draw);
-    match &ask.format {
-        Format::Text => prose,
-        Format::Json => json!({"answer": prose}).to_string(),
-        Format::Schema(schema) => sample(schema, &words::plain(&ask.prompt)).to_string(),
-    }
-}
-
 /// `text` up to the first of the texts that end it, and which that is.
 fn stopped(mut text: String, stops: &[String]) -> (String, Option<String>) {
-    let found = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
+    let found = stops.iter().take(MOST_STOPS).filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
     match found.min_by_key(|(at, _)| *at) {
         Some((at, stop)) => {
             text.truncate(at);
@@ -211,5 +285,53 @@ mod tests {
         let stopped = said(&stops, None);
         assert_eq!((stopped.text.as_str(), stopped.ending), ("one two ", Ending::Sequence("three".into())));
         assert_eq!(cut("日本".into(), Some(1)), ("日".into(), true));
+    }
+
+    /// Found by a review: each of these took up to a minute, or gigabytes.
+    #[test]
+    fn a_reply_is_bounded_whatever_is_wished_for() {
+        let tool =
+            |name: String| Tool { name, parameters: json!({"properties": {"a": {"minLength": 1_000_000}}}) };
+        let tools: Vec<Tool> = (0..300).map(|number| tool(format!("t{number}"))).collect();
+        let names: Vec<String> = tools.iter().map(|tool| tool.name.clone()).collect();
+        let wish = |tools: Vec<String>, text: Option<String>| Speech { text, tools };
+        let stops: Vec<String> = (0..20_000).map(|number| format!("stop {number}")).collect();
+        let results = vec!["\u{1}".repeat(1000); 20_000];
+        let schema = json!({"type": "array", "minItems": 1000, "items": {"const": "x".repeat(100_000)}});
+        let nothing = Speech::default();
+        let long = "word \u{1}".repeat(1_700_000);
+        let cases = [
+            (Ask { tools: tools.clone(), ..Ask::default() }, wish(vec!["t1".into(); 20_000], None)),
+            (Ask { tools: tools.clone(), ..Ask::default() }, wish(names, None)),
+            (Ask { stops: stops.clone(), ..Ask::default() }, wish(Vec::new(), Some(long.clone()))),
+            (Ask { results, stops, ..Ask::default() }, nothing.clone()),
+            (Ask { prompt: long.clone(), ..Ask::default() }, nothing.clone()),
+            (Ask { prompt: long, format: Format::Json, ..Ask::default() }, nothing.clone()),
+            (Ask { format: Format::Schema(schema), ..Ask::default() }, nothing.clone()),
+            (Ask { tools: vec![tool("n".repeat(5 << 20))], choice: Choice::Any, ..Ask::default() }, nothing),
+        ];
+        for (number, (ask, speech)) in cases.into_iter().enumerate() {
+            for count in [1, 7, 128] {
+                let ask = Ask { count, ..ask.clone() };
+                let began = tokio::time::Instant::now();
+                let reply = reply(&ask, &speech, None);
+                let lasted = began.elapsed();
+                assert!(lasted < std::time::Duration::from_secs(2), "{number}, {count} choices: {lasted:?}");
+                assert_eq!(reply.choices.len() as u64, count);
+                let length: u64 = reply.choices.iter().map(Said::tokens).sum();
+                assert!(length * 4 <= MOST_SAID as u64, "{number}: {length} tokens");
+                let text = &reply.choices[0].text;
+                let is_json = ask.format == Format::Text || serde_json::from_str::<Value>(text).is_ok();
+                assert!(is_json, "{number}, {count} choices: {} bytes", text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_wished_text_that_is_too_long_is_cut_and_says_so() {
+        let speech = |length: usize| Speech { text: Some("x".repeat(length)), tools: Vec::new() };
+        let said = |length: usize| reply(&ask(), &speech(length), None).choices.remove(0);
+        assert_eq!((said(MOST_SAID).text.len(), said(MOST_SAID).ending), (MOST_SAID, Ending::Stop));
+        assert_eq!((said(MOST_SAID + 1).text.len(), said(MOST_SAID + 1).ending), (MOST_SAID, Ending::Length));
     }
 }

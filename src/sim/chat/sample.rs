@@ -3,170 +3,161 @@
 //! The schema's own examples, choices and defaults come first, then words and numbers of the prompt, then something
 //! plain. Schemas of Google's kind (types in capitals, `nullable`) are understood too. What a schema asks for beyond
 //! types, bounds, formats, patterns and combinations is not looked at.
+//!
+//! A short schema can ask for endlessly much. A [`Budget`] bounds what is made: when it is spent, texts are cut, lists
+//! and objects end, and what is still to come is missing or null. The value is whole JSON then, but breaks its schema.
+//! So do values for patterns that are too long or want too long a text.
 
-use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 
-use regex_syntax::hir::{Class, Hir, HirKind};
 use serde_json::{Map, Value, json};
 
-use super::words::quote;
+use super::budget::Budget;
+use super::hints::Hints;
+use super::pattern::matching;
+use super::view::{Reader, View};
 
 /// Beyond this depth only what a schema demands is filled in.
 const SHALLOW: usize = 5;
 /// Beyond this depth nothing is: a schema that demands itself has no value.
 const DEEPEST: usize = 24;
-/// More steps than this no value takes.
-const MOST_STEPS: u32 = 20_000;
 /// More items than this no list gets, whatever the schema demands.
 const MOST_ITEMS: u64 = 1000;
+/// No more of a field's name, in bytes, is looked at.
+const LONGEST_NAME: usize = 256;
+/// Where nothing is said of a value.
+const ANYTHING: &Value = &Value::Null;
 
-/// A value that fits `schema`, made of words of `prompt` where it can be.
-pub(super) fn sample(schema: &Value, prompt: &str) -> Value {
-    Sampler { root: schema, prompt, steps: Cell::new(0) }.value("", schema, 0, 0)
+/// A value that fits `schema`, made of `hints` where it can be, and of no more JSON than `budget` has left.
+pub(super) fn sample(schema: &Value, hints: &Hints, budget: &Budget) -> Value {
+    let (patterns, named) = (RefCell::default(), RefCell::default());
+    Sampler { root: schema, hints, budget, patterns, named }.value("", schema, 0, 0)
 }
 
 struct Sampler<'a> {
     /// Where references lead.
     root: &'a Value,
-    prompt: &'a str,
-    /// How many have been taken: schemas that lead in circles come to an end.
-    steps: Cell<u32>,
+    hints: &'a Hints,
+    budget: &'a Budget,
+    /// Texts for patterns of so many characters, if there are any.
+    patterns: RefCell<HashMap<(&'a str, usize), Option<String>>>,
+    /// Where choices begin, by where they and their default are.
+    named: RefCell<HashMap<(*const Value, Option<*const Value>), usize>>,
 }
 
-impl Sampler<'_> {
+impl<'a> Sampler<'a> {
     /// A value for the field `name`, the `nth` of its kind.
-    fn value(&self, name: &str, schema: &Value, nth: u64, depth: usize) -> Value {
-        if depth > DEEPEST || !self.goes_on() {
+    fn value(&self, name: &str, schema: &'a Value, nth: u64, depth: usize) -> Value {
+        if depth > DEEPEST || !self.budget.step() {
             return Value::Null;
         }
-        let schema = self.resolved(schema, depth);
-        let Some(members) = schema.as_object() else { return Value::from(self.guess(name)) };
-        if let Some(fixed) = members.get("const") {
-            return fixed.clone();
+        let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
+        let view = Reader { root: self.root, budget: self.budget, deep: depth >= SHALLOW }.view(schema);
+        if let Some(given) = view.get("const").or_else(|| self.given(&view, nth)) {
+            return self.budget.copy(given);
         }
-        if let Some(given) = self.given(members, nth) {
-            return given;
-        }
-        match kind(members) {
-            "object" => self.object(members, depth),
-            "array" => self.array(name, members, depth),
-            "integer" => whole(self.number(members, nth, true)),
+        match view.kind() {
+            "object" => self.object(&view, depth),
+            "array" => self.array(name, &view, depth),
+            "integer" => whole(self.number(&view, nth, true)),
             "number" => {
-                let number = self.number(members, nth, false);
+                let number = self.number(&view, nth, false);
                 if number.fract() == 0.0 { whole(number) } else { json!(number) }
             }
             "boolean" => Value::Bool(nth.is_multiple_of(2)),
             "null" => Value::Null,
-            _ => Value::from(self.text(name, members, nth)),
+            _ => self.budget.text(&self.text(name, &view, nth)).into(),
         }
-    }
-
-    /// Takes a step, if there are any left.
-    fn goes_on(&self) -> bool {
-        self.steps.set(self.steps.get() + 1);
-        self.steps.get() <= MOST_STEPS
-    }
-
-    /// `schema` with references followed, alternatives chosen and combinations joined.
-    fn resolved<'s>(&'s self, schema: &'s Value, depth: usize) -> Cow<'s, Value> {
-        let mut schema = Cow::Borrowed(schema);
-        for _ in 0..DEEPEST {
-            let Some(members) = schema.as_object().filter(|_| depth <= DEEPEST && self.goes_on()) else {
-                break;
-            };
-            if let Some(pointer) = members.get("$ref").and_then(Value::as_str) {
-                let target = pointer.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-                schema = Cow::Owned(joined(members, "$ref", target));
-            } else if let Some(all) = members.get("allOf").and_then(Value::as_array) {
-                let first = joined(members, "allOf", None);
-                let joined =
-                    all.iter().fold(first, |whole, part| merged(whole, &self.resolved(part, depth + 1)));
-                schema = Cow::Owned(joined);
-            } else if let Some((word, choices)) = alternatives(members) {
-                schema = Cow::Owned(joined(members, word, choose(choices, depth)));
-            } else {
-                break;
-            }
-        }
-        schema
     }
 
     /// What the schema itself proposes: an example, a choice that the prompt names, the default, the first choice.
-    fn given(&self, schema: &Map<String, Value>, nth: u64) -> Option<Value> {
+    fn given(&self, schema: &View<'a>, nth: u64) -> Option<&'a Value> {
         let index = usize::try_from(nth).unwrap_or(0);
-        let examples = schema.get("examples").and_then(Value::as_array);
-        if let Some(examples) = examples.filter(|examples| !examples.is_empty()) {
-            return Some(examples[index % examples.len()].clone());
+        if let Some(examples) = schema.list("examples") {
+            return Some(&examples[index % examples.len()]);
         }
-        let choices = schema.get("enum").and_then(Value::as_array).filter(|choices| !choices.is_empty());
-        if let Some(choices) = choices {
-            let lower = self.prompt.to_lowercase();
-            let is_named = |choice: &&Value| {
-                choice.as_str().is_some_and(|text| !text.is_empty() && lower.contains(&text.to_lowercase()))
-            };
-            let named = choices.iter().find(is_named);
-            let first = named.or_else(|| schema.get("default").filter(|default| choices.contains(default)));
-            let start =
-                first.and_then(|first| choices.iter().position(|choice| choice == first)).unwrap_or(0);
-            return Some(choices[(start + index) % choices.len()].clone());
+        if let Some(choices) = schema.list("enum") {
+            let start = self.first_choice(choices, schema.get("default"));
+            return Some(&choices[(start + index) % choices.len()]);
         }
         let proposed = schema.get("example").or_else(|| schema.get("default"));
-        proposed.filter(|proposed| nth == 0 && !proposed.is_null()).cloned()
+        proposed.filter(|proposed| nth == 0 && !proposed.is_null())
     }
 
-    fn object(&self, schema: &Map<String, Value>, depth: usize) -> Value {
-        let required: Vec<&str> = schema
-            .get("required")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+    /// Which choice the prompt names, or else is the default.
+    fn first_choice(&self, choices: &'a [Value], default: Option<&'a Value>) -> usize {
+        let key = (choices.as_ptr(), default.map(std::ptr::from_ref));
+        if let Some(start) = self.named.borrow().get(&key) {
+            return *start;
+        }
+        let prompt = &self.hints.lower;
+        let reading = 1 + prompt.len() / 64;
+        let mut looked_at = choices.iter().take_while(|_| self.budget.pay(reading));
+        let is_named = |choice: &Value| {
+            let text = choice.as_str().filter(|text| !text.is_empty() && text.len() <= prompt.len());
+            text.is_some_and(|text| prompt.contains(&text.to_lowercase()))
+        };
+        let is_default = |choice: &Value| self.budget.pay(1) && Some(choice) == default;
+        let start = looked_at.position(is_named);
+        let start = start.or_else(|| choices.iter().position(is_default).filter(|_| default.is_some()));
+        *self.named.borrow_mut().entry(key).or_insert(start.unwrap_or(0))
+    }
+
+    fn object(&self, schema: &View<'a>, depth: usize) -> Value {
+        let required = schema.required(self.budget);
+        let demanded: HashSet<&str> = required.iter().copied().collect();
         let mut object = Map::new();
-        let properties = schema.get("properties").and_then(Value::as_object);
-        for (name, schema) in properties.into_iter().flatten() {
-            if depth < SHALLOW || required.contains(&name.as_str()) {
-                object.insert(name.clone(), self.value(name, schema, 0, depth + 1));
+        for (name, schema) in schema.properties(self.budget) {
+            if depth < SHALLOW || demanded.contains(name) {
+                self.put(&mut object, name, (name, schema), depth);
             }
         }
-        let others = schema.get("additionalProperties").filter(|schema| schema.is_object());
-        let others = others.cloned().unwrap_or_else(|| json!({}));
+        let others = schema.get("additionalProperties").unwrap_or(ANYTHING);
         for name in required {
-            if !object.contains_key(name) {
-                object.insert(name.to_owned(), self.value(name, &others, 0, depth + 1));
-            }
+            self.put(&mut object, name, (name, others), depth);
         }
-        let least = schema.get("minProperties").and_then(Value::as_u64).unwrap_or(0).min(MOST_ITEMS);
+        let least = schema.count("minProperties").unwrap_or(0).min(MOST_ITEMS);
         for number in 1..=least {
             if (object.len() as u64) < least {
-                object.insert(format!("key{number}"), self.value("value", &others, 0, depth + 1));
+                self.put(&mut object, &format!("key{number}"), ("value", others), depth);
             }
         }
         object.into()
     }
 
-    fn array(&self, name: &str, schema: &Map<String, Value>, depth: usize) -> Value {
-        let bound = |word: &str| schema.get(word).and_then(Value::as_u64);
-        let first = schema.get("prefixItems").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    /// Adds the member `key`, if it is not there and can be paid for: a value for the field `name` of a schema.
+    fn put(
+        &self,
+        object: &mut Map<String, Value>,
+        key: &str,
+        (name, schema): (&str, &'a Value),
+        depth: usize,
+    ) {
+        if !object.contains_key(key) && self.budget.member(key) {
+            object.insert(key.to_owned(), self.value(name, schema, 0, depth + 1));
+        }
+    }
+
+    fn array(&self, name: &str, schema: &View<'a>, depth: usize) -> Value {
+        let first = schema.list("prefixItems").unwrap_or_default();
         let items = schema.get("items").filter(|items| **items != Value::Bool(false));
         let usual =
             if depth < SHALLOW && items.is_some() { first.len() as u64 + 1 } else { first.len() as u64 };
         let count = usual
-            .max(bound("minItems").unwrap_or(0))
-            .min(bound("maxItems").unwrap_or(u64::MAX))
+            .max(schema.count("minItems").unwrap_or(0))
+            .min(schema.count("maxItems").unwrap_or(u64::MAX))
             .min(MOST_ITEMS);
-        let anything = json!({"type": "string"});
         let item = |nth: u64| {
             let own = usize::try_from(nth).ok().and_then(|nth| first.get(nth));
-            self.value(singular(name), own.or(items).unwrap_or(&anything), nth, depth + 1)
+            self.value(singular(name), own.or(items).unwrap_or(ANYTHING), nth, depth + 1)
         };
-        (0..count).map(item).collect()
+        (0..count).take_while(|_| self.budget.value()).map(item).collect()
     }
 
     /// A number of the prompt that fits, or the smallest that is not less than 1.
-    fn number(&self, schema: &Map<String, Value>, nth: u64, integer: bool) -> f64 {
-        let bound = |word: &str| schema.get(word).and_then(Value::as_f64);
+    fn number(&self, schema: &View<'_>, nth: u64, integer: bool) -> f64 {
+        let bound = |word: &str| schema.number(word);
         let step = bound("multipleOf").filter(|step| *step > 0.0).unwrap_or(if integer { 1.0 } else { 0.0 });
         let nudge = if step > 0.0 { step } else { 0.5 };
         let least = match (bound("minimum"), bound("exclusiveMinimum")) {
@@ -182,10 +173,7 @@ impl Sampler<'_> {
                 && most.is_none_or(|most| number <= most)
                 && (step == 0.0 || (number / step).fract() == 0.0)
         };
-        let words = self.prompt.split(|sign: char| !sign.is_ascii_digit() && sign != '.' && sign != '-');
-        let numbers = words.filter_map(|word| word.trim_end_matches('.').parse::<f64>().ok());
-        let named =
-            numbers.filter(|number| number.is_finite()).find(|number| fits(*number)).filter(|_| nth == 0);
+        let named = self.hints.numbers.iter().copied().filter(|_| nth == 0).find(|number| fits(*number));
         named.unwrap_or_else(|| {
             let low = least.unwrap_or_else(|| most.map_or(1.0, |most| most.min(1.0)));
             let start = if least.is_none_or(|least| least < 1.0) && fits(1.0) { 1.0 } else { low };
@@ -201,85 +189,58 @@ impl Sampler<'_> {
         })
     }
 
-    fn text(&self, name: &str, schema: &Map<String, Value>, nth: u64) -> String {
-        let bound = |word: &str| {
-            schema.get(word).and_then(Value::as_u64).and_then(|bound| usize::try_from(bound).ok())
-        };
-        let pattern = schema.get("pattern").and_then(Value::as_str);
-        if let Some(text) = pattern.and_then(|pattern| matching(pattern, bound("minLength").unwrap_or(0))) {
+    fn text(&self, name: &str, schema: &View<'a>, nth: u64) -> String {
+        let bound = |word: &str| schema.count(word).and_then(|bound| usize::try_from(bound).ok());
+        let least = bound("minLength").unwrap_or(0);
+        if let Some(text) = schema.text("pattern").and_then(|pattern| self.matching(pattern, least)) {
             return text;
         }
-        let format = schema.get("format").and_then(Value::as_str).unwrap_or_default();
-        let formatted = self.of_format(format, nth);
+        let formatted = self.of_format(schema.text("format").unwrap_or_default(), nth);
         // The items of a list differ.
         let number = if nth > 0 && formatted.is_none() { format!(" {}", nth + 1) } else { String::new() };
-        let mut text = formatted.unwrap_or_else(|| self.guess(name));
-        let least = bound("minLength").unwrap_or(0);
-        while text.chars().count() < least.min(1_000_000) {
-            text.push_str(if text.is_empty() { "text" } else { " text" });
-        }
+        let mut text = formatted.unwrap_or_else(|| self.hints.guess(name));
         let most = bound("maxLength").unwrap_or(usize::MAX);
+        fill(&mut text, least.min(most).min(self.budget.left()));
         let room = most.saturating_sub(number.len());
         text.chars().take(room).chain(number.chars()).take(most).collect()
     }
 
+    /// As the function of that name does it, once for each pattern.
+    fn matching(&self, pattern: &'a str, least: usize) -> Option<String> {
+        let mut known = self.patterns.borrow_mut();
+        let text = known.entry((pattern, least)).or_insert_with(|| matching(pattern, least, self.budget));
+        text.as_ref().filter(|text| text.len() <= self.budget.left()).cloned()
+    }
+
     fn of_format(&self, format: &str, nth: u64) -> Option<String> {
         let day = nth % 28 + 1;
-        let word = |fits: fn(&str) -> bool| {
-            let mut words = self
-                .prompt
-                .split_whitespace()
-                .map(|word| word.trim_matches(|sign: char| "<>()\"',.;!?".contains(sign)));
-            words.find(|word| fits(word)).map(str::to_owned)
-        };
-        let url = || word(|word| word.starts_with("http://") || word.starts_with("https://"));
         Some(match format {
             "date-time" => format!("2026-01-{day:02}T12:00:00Z"),
             "date" => format!("2026-01-{day:02}"),
             "time" => "12:00:00Z".into(),
             "duration" => "PT1H".into(),
-            "email" | "idn-email" => {
-                let is_address = |word: &str| {
-                    word.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'))
-                };
-                word(is_address).unwrap_or_else(|| "user@example.com".into())
-            }
+            "email" | "idn-email" => self.hints.address.clone().unwrap_or_else(|| "user@example.com".into()),
             "hostname" | "idn-hostname" => "example.com".into(),
             "ipv4" => format!("192.0.2.{}", nth % 250 + 1),
             "ipv6" => format!("2001:db8::{}", nth % 9 + 1),
             "uuid" => format!("00000000-0000-4000-8000-{:012}", nth + 1),
-            "uri" | "url" | "iri" => url().unwrap_or_else(|| format!("https://example.com/{}", nth + 1)),
+            "uri" | "url" | "iri" => {
+                self.hints.url.clone().unwrap_or_else(|| format!("https://example.com/{}", nth + 1))
+            }
             _ => return None,
         })
     }
+}
 
-    /// What the prompt may mean by `name`.
-    fn guess(&self, name: &str) -> String {
-        const WHOLE: [&str; 14] = [
-            "query",
-            "question",
-            "prompt",
-            "text",
-            "message",
-            "input",
-            "content",
-            "topic",
-            "title",
-            "summary",
-            "answer",
-            "description",
-            "expression",
-            "request",
-        ];
-        let lower = name.to_lowercase();
-        let whole = || quote(self.prompt, 80);
-        let guess = if WHOLE.iter().any(|word| lower.contains(word)) || lower == "q" {
-            whole()
-        } else {
-            proper_name(self.prompt).unwrap_or_else(whole)
-        };
-        if guess.is_empty() { if name.is_empty() { "text".into() } else { name.to_owned() } } else { guess }
+/// Words are added until `text` has `least` characters.
+fn fill(text: &mut String, least: usize) {
+    const WORD: &str = " text";
+    let missing = least.saturating_sub(text.chars().count());
+    if missing == 0 {
+        return;
     }
+    let words = WORD.repeat((missing + 1).div_ceil(WORD.len()));
+    text.push_str(if text.is_empty() { words.trim_start() } else { &words });
 }
 
 #[expect(
@@ -290,139 +251,9 @@ fn whole(number: f64) -> Value {
     Value::from(number as i64)
 }
 
-/// The type that a value of `schema` has; for one that lists several the first but null.
-fn kind(schema: &Map<String, Value>) -> &'static str {
-    const KINDS: [&str; 7] = ["object", "array", "integer", "number", "boolean", "null", "string"];
-    let named = match schema.get("type") {
-        Some(Value::Array(kinds)) => {
-            kinds.iter().filter_map(Value::as_str).find(|kind| !kind.eq_ignore_ascii_case("null"))
-        }
-        Some(kind) => kind.as_str(),
-        None => None,
-    };
-    let known = named.and_then(|named| KINDS.into_iter().find(|kind| named.eq_ignore_ascii_case(kind)));
-    let has = |word: &str| schema.contains_key(word);
-    known.unwrap_or(if has("properties") || has("required") {
-        "object"
-    } else if has("items") || has("prefixItems") {
-        "array"
-    } else if has("minimum") || has("maximum") {
-        "number"
-    } else {
-        "string"
-    })
-}
-
-/// The members but `word`, joined with `target`.
-fn joined(members: &Map<String, Value>, word: &str, target: Option<&Value>) -> Value {
-    let rest: Map<_, _> = members
-        .iter()
-        .filter(|(name, _)| *name != word)
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    target.map_or_else(
-        || Value::Object(rest.clone()),
-        |target| merged(target.clone(), &Value::Object(rest.clone())),
-    )
-}
-
-/// Both at once: properties and what is required are put together, of anything else `more` wins.
-fn merged(base: Value, more: &Value) -> Value {
-    let (Value::Object(mut base), Value::Object(more)) = (base, more) else { return more.clone() };
-    for (name, value) in more {
-        match (base.get_mut(name), value) {
-            (Some(Value::Object(there)), Value::Object(new)) if name == "properties" => {
-                there.extend(new.clone());
-            }
-            (Some(Value::Array(there)), Value::Array(new)) if name == "required" => there.extend(new.clone()),
-            _ => drop(base.insert(name.clone(), value.clone())),
-        }
-    }
-    base.into()
-}
-
-fn alternatives(schema: &Map<String, Value>) -> Option<(&'static str, &[Value])> {
-    ["anyOf", "oneOf"].into_iter().find_map(|word| Some((word, schema.get(word)?.as_array()?.as_slice())))
-}
-
-/// The first alternative that is something; deep down the one that leads no further.
-fn choose(choices: &[Value], depth: usize) -> Option<&Value> {
-    let is_null =
-        |choice: &&Value| choice["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("null"));
-    let ends = |choice: &&Value| choice.get("$ref").is_none() && choice.get("properties").is_none();
-    let deep = choices.iter().find(ends).filter(|_| depth >= SHALLOW);
-    deep.or_else(|| choices.iter().find(|choice| !is_null(choice))).or_else(|| choices.first())
-}
-
 /// `cities` is a list of what is called `city`.
 fn singular(name: &str) -> &str {
     name.strip_suffix('s').unwrap_or(name)
-}
-
-/// A name in `prompt`: the first words with capitals that do not begin a sentence.
-fn proper_name(prompt: &str) -> Option<String> {
-    let mut begins = true;
-    let mut found: Vec<&str> = Vec::new();
-    for word in prompt.split_whitespace() {
-        let bare = word.trim_matches(|sign: char| !sign.is_alphanumeric());
-        let is_name = bare.chars().next().is_some_and(char::is_uppercase) && bare.chars().count() > 1;
-        if is_name && !begins {
-            found.push(bare);
-        } else if !found.is_empty() {
-            break;
-        }
-        let ends = word.ends_with(['.', '!', '?', ':', ',']);
-        if ends && !found.is_empty() {
-            break;
-        }
-        begins = ends && !word.ends_with(',');
-    }
-    (!found.is_empty()).then(|| found.join(" "))
-}
-
-/// A text that matches `pattern`, of `least` characters where the pattern leaves it open.
-fn matching(pattern: &str, least: usize) -> Option<String> {
-    let hir = regex_syntax::parse(pattern).ok()?;
-    let mut text = String::new();
-    write_matching(&hir, least.min(10_000), &mut text)?;
-    Some(text)
-}
-
-fn write_matching(hir: &Hir, least: usize, text: &mut String) -> Option<()> {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => {}
-        HirKind::Literal(literal) => text.push_str(std::str::from_utf8(&literal.0).ok()?),
-        HirKind::Class(class) => text.push(of_class(class)?),
-        HirKind::Capture(capture) => write_matching(&capture.sub, least, text)?,
-        HirKind::Concat(parts) => parts.iter().try_for_each(|part| write_matching(part, least, text))?,
-        HirKind::Alternation(choices) => write_matching(choices.first()?, least, text)?,
-        HirKind::Repetition(repetition) => {
-            let usual = repetition.min.max(repetition.max.unwrap_or(1).min(1));
-            let most = repetition.max.unwrap_or(u32::MAX);
-            for count in 0..most.min(10_000) {
-                if count >= usual && text.chars().count() >= least {
-                    break;
-                }
-                write_matching(&repetition.sub, 0, text)?;
-            }
-        }
-    }
-    Some(())
-}
-
-/// A letter or digit of the class, or else any sign of it.
-fn of_class(class: &Class) -> Option<char> {
-    match class {
-        Class::Unicode(class) => {
-            let contains =
-                |sign: char| class.iter().any(|range| (range.start()..=range.end()).contains(&sign));
-            ['a', '1', 'A'].into_iter().find(|sign| contains(*sign)).or_else(|| {
-                let ascii = (' '..='~').find(|sign| contains(*sign));
-                ascii.or_else(|| class.iter().next().map(regex_syntax::hir::ClassUnicodeRange::start))
-            })
-        }
-        Class::Bytes(class) => class.iter().next().map(|range| char::from(range.start())),
-    }
 }
 
 #[cfg(test)]
@@ -430,6 +261,10 @@ mod tests {
     use super::*;
 
     const PROMPT: &str = "What is the weather in New York, please, in fahrenheit for 3 days?";
+
+    fn sample(schema: &Value, prompt: &str) -> Value {
+        super::sample(schema, &Hints::of(prompt), &Budget::of(1 << 20))
+    }
 
     #[test]
     fn values_are_taken_from_the_schema_and_the_prompt() {
@@ -487,20 +322,69 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_in_sentences() {
-        let check = |prompt: &str, expected: Option<&str>| {
-            assert_eq!(proper_name(prompt).as_deref(), expected, "{prompt}");
-        };
-        check("What is the weather in Beijing today?", Some("Beijing"));
-        check("Weather. Now in San Francisco, CA!", Some("San Francisco"));
-        check("tell me a joke", None);
-    }
-
-    #[test]
     fn a_schema_that_demands_itself_comes_to_an_end() {
         let schema = json!({"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#"}}});
         assert!(sample(&schema, "").to_string().len() < 2000);
         sample(&json!({"$ref": "#"}), "");
         sample(&json!({"allOf": [{"$ref": "#"}]}), "");
+    }
+
+    /// Found by a review: each of these small schemas took seconds, or gigabytes.
+    #[test]
+    fn a_schema_that_asks_for_too_much_gets_little() {
+        let object = |properties: Vec<(String, Value)>| json!({"type": "object", "properties": properties.into_iter().collect::<Map<_, _>>()});
+        let fields = |count: usize, field: &Value| {
+            object((0..count).map(|number| (format!("f{number}"), field.clone())).collect())
+        };
+        let lists = |item: Value| {
+            let list = json!({"type": "array", "minItems": 1000, "items": item});
+            fields(4, &list)
+        };
+        let long = "x".repeat(300_000);
+        let names: Vec<String> = (0..20_000).map(|number| format!("name{number}")).collect();
+        let patterns = |form: fn(usize) -> String| {
+            object((0..5000).map(|number| (format!("f{number}"), json!({"pattern": form(number)}))).collect())
+        };
+        let twice = json!([{"$ref": "#"}, {"$ref": "#"}]);
+        let schemas = [
+            lists(json!({"pattern": "((((a{1000}){1000}){1000}){1000})"})),
+            lists(json!({"pattern": "((a{500}){500}){500}"})),
+            lists(json!({"pattern": "a{1000}", "minLength": 1_000_000})),
+            lists(json!({"pattern": "(?i)[^\\x00-\\x7f]*".repeat(40), "minLength": 10_000})),
+            patterns(|number| format!("(?i)\\w{{5}}\\W{{5}}\\s{number}")),
+            patterns(|number| format!("a*{}{number}", "\\w".repeat(300))),
+            fields(5, &json!({"type": "string", "minLength": 1_000_000})),
+            lists(json!({"type": "string", "minLength": 1_000_000})),
+            lists(json!({"type": "string", "minLength": 1_000_000, "maxLength": 1})),
+            lists(json!({"const": long})),
+            lists(json!({"enum": [long, long.clone() + "y"]})),
+            lists(json!({"examples": [[[long]]]})),
+            lists(json!({"default": {"a": long}})),
+            lists(json!({"enum": names})),
+            lists(json!({"type": "object", "required": names})),
+            lists(json!({"type": "array", "minItems": 1000, "items": {"type": "array", "minItems": 1000}})),
+            fields(20_000, &json!({"type": "number", "minimum": 1_000_000_000})),
+            fields(20_000, &json!({"format": "email"})),
+            fields(200, &json!({"enum": &names[..1000]})),
+            json!({"$defs": {"e": {"enum": names}},
+                "type": "array", "minItems": 1000, "items": {"$ref": "#/$defs/e"}}),
+            json!({"type": "object", "required": names}),
+            json!({"type": "object", "required": names, "additionalProperties": {"$ref": "#"}}),
+            json!({"type": "array", "minItems": 1000, "items": {"$ref": "#"}}),
+            json!({"type": "array", "minItems": 1000, "items": {"$ref": format!("#/{long}")}}),
+            json!({"allOf": twice, "anyOf": twice, "oneOf": twice}),
+            lists(json!({"allOf": vec![json!({"type": "string"}); 5000]})),
+            lists(json!({"anyOf": vec![json!({"type": "null"}); 20_000]})),
+            object(vec![(long.clone(), json!({"type": "array", "minItems": 1000}))]),
+        ];
+        let prompt = "A lamp, 1 or 2, for Ann Lee. ".repeat(142);
+        for (number, schema) in schemas.iter().enumerate() {
+            let began = tokio::time::Instant::now();
+            let value = sample(schema, &prompt).to_string();
+            let took = began.elapsed();
+            assert!(value.len() <= (1 << 20) + 2, "{number}: {} bytes", value.len());
+            assert!(serde_json::from_str::<Value>(&value).is_ok(), "{number}");
+            assert!(took < std::time::Duration::from_secs(2), "{number}: {took:?}");
+        }
     }
 }

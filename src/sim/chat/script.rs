@@ -23,7 +23,13 @@ pub(super) enum Piece {
     /// One event.
     Event(String),
     /// A text, a bit of it in each event between the same two parts.
-    Deltas { before: String, text: String, after: String },
+    Deltas {
+        before: String,
+        text: String,
+        /// How much of the text has been sent, in bytes.
+        sent: usize,
+        after: String,
+    },
 }
 
 /// The event called `name` with `data`.
@@ -41,7 +47,7 @@ pub(super) fn deltas(name: Option<&str>, mut data: Value, at: &str, text: &str) 
     }
     let line = line(name, &data);
     let (before, after) = line.split_once(&Value::from(marker).to_string()).unwrap_or((&line, ""));
-    Piece::Deltas { before: before.to_owned(), text: text.to_owned(), after: after.to_owned() }
+    Piece::Deltas { before: before.to_owned(), text: text.to_owned(), sent: 0, after: after.to_owned() }
 }
 
 /// The first bit of `text`, and the rest.
@@ -63,8 +69,8 @@ impl Script {
     pub(super) fn left(&self) -> usize {
         let events = |piece: &Piece| match piece {
             Piece::Event(_) => 1,
-            Piece::Deltas { text, .. } => {
-                let mut rest = text.as_str();
+            Piece::Deltas { text, sent, .. } => {
+                let mut rest = &text[*sent..];
                 let mut count = 0;
                 while !rest.is_empty() {
                     rest = &rest[bit(rest)..];
@@ -83,9 +89,9 @@ impl Iterator for Script {
     fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.0.front_mut()? {
-                Piece::Deltas { before, text, after } if !text.is_empty() => {
-                    let rest = text.split_off(bit(text));
-                    let bit = std::mem::replace(text, rest);
+                Piece::Deltas { before, text, sent, after } if *sent < text.len() => {
+                    let (bit, _) = first_bit(&text[*sent..]);
+                    *sent += bit.len();
                     return Some(format!("{before}{}{after}", Value::from(bit)).into());
                 }
                 Piece::Deltas { .. } => drop(self.0.pop_front()),
@@ -185,6 +191,16 @@ mod tests {
             .collect();
         assert_eq!(joined, text);
         assert!(count > 5);
+    }
+
+    /// Each event once copied all that was still to come: this took minutes.
+    #[test]
+    fn a_long_text_costs_no_more_than_its_length() {
+        let mut script = Script::default();
+        script.add(deltas(None, json!({"text": ""}), "/text", &"word ".repeat(800_000)));
+        let began = tokio::time::Instant::now();
+        assert_eq!(script.count(), 400_000);
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
 
     #[test]

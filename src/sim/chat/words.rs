@@ -32,37 +32,43 @@ const CLOSINGS: [&str; 4] = [
     "That is all there is to it for now.",
 ];
 
-/// `prompt` without directives to the simulator.
+/// No more of a prompt than this, in bytes, is taken up in an answer.
+const MOST_PROMPT: usize = 4096;
+/// No more results of tools than this are told.
+const MOST_RESULTS: usize = 16;
+
+/// The beginning of `prompt` without directives to the simulator.
 pub(super) fn plain(prompt: &str) -> String {
     let mut pieces = prompt.split("[[mock:");
     let mut text = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
         text.push_str(piece.split_once("]]").map_or(piece, |(_, after)| after));
     }
-    text.trim().to_owned()
+    let text = text.trim();
+    text[..text.floor_char_boundary(MOST_PROMPT)].to_owned()
 }
 
-/// What is thought before an answer.
+/// What is thought before an answer to the plain `prompt`.
 pub(super) fn thoughts(prompt: &str, draw: &mut Draw) -> String {
-    one_of(&THOUGHTS, draw).replace("{}", &quote(&plain(prompt), 80))
+    one_of(&THOUGHTS, draw).replace("{}", &quote(prompt, 80))
 }
 
-/// An answer to `prompt`, or to what tools gave back.
+/// An answer to the plain `prompt`, or to what tools gave back.
 pub(super) fn prose(prompt: &str, results: &[String], draw: &mut Draw) -> String {
-    let prompt = plain(prompt);
     if !results.is_empty() {
-        let results: Vec<String> = results.iter().map(|result| quote(result, 200)).collect();
+        let results: Vec<String> =
+            results.iter().take(MOST_RESULTS).map(|result| quote(result, 200)).collect();
         let asked = if prompt.is_empty() {
             String::new()
         } else {
-            format!(" That answers “{}”.", quote(&prompt, 120))
+            format!(" That answers “{}”.", quote(prompt, 120))
         };
         return format!("Here is what I found: {}.{asked} {}", results.join("; "), one_of(&CLOSINGS, draw));
     }
     if prompt.is_empty() {
         return "Hello! How can I help you today?".to_owned();
     }
-    let opening = one_of(&OPENINGS, draw).replace("{}", &quote(&prompt, 120));
+    let opening = one_of(&OPENINGS, draw).replace("{}", &quote(prompt, 120));
     format!("{opening} {} {}", one_of(&BODIES, draw), one_of(&CLOSINGS, draw))
 }
 
@@ -77,7 +83,14 @@ fn one_of<'t>(texts: &[&'t str], draw: &mut Draw) -> &'t str {
 
 /// `text` on one line, with at most `most` characters.
 pub(super) fn quote(text: &str, most: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = String::new();
+    // Each word has a character or more.
+    for word in text.split_whitespace().take(most + 1) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word.chars().take(most + 1));
+    }
     match line.char_indices().nth(most) {
         Some((at, _)) => format!("{}…", line[..at].trim_end()),
         None => line,
@@ -91,7 +104,7 @@ mod tests {
     #[test]
     fn an_answer_speaks_of_what_was_said() {
         let mut draw = Draw::new(&[b"1"]);
-        let answer = prose("Why is the sky\nblue? [[mock:tool:x]]", &[], &mut draw);
+        let answer = prose(&plain("Why is the sky\nblue? [[mock:tool:x]]"), &[], &mut draw);
         assert!(answer.contains("“Why is the sky blue?”"), "{answer}");
         assert!(!answer.contains("[["), "{answer}");
         assert!(prose("x", &["42".into()], &mut draw).contains("found: 42."));
