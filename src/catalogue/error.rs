@@ -45,6 +45,20 @@ pub struct ErrorEntry {
 }
 
 impl ErrorEntry {
+    /// What `{error.<name>}` stands for in the bodies of a task that ended with it: `code`, `message`, or
+    /// `record_message`, which is the message where a record has no text of its own.
+    pub fn field(&self, name: &str, scope: &dyn Scope) -> Found<'static> {
+        let text = |template: Option<&Template>| {
+            template.map_or(Found::Null, |template| Found::Text(template.to_text(scope)))
+        };
+        match name {
+            "code" => Found::Integer(self.code.into()),
+            "message" => text(self.message.as_ref()),
+            "record_message" => text(self.record_message.as_ref().or(self.message.as_ref())),
+            _ => Found::Missing,
+        }
+    }
+
     /// Its text, where `scope` says what the request was.
     fn text(&self, scope: &dyn Scope) -> Option<String> {
         self.message.as_ref().map(|message| message.to_text(scope))

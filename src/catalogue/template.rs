@@ -422,7 +422,12 @@ fn spoken(text: &str) -> Vec<Value> {
     words.collect()
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
+    /// The value below `value` that the names of `path` lead to; `value` itself where there are none.
+    pub fn below(value: &'a Value, path: &[Box<str>]) -> Self {
+        path.iter().try_fold(value, |value, name| value.get(&**name)).map_or(Self::Missing, Into::into)
+    }
+
     fn is_empty(&self) -> bool {
         matches!(self, Self::Missing | Self::Null)
     }
@@ -490,10 +495,7 @@ struct ItemScope<'a> {
 impl Scope for ItemScope<'_> {
     fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
         match path {
-            [root, rest @ ..] if &**root == "item" => {
-                let found = rest.iter().try_fold(self.item, |value, name| value.get(&**name));
-                found.map_or(Found::Missing, Into::into)
-            }
+            [root, rest @ ..] if &**root == "item" => Found::below(self.item, rest),
             [root] if &**root == "index" => Found::Integer(i64::try_from(self.index).unwrap_or(i64::MAX)),
             _ => self.beyond.lookup(path),
         }

@@ -10,7 +10,7 @@ use super::kinds::Kind;
 use super::request;
 use crate::catalogue::{
     Chat, ChatModel, Dialect, ErrorEntry, Found, Lifecycle, Model, ModelChoice, Moment, ResultKind, Scope,
-    Seconds, Size, Template,
+    Seconds, Size,
 };
 use crate::clock::{Draw, Timestamp, digest, hex};
 use crate::ids::Credits;
@@ -169,15 +169,7 @@ impl<'a> Sample<'a> {
 
     fn about_error(&self, field: &str) -> Found<'_> {
         let Stage::Ended { error: Some(error), .. } = self.stage else { return Found::Missing };
-        let text = |template: Option<&Template>| {
-            template.map_or(Found::Null, |template| Found::Text(template.to_text(self)))
-        };
-        match field {
-            "code" => Found::Integer(error.code.into()),
-            "message" => text(error.message.as_ref()),
-            "record_message" => text(error.record_message.as_ref().or(error.message.as_ref())),
-            _ => Found::Missing,
-        }
+        error.field(field, self)
     }
 
     fn about_result(&self, slot: &str, field: &str) -> Found<'_> {
@@ -240,7 +232,8 @@ impl<'a> Sample<'a> {
             return Found::Template(&self.kind.task.record);
         }
         let record: Value = serde_json::from_slice(&self.kind.task.record.to_json(self)).unwrap_or_default();
-        at(&record, path).cloned().map_or(Found::Missing, Found::Value)
+        let found = path.iter().try_fold(&record, |value, name| value.get(&**name));
+        found.cloned().map_or(Found::Missing, Found::Value)
     }
 }
 
@@ -250,16 +243,12 @@ fn parent_of(kind: Kind<'_>) -> Option<Kind<'_>> {
     Kind::within(kind.catalogue, collections).find(|parent| parent.operation.id != kind.operation.id)
 }
 
-fn at<'v>(value: &'v Value, path: &[Box<str>]) -> Option<&'v Value> {
-    path.iter().try_fold(value, |value, name| value.get(&**name))
-}
-
 impl Scope for Sample<'_> {
     fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
         let Some((root, rest)) = path.split_first() else { return Found::Missing };
         match (&**root, rest) {
             ("task", [field]) => self.about_task(field),
-            ("input" | "request", rest) => at(&self.input, rest).map_or(Found::Missing, Into::into),
+            ("input" | "request", rest) => Found::below(&self.input, rest),
             ("state", []) => match self.state() {
                 Value::Number(number) => number.as_i64().map_or(Found::Missing, Found::Integer),
                 other => other.into(),
@@ -304,7 +293,7 @@ pub(super) struct Discovered(pub(super) Value);
 impl Scope for Discovered {
     fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
         match path.split_first() {
-            Some((root, rest)) if &**root == "found" => at(&self.0, rest).map_or(Found::Missing, Into::into),
+            Some((root, rest)) if &**root == "found" => Found::below(&self.0, rest),
             _ => NoTask.lookup(path),
         }
     }

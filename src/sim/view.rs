@@ -13,7 +13,7 @@ use super::plan::{Ending, State};
 use super::task::{Lineage, SandboxId, Task, TaskKey, Worth, ending_name};
 use crate::catalogue::{
     Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, ModelIx, Moment, OperationIx, ResultKind,
-    Scope, TaskKind, Template,
+    Scope, TaskKind,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -225,16 +225,7 @@ impl<'a> View<'a> {
     }
 
     fn about_error(&self, field: &str) -> Found<'_> {
-        let Some(error) = self.error() else { return Found::Missing };
-        let text = |template: Option<&'a Template>| {
-            template.map_or(Found::Null, |template| Found::Text(template.to_text(self)))
-        };
-        match field {
-            "code" => Found::Integer(error.code.into()),
-            "message" => text(error.message.as_ref()),
-            "record_message" => text(error.record_message.as_ref().or(error.message.as_ref())),
-            _ => Found::Missing,
-        }
+        self.error().map_or(Found::Missing, |error| error.field(field, self))
     }
 
     fn about_result(&self, slot: &str, field: &str) -> Found<'_> {
@@ -258,7 +249,7 @@ impl<'a> View<'a> {
         let record = self
             .record
             .get_or_init(|| serde_json::from_slice(&self.kind().record.to_json(self)).unwrap_or_default());
-        at(record, path)
+        Found::below(record, path)
     }
 }
 
@@ -289,17 +280,12 @@ fn whole_hundredths(length: Duration) -> Found<'static> {
     Found::Number((length.as_secs_f64() * 100.0).round() / 100.0)
 }
 
-/// The value below `value` that the names of `path` lead to.
-fn at<'v>(value: &'v Value, path: &[Box<str>]) -> Found<'v> {
-    path.iter().try_fold(value, |value, name| value.get(&**name)).map_or(Found::Missing, Into::into)
-}
-
 impl Scope for View<'_> {
     fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
         let Some((root, rest)) = path.split_first() else { return Found::Missing };
         match (&**root, rest) {
             ("task", [field]) => self.about_task(field),
-            ("input", rest) => at(self.input(), rest),
+            ("input", rest) => Found::below(self.input(), rest),
             ("state", []) => match self.state_value() {
                 Value::Number(number) => number.as_i64().map_or(Found::Missing, Found::Integer),
                 other => other.into(),
@@ -318,7 +304,7 @@ impl Scope for View<'_> {
                 self.parent().map_or(Found::Missing, |parent| Found::Str(&parent.id))
             }
             ("parent", rest) => self.parent().map_or(Found::Missing, |parent| parent.lookup(rest)),
-            ("request", rest) => at(self.setting.request, rest),
+            ("request", rest) => Found::below(self.setting.request, rest),
             _ => Found::Missing,
         }
     }

@@ -74,10 +74,7 @@ pub(super) struct FoundScope<'a>(pub(super) &'a Value);
 impl Scope for FoundScope<'_> {
     fn lookup<'s>(&'s self, path: &[Box<str>]) -> Found<'s> {
         match path {
-            [root, rest @ ..] if &**root == "found" => {
-                let found = rest.iter().try_fold(self.0, |value, name| value.get(&**name));
-                found.map_or(Found::Missing, Into::into)
-            }
+            [root, rest @ ..] if &**root == "found" => Found::below(self.0, rest),
             _ => Found::Missing,
         }
     }
