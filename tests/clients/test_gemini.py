@@ -38,7 +38,7 @@ def forced():
 
 
 def test_content_is_generated():
-    for model in ["gemini-3-flash-v1betamodels", MODEL, "gemini-3-6-flash", "gemini-3-7-flash"]:
+    for model in ["gemini-3-flash-v1betamodels", MODEL, "gemini-3-6-flash", "gemini-3-7-flash", "gemini-3-8-flash"]:
         answer = client().models.generate_content(model=model, contents=QUESTION)
         assert QUESTION in answer.text
         assert answer.candidates[0].finish_reason == types.FinishReason.STOP

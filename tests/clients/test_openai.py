@@ -36,7 +36,7 @@ def test_a_chat_is_answered():
 
 
 def test_a_chat_is_streamed():
-    for path in ["gpt-5-2", "gemini-3-pro", "gemini-3-7-flash-openai"]:
+    for path in ["gpt-5-2", "gemini-3-pro", "gemini-3-7-flash-openai", "gemini-3-8-flash-openai"]:
         chunks = list(chat(path, stream=True))
         assert chunks[0].choices[0].delta.role == "assistant"
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
