@@ -1,0 +1,359 @@
+//! The store in this process's memory, gone with it.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt as _;
+
+use super::{
+    Begun, Caps, Claim, CreateId, Happening, KeptAnswer, Owner, REMEMBERED, Reply, Store, Task, TaskState,
+};
+use crate::clock::{Timestamp, digest};
+use crate::ids::{Credits, TenantId};
+use crate::limits::Window;
+
+/// Everything in memory, behind one lock that is held for a few lines. Each collection is bounded: the oldest gives way.
+#[derive(Default)]
+pub struct Embedded(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    tasks: HashMap<CreateId, Arc<Task>>,
+    by_id: HashMap<Arc<str>, CreateId>,
+    /// Creates from the oldest to the newest; those of refused ones are passed over.
+    order: VecDeque<(Timestamp, CreateId)>,
+    /// By the first half of a digest: ids and addresses that came out of tasks.
+    made: HashMap<[u8; 16], Owner>,
+    made_order: VecDeque<(Timestamp, [u8; 16])>,
+    accounts: HashMap<TenantId, Account>,
+    claims: HashMap<(String, String), Claimed>,
+    claims_order: VecDeque<(String, String)>,
+}
+
+/// What a tenant has under way and has spent, and what happened to it.
+#[derive(Default)]
+struct Account {
+    running: u32,
+    /// By window: which one, and what was spent and reserved in it.
+    spent: [(i64, Credits); 3],
+    happenings: VecDeque<Happening>,
+    last_cursor: u64,
+}
+
+struct Claimed {
+    fingerprint: [u8; 32],
+    until: Timestamp,
+    answer: Option<Arc<KeptAnswer>>,
+}
+
+/// The most that is kept of each kind.
+const MOST_TASKS: usize = 1_000_000;
+const MOST_MADE: usize = 4_000_000;
+const MOST_CLAIMS: usize = 100_000;
+const MOST_HAPPENINGS: usize = 1_000;
+
+impl Account {
+    /// What is spent in the `window` that `now` lies in; one that has passed begins anew.
+    fn spent(&mut self, window: Window, now: Timestamp) -> &mut Credits {
+        let (number, spent) = &mut self.spent[window.position()];
+        if *number != window.number(now) {
+            (*number, *spent) = (window.number(now), Credits::ZERO);
+        }
+        spent
+    }
+
+    /// Adds `amount`, which may be negative, to the windows that `then` lies in, as far as they have not passed.
+    fn correct(&mut self, amount: Credits, then: Timestamp) {
+        for window in Window::ALL {
+            let (number, spent) = &mut self.spent[window.position()];
+            if *number == window.number(then) {
+                *spent += amount;
+            }
+        }
+    }
+}
+
+impl State {
+    fn account(&mut self, tenant: &TenantId) -> &mut Account {
+        // Looked up first, so that nothing is cloned for those who are known.
+        if !self.accounts.contains_key(tenant) {
+            self.accounts.insert(tenant.clone(), Account::default());
+        }
+        self.accounts.get_mut(tenant).expect("it was put in a line above")
+    }
+
+    fn begin(&mut self, task: Task, caps: &Caps) -> Begun {
+        let now = task.created;
+        let account = self.account(&task.tenant);
+        if let Some(most) = caps.tasks
+            && account.running >= most
+        {
+            return Begun::TooMany { running: account.running };
+        }
+        for (window, most) in &caps.credits {
+            let spent = *account.spent(*window, now);
+            if spent + task.reserved > *most {
+                return Begun::OverBudget { window: *window, spent };
+            }
+        }
+        account.running += 1;
+        Window::ALL.into_iter().for_each(|window| *account.spent(window, now) += task.reserved);
+        self.order.push_back((now, task.create));
+        self.tasks.insert(task.create, Arc::new(task));
+        self.forget_old(now);
+        Begun::Yes
+    }
+
+    /// Lets the oldest tasks go where there are too many, or they are too old to be asked for.
+    fn forget_old(&mut self, now: Timestamp) {
+        let is_old = |(created, _): &(Timestamp, CreateId)| now.saturating_since(*created) > REMEMBERED;
+        while self.tasks.len() > MOST_TASKS || self.order.front().is_some_and(is_old) {
+            let Some((_, create)) = self.order.pop_front() else { break };
+            if self.tasks.get(&create).is_some_and(|task| task.is_open()) {
+                self.close(create, None);
+            }
+            self.drop_task(create);
+        }
+    }
+
+    fn drop_task(&mut self, create: CreateId) {
+        let task = self.tasks.remove(&create);
+        if let Some(id) = task.and_then(|task| task.id.clone()) {
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// Ends the counting of a task under way: `charged` takes the place of what was reserved, nothing if there is none.
+    fn close(&mut self, create: CreateId, charged: Option<Credits>) {
+        let Some(task) = self.tasks.get(&create).cloned() else { return };
+        let account = self.account(&task.tenant);
+        account.running = account.running.saturating_sub(1);
+        account.correct(charged.unwrap_or_default() - task.reserved, task.created);
+    }
+
+    fn started(&mut self, create: CreateId, id: &str) -> bool {
+        if let Some(there) = self.by_id.get(id) {
+            return *there == create;
+        }
+        let Some(task) = self.tasks.get_mut(&create) else { return false };
+        if task.id.is_some() {
+            return false;
+        }
+        let task = Arc::make_mut(task);
+        let id: Arc<str> = id.into();
+        task.id = Some(Arc::clone(&id));
+        if task.is_open() {
+            task.state = TaskState::Running;
+        }
+        self.by_id.insert(id, create);
+        true
+    }
+
+    fn ended(
+        &mut self,
+        create: CreateId,
+        success: bool,
+        charged: Option<Credits>,
+        now: Timestamp,
+    ) -> Option<Arc<Task>> {
+        let task = self.tasks.get(&create).filter(|task| task.is_open())?;
+        let charged = charged.unwrap_or(if success { task.reserved } else { Credits::ZERO });
+        self.close(create, Some(charged));
+        let task = self.tasks.get_mut(&create)?;
+        Arc::make_mut(task).state = TaskState::Ended { at: now, success, charged };
+        Some(Arc::clone(task))
+    }
+
+    fn change(&mut self, create: CreateId, change: impl FnOnce(&mut Task)) {
+        if let Some(task) = self.tasks.get_mut(&create) {
+            change(Arc::make_mut(task));
+        }
+    }
+
+    fn learn(&mut self, owner: &Owner, made: &[&str], now: Timestamp) {
+        for made in made {
+            let print = print(made);
+            if self.made.insert(print, owner.clone()).is_none() {
+                self.made_order.push_back((now, print));
+            }
+        }
+        let is_old = |(at, _): &(Timestamp, [u8; 16])| now.saturating_since(*at) > REMEMBERED;
+        while self.made.len() > MOST_MADE || self.made_order.front().is_some_and(is_old) {
+            let Some((_, print)) = self.made_order.pop_front() else { break };
+            self.made.remove(&print);
+        }
+    }
+
+    fn claim(&mut self, scope: &str, key: &str, fingerprint: [u8; 32], now: Timestamp) -> Claim {
+        let name = (scope.to_owned(), key.to_owned());
+        match self.claims.get(&name) {
+            Some(claimed) if claimed.answer.is_some() && claimed.until <= now => {}
+            Some(claimed) if claimed.fingerprint != fingerprint => return Claim::Conflict,
+            Some(Claimed { answer: Some(answer), .. }) => return Claim::Done(Arc::clone(answer)),
+            Some(_) => return Claim::Busy,
+            None => self.claims_order.push_back(name.clone()),
+        }
+        self.claims.insert(name, Claimed { fingerprint, until: Timestamp::MAX, answer: None });
+        while self.claims.len() > MOST_CLAIMS {
+            let Some(oldest) = self.claims_order.pop_front() else { break };
+            self.claims.remove(&oldest);
+        }
+        Claim::Yours
+    }
+
+    fn answer_claim(&mut self, scope: &str, key: &str, answer: Option<KeptAnswer>, until: Timestamp) {
+        let name = (scope.to_owned(), key.to_owned());
+        match (answer, self.claims.get_mut(&name)) {
+            (Some(answer), Some(claimed)) => {
+                claimed.answer = Some(Arc::new(answer));
+                claimed.until = until;
+            }
+            (None, Some(_)) => {
+                self.claims.remove(&name);
+                self.claims_order.retain(|there| *there != name);
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn happened(&mut self, tenant: &TenantId, mut happening: Happening) {
+        let account = self.account(tenant);
+        account.last_cursor += 1;
+        happening.cursor = account.last_cursor;
+        account.happenings.push_back(happening);
+        if account.happenings.len() > MOST_HAPPENINGS {
+            account.happenings.pop_front();
+        }
+    }
+}
+
+fn print(made: &str) -> [u8; 16] {
+    let whole = digest(&[made.as_bytes()]);
+    std::array::from_fn(|place| whole[place])
+}
+
+impl Embedded {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is there already, as the answer of a store.
+fn at_once<'a, T: Send + 'a>(value: T) -> Reply<'a, T> {
+    ready(Ok(value)).boxed()
+}
+
+impl Store for Embedded {
+    fn begin<'a>(&'a self, task: Task, caps: &'a Caps) -> Reply<'a, Begun> {
+        at_once(self.state().begin(task, caps))
+    }
+
+    fn sent_with<'a>(&'a self, create: CreateId, key: Arc<str>) -> Reply<'a, ()> {
+        self.state().change(create, |task| task.key = Some(key));
+        at_once(())
+    }
+
+    fn started<'a>(&'a self, create: CreateId, id: &'a str) -> Reply<'a, bool> {
+        at_once(self.state().started(create, id))
+    }
+
+    fn refused(&self, create: CreateId) -> Reply<'_, ()> {
+        let mut state = self.state();
+        if state.tasks.get(&create).is_some_and(|task| task.is_open()) {
+            state.close(create, None);
+            state.drop_task(create);
+        }
+        at_once(())
+    }
+
+    fn lost(&self, create: CreateId) -> Reply<'_, ()> {
+        self.state().change(create, |task| {
+            if task.state == TaskState::Sent {
+                task.state = TaskState::Indeterminate;
+            }
+        });
+        at_once(())
+    }
+
+    fn ended(
+        &self,
+        create: CreateId,
+        success: bool,
+        charged: Option<Credits>,
+        now: Timestamp,
+    ) -> Reply<'_, Option<Arc<Task>>> {
+        at_once(self.state().ended(create, success, charged, now))
+    }
+
+    fn by_create(&self, create: CreateId) -> Reply<'_, Option<Arc<Task>>> {
+        at_once(self.state().tasks.get(&create).cloned())
+    }
+
+    fn by_id<'a>(&'a self, id: &'a str) -> Reply<'a, Option<Arc<Task>>> {
+        let state = self.state();
+        at_once(state.by_id.get(id).and_then(|create| state.tasks.get(create)).cloned())
+    }
+
+    fn learn<'a>(&'a self, owner: &'a Owner, made: &'a [&'a str], now: Timestamp) -> Reply<'a, ()> {
+        self.state().learn(owner, made, now);
+        at_once(())
+    }
+
+    fn made_by<'a>(&'a self, made: &'a str) -> Reply<'a, Option<Owner>> {
+        at_once(self.state().made.get(&print(made)).cloned())
+    }
+
+    fn open_tasks(&self) -> Reply<'_, Vec<Arc<Task>>> {
+        at_once(self.state().tasks.values().filter(|task| task.is_open()).cloned().collect())
+    }
+
+    fn spent<'a>(&'a self, tenant: &'a TenantId, now: Timestamp) -> Reply<'a, [Credits; 3]> {
+        let mut state = self.state();
+        let account = state.account(tenant);
+        at_once(Window::ALL.map(|window| *account.spent(window, now)))
+    }
+
+    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, now: Timestamp) -> Reply<'a, ()> {
+        let mut state = self.state();
+        let account = state.account(tenant);
+        Window::ALL.into_iter().for_each(|window| *account.spent(window, now) += amount);
+        at_once(())
+    }
+
+    fn running<'a>(&'a self, tenant: &'a TenantId) -> Reply<'a, u32> {
+        at_once(self.state().account(tenant).running)
+    }
+
+    fn claim<'a>(
+        &'a self,
+        scope: &'a str,
+        key: &'a str,
+        fingerprint: [u8; 32],
+        now: Timestamp,
+    ) -> Reply<'a, Claim> {
+        at_once(self.state().claim(scope, key, fingerprint, now))
+    }
+
+    fn answer_claim<'a>(
+        &'a self,
+        scope: &'a str,
+        key: &'a str,
+        answer: Option<KeptAnswer>,
+        until: Timestamp,
+    ) -> Reply<'a, ()> {
+        self.state().answer_claim(scope, key, answer, until);
+        at_once(())
+    }
+
+    fn happened<'a>(&'a self, tenant: &'a TenantId, happening: Happening) -> Reply<'a, ()> {
+        self.state().happened(tenant, happening);
+        at_once(())
+    }
+
+    fn happenings<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Reply<'a, Vec<Happening>> {
+        let mut state = self.state();
+        let all = state.account(tenant).happenings.iter();
+        at_once(all.filter(|happening| happening.cursor > after).take(limit).cloned().collect())
+    }
+}
