@@ -2,10 +2,12 @@
 //!
 //! Knows nothing of how an error arose. What the upstream (or the simulator in its place) says passes by untouched.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 
 /// A refusal of kiegate's own APIs (`/_mock`, `/admin`), as an RFC 9457 problem document.
@@ -55,22 +57,46 @@ pub enum Reason {
     BodyTimeout,
     /// The body breaks the rules of HTTP, or broke off.
     BodyMalformed,
+    /// Too many calls in too short a time.
+    RateLimited,
+    /// Too many tasks under way.
+    TooManyTasks,
+    /// The credits for this hour, day or month are spent.
+    BudgetExceeded,
+    /// The account's quota left no room in time.
+    QuotaTimeout,
+    /// An idempotency key that was used for another request.
+    IdempotencyConflict,
+    /// A callback address that the gateway does not call.
+    ForbiddenCallback,
     /// The upstream cannot be reached.
     UpstreamUnreachable,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// The gateway cannot do what it should right now.
+    Overloaded,
+    /// The gateway is about to stop.
+    Draining,
 }
 
 impl Reason {
     /// All of them: what a metric's label may be.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 15] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::BodyMalformed,
+        Self::RateLimited,
+        Self::TooManyTasks,
+        Self::BudgetExceeded,
+        Self::QuotaTimeout,
+        Self::IdempotencyConflict,
+        Self::ForbiddenCallback,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
+        Self::Overloaded,
+        Self::Draining,
     ];
 
     /// The name that goes over the wire.
@@ -81,8 +107,16 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyMalformed => "body_malformed",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyTasks => "too_many_tasks",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::QuotaTimeout => "quota_timeout",
+            Self::IdempotencyConflict => "idempotency_conflict",
+            Self::ForbiddenCallback => "forbidden_callback",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
         }
     }
 
@@ -93,7 +127,11 @@ impl Reason {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyMalformed => StatusCode::BAD_REQUEST,
+            Self::BodyMalformed | Self::ForbiddenCallback => StatusCode::BAD_REQUEST,
+            Self::RateLimited | Self::TooManyTasks | Self::QuotaTimeout => StatusCode::TOO_MANY_REQUESTS,
+            Self::BudgetExceeded => StatusCode::PAYMENT_REQUIRED,
+            Self::IdempotencyConflict => StatusCode::CONFLICT,
+            Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -105,12 +143,28 @@ impl Reason {
 pub struct ApiError {
     reason: Reason,
     message: String,
+    headers: HeaderMap,
 }
 
 impl ApiError {
     /// A refusal for `reason`; `message` is for the client.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), headers: HeaderMap::new() }
+    }
+
+    /// The same, and when it is worth trying again: `Retry-After` in whole seconds, rounded up, so that a client that
+    /// obeys is not refused twice.
+    #[must_use]
+    pub fn retry_after(self, after: Duration) -> Self {
+        let seconds = after.as_nanos().div_ceil(1_000_000_000).max(1);
+        self.with_header(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)))
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
     }
 
     /// Why.
@@ -137,6 +191,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
         headers.insert("x-kiegate-error", HeaderValue::from_static(self.reason.name()));
+        headers.extend(self.headers);
         response.extensions_mut().insert(Refused(self.reason));
         response
     }

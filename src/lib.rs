@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod app;
 pub mod background;
+pub mod cache;
 pub mod catalogue;
 pub mod cli;
 pub mod clock;

@@ -1,9 +1,12 @@
 //! What finally answers a request: the simulator, the live API, later a recording. The gateway sees one interface.
 //!
-//! `live` is the real one; `headers` says which headers travel. Who pays is nobody's business here.
+//! `live` is the real one; `headers` says which headers travel; `retry` asks again where that is safe, `breaker` leaves
+//! a host alone that does not answer. Who pays is nobody's business here.
 
+mod breaker;
 mod headers;
 mod live;
+mod retry;
 mod simulated;
 
 use std::sync::Arc;
@@ -15,7 +18,9 @@ use http::{Request, Response};
 use http_body_util::LengthLimitError;
 use tower_http::timeout::TimeoutError;
 
+pub use breaker::Breaker;
 pub use live::Live;
+pub use retry::{Retries, Safe};
 pub use simulated::Simulated;
 
 use crate::error::{ApiError, Reason};
@@ -31,8 +36,12 @@ pub trait Upstream: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
 }
 
-/// What the gateway knows of a request; for metrics.
-#[derive(Clone, Debug)]
+/// Which of the configured upstream keys, by its position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyIx(pub usize);
+
+/// What the gateway knows of a request.
+#[derive(Clone, Debug, Default)]
 pub struct About {
     /// The operation's id; `other` for what is none.
     pub operation: Arc<str>,
@@ -40,14 +49,22 @@ pub struct About {
     pub tenant: Option<Arc<str>>,
     /// Whether the body is still on its way.
     pub streams: bool,
+    /// The upstream key to send it with, where there are keys.
+    pub key: KeyIx,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No connection, or it broke before an answer came.
+    /// No connection: nothing was sent.
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(String),
+    /// The upstream has not answered for a while and is left alone: nothing was sent.
+    #[error("the upstream has not answered for a while; the next attempt is made in {0:?}")]
+    LeftAlone(Duration),
+    /// The connection broke before an answer came; the request may have arrived.
+    #[error("the connection to the upstream broke: {0}")]
+    Broken(String),
     /// The client's body grew beyond what is taken.
     #[error("the request's body is larger than this gateway takes")]
     BodyTooLarge,
@@ -65,14 +82,25 @@ pub enum UpstreamError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Unreachable(_) => {
+            UpstreamError::Unreachable(_) | UpstreamError::Broken(_) => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
+            }
+            UpstreamError::LeftAlone(left) => {
+                let what = "the upstream cannot be reached and is left alone for a while";
+                Self::new(Reason::UpstreamUnreachable, what).retry_after(left)
             }
             UpstreamError::BodyTooLarge => Self::new(Reason::BodyTooLarge, error.to_string()),
             UpstreamError::BodyTimeout => Self::new(Reason::BodyTimeout, error.to_string()),
             UpstreamError::BodyBroken => Self::new(Reason::BodyMalformed, error.to_string()),
             UpstreamError::Timeout(_) => Self::new(Reason::UpstreamTimeout, error.to_string()),
         }
+    }
+}
+
+impl UpstreamError {
+    /// Whether the upstream can know of the request.
+    pub fn may_have_arrived(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::LeftAlone(_))
     }
 }
 

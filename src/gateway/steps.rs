@@ -21,7 +21,7 @@ use crate::catalogue::{OperationIx, Resolved};
 use crate::clock::hex;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
-use crate::proxy::About;
+use crate::proxy::{About, KeyIx};
 use crate::sim::Owner;
 use crate::telemetry::{Finished, Observed, Report};
 
@@ -234,6 +234,7 @@ pub(super) async fn send_upstream(gateway: &Gateway, call: &Call, request: Reque
         operation: Arc::clone(&call.operation),
         tenant: call.tenant.get().cloned(),
         streams: call.streams,
+        key: KeyIx::default(),
     };
     let since = Instant::now();
     let answer = gateway.parts.upstream.send(request, about).await;

@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri, Version};
+use hyper_util::client::legacy::Error;
 
 use super::headers::{strip_hop_by_hop, strip_private};
-use super::{About, Upstream, UpstreamError, fault_of_body};
+use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault_of_body};
 use crate::config;
 use crate::outbound::{Client, reasons};
 use crate::telemetry::Metrics;
@@ -22,31 +23,53 @@ const UPLOADS: &str = "/api/file-";
 /// The live API.
 pub struct Live {
     client: Client,
-    base: Uri,
-    uploads: Uri,
-    key_name: String,
-    /// `Bearer …`, marked as not to be printed.
-    authorization: HeaderValue,
+    api: Host,
+    uploads: Host,
+    keys: Vec<Key>,
     response_timeout: Duration,
     metrics: Arc<Metrics>,
+}
+
+/// One of the two hosts of the API.
+struct Host {
+    base: Uri,
+    breaker: Breaker,
+}
+
+/// An upstream key, ready to be sent.
+struct Key {
+    name: String,
+    /// `Bearer …`, marked as not to be printed.
+    authorization: HeaderValue,
+}
+
+impl Key {
+    fn new(key: &config::UpstreamKey) -> Option<Self> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.secret.expose())).ok()?;
+        authorization.set_sensitive(true);
+        Some(Self { name: key.name.clone(), authorization })
+    }
 }
 
 impl Live {
     /// From the configuration, which has at least one upstream key in live mode; `None` without one, or with one
     /// that cannot stand in a header.
     pub fn new(config: &config::Upstream, client: Client, metrics: Arc<Metrics>) -> Option<Self> {
-        let key = config.keys.first()?;
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.secret.expose())).ok()?;
-        authorization.set_sensitive(true);
-        Some(Self {
+        let keys: Vec<Key> = config.keys.iter().map(Key::new).collect::<Option<_>>()?;
+        let host = |base: &Uri| Host { base: base.clone(), breaker: Breaker::default() };
+        (!keys.is_empty()).then(|| Self {
             client,
-            base: config.base_url.clone(),
-            uploads: config.upload_url.clone(),
-            key_name: key.name.clone(),
-            authorization,
+            api: host(&config.base_url),
+            uploads: host(&config.upload_url),
+            keys,
             response_timeout: config.response_timeout,
             metrics,
         })
+    }
+
+    /// The hosts, and whether each is left alone because it does not answer.
+    pub fn breakers(&self) -> [(&str, bool); 2] {
+        [&self.api, &self.uploads].map(|host| (host.base.host().unwrap_or_default(), host.breaker.is_open()))
     }
 
     async fn forward(
@@ -54,37 +77,53 @@ impl Live {
         mut request: Request<Body>,
         about: About,
     ) -> Result<Response<Body>, UpstreamError> {
-        let uri = self.target(request.uri());
-        *request.uri_mut() = uri;
+        let host = if request.uri().path().starts_with(UPLOADS) { &self.uploads } else { &self.api };
+        let leave = host.breaker.ask().map_err(UpstreamError::LeftAlone)?;
+        let key = self.key(about.key);
+        *request.uri_mut() = target(&host.base, request.uri());
         *request.version_mut() = Version::HTTP_11;
         strip_hop_by_hop(request.headers_mut());
         strip_private(request.headers_mut());
-        request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
+        request.headers_mut().insert(AUTHORIZATION, key.authorization.clone());
         let began = tokio::time::Instant::now();
         let sent = tokio::time::timeout(self.response_timeout, self.client.send(request)).await;
         let answer = match sent {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                // It was the client's body that broke the exchange, or the upstream.
-                let unreachable = || UpstreamError::Unreachable(reasons(&error));
-                Err(fault_of_body(&error).unwrap_or_else(unreachable))
-            }
+            Ok(Err(error)) => Err(failure(&error)),
             Err(_) => Err(UpstreamError::Timeout(self.response_timeout)),
         };
+        // A client whose body breaks off says nothing of the host.
+        leave.end(!matches!(
+            answer,
+            Err(UpstreamError::Unreachable(_) | UpstreamError::Broken(_) | UpstreamError::Timeout(_))
+        ));
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
-        self.metrics.upstream_answered(&self.key_name, &about.operation, status, began.elapsed());
+        self.metrics.upstream_answered(&key.name, &about.operation, status, began.elapsed());
         let mut response = answer?;
         strip_hop_by_hop(response.headers_mut());
         Ok(response)
     }
 
-    /// The same path and query on the upstream's host. A key in the query stays behind.
-    fn target(&self, uri: &Uri) -> Uri {
-        let base = if uri.path().starts_with(UPLOADS) { &self.uploads } else { &self.base };
-        let mut parts = base.clone().into_parts();
-        parts.path_and_query = Some(without_key(uri));
-        Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
+    fn key(&self, index: KeyIx) -> &Key {
+        self.keys.get(index.0).unwrap_or(&self.keys[0])
     }
+}
+
+/// What became of a request that got no answer.
+fn failure(error: &Error) -> UpstreamError {
+    // It was the client's body that broke the exchange, or the upstream.
+    let upstream = || {
+        let what = reasons(error);
+        if error.is_connect() { UpstreamError::Unreachable(what) } else { UpstreamError::Broken(what) }
+    };
+    fault_of_body(error).unwrap_or_else(upstream)
+}
+
+/// The path and query of `uri` on the host of `base`. A key in the query stays behind.
+fn target(base: &Uri, uri: &Uri) -> Uri {
+    let mut parts = base.clone().into_parts();
+    parts.path_and_query = Some(without_key(uri));
+    Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
 }
 
 /// Path and query of `uri`, without a parameter `key`.

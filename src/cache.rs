@@ -1,0 +1,252 @@
+//! Answers that are kept, and questions that are asked once for many.
+//!
+//! A [`Cache`] knows keys, freshness and how to ask only once at a time ([`Cache::look`]). What a key stands for, who
+//! may share it and how long an answer stays fresh, its user says; where answers come from it does not know. Freshness
+//! stands in the entry and goes by the caller's clock; moka bounds the size only.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+
+use crate::clock::Timestamp;
+
+/// What an answer is kept under. Whatever makes two questions different must be in it, whose they are first of all.
+pub type Key = Arc<str>;
+
+/// Something that can be kept.
+pub trait Keep: Clone + Send + Sync + 'static {
+    /// About how many bytes it takes.
+    fn size(&self) -> usize;
+    /// Until when it may be given for an answer; `None`: not at all.
+    fn fresh_until(&self) -> Option<Timestamp>;
+}
+
+/// How an answer was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It was there.
+    Hit,
+    /// It was asked for.
+    Miss,
+    /// Somebody else was asking already.
+    Coalesced,
+}
+
+/// Kept answers of type `T`, bounded in bytes, and questions under way.
+pub struct Cache<T: Keep> {
+    kept: moka::sync::Cache<Key, T>,
+    flights: Mutex<Flights<T>>,
+}
+
+/// Questions under way. Whoever waits holds the flight up; when the last one leaves, it is given up.
+struct Flights<T> {
+    under_way: HashMap<Key, WeakShared<BoxFuture<'static, T>>>,
+    /// When there are so many, those that were given up are swept out.
+    sweep_at: usize,
+}
+
+impl<T: Keep> Cache<T> {
+    /// A cache of at most so many bytes; with none, questions are still asked once at a time.
+    pub fn new(max_bytes: u64) -> Self {
+        let weigh = |key: &Key, kept: &T| {
+            u32::try_from(key.len().saturating_add(kept.size()).saturating_add(200)).unwrap_or(u32::MAX)
+        };
+        Self {
+            kept: moka::sync::Cache::builder().max_capacity(max_bytes).weigher(weigh).build(),
+            flights: Mutex::new(Flights { under_way: HashMap::new(), sweep_at: 64 }),
+        }
+    }
+
+    /// The kept answer to `key`, if it is fresh at `now`.
+    pub fn fresh(&self, key: &str, now: Timestamp) -> Option<T> {
+        self.kept.get(key).filter(|kept| kept.fresh_until().is_some_and(|until| now < until))
+    }
+
+    /// Keeps `answer`, or forgets what was kept if it is not to be.
+    pub fn keep(&self, key: &Key, answer: &T) {
+        keep(&self.kept, key, answer);
+    }
+
+    /// Forgets what is kept under `key`.
+    pub fn forget(&self, key: &str) {
+        self.kept.invalidate(key);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.kept.invalidate_all();
+    }
+
+    /// About how many bytes are kept.
+    pub fn bytes(&self) -> u64 {
+        self.kept.run_pending_tasks();
+        self.kept.weighted_size()
+    }
+
+    /// The kept answer to `key` if it is fresh at `now`, else that of `ask`, which is asked once however many look at
+    /// the same time. One who stops waiting ends it for nobody else; when all have, the question is given up.
+    pub async fn look<F>(&self, key: &Key, now: Timestamp, ask: impl FnOnce() -> F) -> (T, Found)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        match self.fresh(key, now) {
+            Some(kept) => (kept, Found::Hit),
+            None => self.ask(key, ask).await,
+        }
+    }
+
+    /// As [`Cache::look`], but for what is kept.
+    pub async fn ask<F>(&self, key: &Key, ask: impl FnOnce() -> F) -> (T, Found)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (flight, found) = self.board(key, ask);
+        let answer = flight.clone().await;
+        self.land(key, &flight);
+        (answer, found)
+    }
+
+    /// Joins the question under way, or starts it.
+    fn board<F>(&self, key: &Key, ask: impl FnOnce() -> F) -> (Shared<BoxFuture<'static, T>>, Found)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut flights = self.flights();
+        if let Some(flight) = flights.under_way.get(key).and_then(WeakShared::upgrade) {
+            return (flight, Found::Coalesced);
+        }
+        let (question, kept, key_kept) = (ask(), self.kept.clone(), Arc::clone(key));
+        // Kept by the question itself: whoever asked first may be gone when the answer comes.
+        let answered = question.inspect(move |answer| keep(&kept, &key_kept, answer));
+        let flight = answered.boxed().shared();
+        if let Some(weak) = flight.downgrade() {
+            flights.under_way.insert(Arc::clone(key), weak);
+        }
+        if flights.under_way.len() > flights.sweep_at {
+            flights.under_way.retain(|_, flight| flight.upgrade().is_some());
+            flights.sweep_at = 64.max(flights.under_way.len() * 2);
+        }
+        (flight, Found::Miss)
+    }
+
+    /// Takes an answered question out, unless another stands in its place already.
+    fn land(&self, key: &Key, flight: &Shared<BoxFuture<'static, T>>) {
+        let mut flights = self.flights();
+        let there = flights.under_way.get(key).and_then(WeakShared::upgrade);
+        if there.is_none_or(|there| there.ptr_eq(flight)) {
+            flights.under_way.remove(key);
+        }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights<T>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn keep<T: Keep>(kept: &moka::sync::Cache<Key, T>, key: &Key, answer: &T) {
+    if answer.fresh_until().is_some() {
+        kept.insert(Arc::clone(key), answer.clone());
+    } else {
+        kept.invalidate(&**key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Answer(u32, Option<Timestamp>);
+
+    impl Keep for Answer {
+        fn size(&self) -> usize {
+            4
+        }
+        fn fresh_until(&self) -> Option<Timestamp> {
+            self.1
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+    const LATER: Timestamp = Timestamp::from_millis(3_000);
+
+    fn cache() -> (Arc<Cache<Answer>>, Arc<AtomicU32>, Key) {
+        (Arc::new(Cache::new(1 << 20)), Arc::default(), "question".into())
+    }
+
+    /// Counts itself, and answers after a second.
+    async fn slow(asked: Arc<AtomicU32>, until: Option<Timestamp>) -> Answer {
+        let number = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Answer(number, until)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fresh_answer_is_given_again_and_a_stale_one_is_not() {
+        let (cache, asked, key) = cache();
+        let look = |now| cache.look(&key, now, || slow(Arc::clone(&asked), Some(LATER)));
+        assert_eq!(look(NOW).await.1, Found::Miss);
+        assert_eq!(look(Timestamp::from_millis(2_999)).await.1, Found::Hit);
+        assert_eq!(look(LATER).await.1, Found::Miss);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_to_be_kept_is_shared_by_those_who_wait_only() {
+        let (cache, asked, key) = cache();
+        let look = || cache.look(&key, NOW, || slow(Arc::clone(&asked), None));
+        let (first, second, third) = tokio::join!(look(), look(), look());
+        assert_eq!([first.1, second.1, third.1], [Found::Miss, Found::Coalesced, Found::Coalesced]);
+        assert_eq!([&first.0, &second.0], [&third.0, &third.0]);
+        assert_eq!(look().await.1, Found::Miss);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn followers_do_not_die_with_the_leader() {
+        let (cache, asked, key) = cache();
+        let look = || {
+            let (cache, asked, key) = (Arc::clone(&cache), Arc::clone(&asked), Arc::clone(&key));
+            async move { cache.look(&key, NOW, || slow(asked, Some(LATER))).await }
+        };
+        let leader = crate::background::spawn(look());
+        tokio::task::yield_now().await;
+        let follower = crate::background::spawn(look());
+        tokio::task::yield_now().await;
+        leader.abort();
+        let (answer, found) = follower.await.unwrap();
+        assert_eq!((answer.0, found), (1, Found::Coalesced));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(cache.flights().under_way.len(), 0);
+        assert_eq!(cache.fresh(&key, NOW), Some(Answer(1, Some(LATER))), "it is kept all the same");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_nobody_waits_any_more_the_question_is_given_up() {
+        struct Ended(Arc<AtomicU32>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (cache, ended, key) = cache();
+        let look = {
+            let (cache, ended) = (Arc::clone(&cache), Arc::clone(&ended));
+            async move {
+                let ask = || async move {
+                    let _ended = Ended(ended);
+                    std::future::pending::<Answer>().await
+                };
+                cache.look(&key, NOW, ask).await
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(1), look).await.is_err());
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+    }
+}

@@ -1,0 +1,115 @@
+//! A breaker: after a row of failures the upstream is left alone for a while.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// So many failures in a row open it.
+const FAILURES: u32 = 5;
+/// How long it stays open at first; each failed probe doubles that.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// And at most.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Counts failures of one host and says whether it may be asked. What a failure is, its user says.
+#[derive(Debug, Default)]
+pub struct Breaker(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    /// Until then nobody asks; afterwards one may, as a probe.
+    closed_until: Option<Instant>,
+    pause: Duration,
+    probing: bool,
+}
+
+/// Leave to ask. Dropped without a verdict it counts for nothing.
+#[derive(Debug)]
+pub struct Leave<'b> {
+    breaker: &'b Breaker,
+    probe: bool,
+}
+
+impl Breaker {
+    /// Leave to ask now, or how long to wait.
+    ///
+    /// # Errors
+    /// The time that is left until a probe may be sent; while one is under way, the shortest pause.
+    pub fn ask(&self) -> Result<Leave<'_>, Duration> {
+        let mut state = self.state();
+        let Some(until) = state.closed_until else { return Ok(Leave { breaker: self, probe: false }) };
+        let left = until.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            return Err(left);
+        }
+        if state.probing {
+            return Err(SHORTEST);
+        }
+        state.probing = true;
+        Ok(Leave { breaker: self, probe: true })
+    }
+
+    /// Whether nobody may ask.
+    pub fn is_open(&self) -> bool {
+        self.state().closed_until.is_some()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Leave<'_> {
+    /// The host answered, or did not.
+    pub fn end(self, answered: bool) {
+        let mut state = self.breaker.state();
+        if answered {
+            *state = State { probing: state.probing && !self.probe, ..State::default() };
+            return;
+        }
+        state.failures += 1;
+        if self.probe || (state.failures >= FAILURES && state.closed_until.is_none()) {
+            state.pause = (state.pause * 2).clamp(SHORTEST, LONGEST);
+            state.closed_until = Some(Instant::now() + state.pause);
+        }
+    }
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if self.probe {
+            self.breaker.state().probing = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(breaker: &Breaker) {
+        breaker.ask().unwrap().end(false);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_a_row_of_failures_and_closes_after_a_probe() {
+        let breaker = Breaker::default();
+        (1..FAILURES).for_each(|_| fail(&breaker));
+        breaker.ask().unwrap().end(true);
+        (1..FAILURES).for_each(|_| fail(&breaker));
+        assert!(!breaker.is_open(), "a success in between begins the row anew");
+        fail(&breaker);
+        assert_eq!(breaker.ask().unwrap_err(), SHORTEST);
+        tokio::time::advance(SHORTEST).await;
+        let probe = breaker.ask().unwrap();
+        assert!(breaker.ask().is_err(), "one probe at a time");
+        probe.end(false);
+        assert_eq!(breaker.ask().unwrap_err(), SHORTEST * 2);
+        tokio::time::advance(SHORTEST * 2).await;
+        drop(breaker.ask().unwrap());
+        breaker.ask().expect("a probe that was given up makes room for another").end(true);
+        assert!(!breaker.is_open());
+    }
+}

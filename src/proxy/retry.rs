@@ -1,0 +1,150 @@
+//! Asking again where that is safe: with growing pauses drawn at random, and within a budget, so that an upstream in
+//! trouble is not buried under retries.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+
+use super::{About, Upstream, UpstreamError};
+
+/// How often a request is sent at most.
+const ATTEMPTS: u32 = 3;
+/// The longest first pause; each further one may be twice as long.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Retries that may be made at once.
+const BUDGET: f64 = 20.0;
+/// What each request adds to the budget: one retry for ten requests.
+const EARNS: f64 = 0.1;
+
+/// When a request may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safe {
+    /// Whatever became of the first: it changes nothing.
+    Always,
+    /// As long as not a byte of it can have arrived: it costs money.
+    Unsent,
+}
+
+/// The budget that all requests share.
+#[derive(Debug)]
+pub struct Retries(Mutex<f64>);
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self(Mutex::new(BUDGET))
+    }
+}
+
+impl Retries {
+    fn change(&self, by: f64) -> bool {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = (*left + by).min(BUDGET);
+        if changed < 0.0 {
+            return false;
+        }
+        *left = changed;
+        true
+    }
+
+    /// Sends the request of these parts and that body, and again where that is `safe` and may help.
+    ///
+    /// # Errors
+    /// What the last attempt met with.
+    pub async fn send(
+        &self,
+        upstream: &dyn Upstream,
+        parts: &Parts,
+        body: &Bytes,
+        about: &About,
+        safe: Safe,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.change(EARNS);
+        for attempt in 1.. {
+            let answer = attempt_once(upstream, parts, body, about).await;
+            if attempt >= ATTEMPTS || !may_help(&answer, safe) || !self.change(-1.0) {
+                return answer;
+            }
+            let longest = PAUSE * 2_u32.saturating_pow(attempt - 1);
+            tokio::time::sleep(longest.mul_f64(rand::random())).await;
+        }
+        unreachable!("the last attempt returns")
+    }
+}
+
+fn attempt_once<'u>(
+    upstream: &'u dyn Upstream,
+    parts: &Parts,
+    body: &Bytes,
+    about: &About,
+) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
+    let body = if body.is_empty() { Body::empty() } else { Body::from(body.clone()) };
+    upstream.send(Request::from_parts(parts.clone(), body), about.clone())
+}
+
+/// Whether another attempt is allowed and may go better.
+fn may_help(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
+    match answer {
+        Err(UpstreamError::Unreachable(_)) => true,
+        Err(UpstreamError::Broken(_)) => safe == Safe::Always,
+        Ok(response) => safe == Safe::Always && is_passing(response.status()),
+        Err(_) => false,
+    }
+}
+
+/// Trouble of what stands in front of the upstream, which passes.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Fails as it is told to, and counts.
+    struct Failing(fn() -> UpstreamError, AtomicU32);
+
+    impl Upstream for Failing {
+        fn send(&self, _: Request<Body>, _: About) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err(self.0())).boxed()
+        }
+    }
+
+    async fn sent(retries: &Retries, error: fn() -> UpstreamError, safe: Safe) -> u32 {
+        let upstream = Failing(error, AtomicU32::new(0));
+        let (parts, ()) = Request::new(()).into_parts();
+        let about = About::default();
+        assert!(retries.send(&upstream, &parts, &Bytes::new(), &about, safe).await.is_err());
+        upstream.1.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_costs_money_is_sent_again_only_if_it_was_not_sent() {
+        let retries = Retries::default();
+        let unreachable = || UpstreamError::Unreachable("refused".into());
+        let broken = || UpstreamError::Broken("reset".into());
+        assert_eq!(sent(&retries, unreachable, Safe::Unsent).await, 3);
+        assert_eq!(sent(&retries, broken, Safe::Unsent).await, 1);
+        assert_eq!(sent(&retries, broken, Safe::Always).await, 3);
+        assert_eq!(sent(&retries, || UpstreamError::Timeout(Duration::ZERO), Safe::Always).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_in_trouble_is_not_buried() {
+        let retries = Retries::default();
+        let mut all = 0;
+        for _ in 0..200 {
+            all += sent(&retries, || UpstreamError::Broken("reset".into()), Safe::Always).await;
+        }
+        assert!((200..=245).contains(&all), "{all}");
+    }
+}
