@@ -20,4 +20,5 @@ mod results;
 mod schemas;
 mod songs;
 mod support;
+mod tls;
 mod uploads;
