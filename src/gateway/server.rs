@@ -13,7 +13,8 @@ use axum::body::Body;
 use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{Request, Version};
+use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -171,8 +172,13 @@ impl Visit {
             // HTTP/2 has many requests at once and frames of its own at any time: hyper watches it by pings.
             phase.set(if request.version() == Version::HTTP_2 { Phase::MANY } else { Phase::REQUEST });
             let phase = Arc::clone(&phase);
-            request.extensions_mut().insert(peer);
-            answer(request.map(Body::new)).map(move |response| {
+            let answered = if let Some(status) = unacceptable(&request) {
+                std::future::ready(turned_away(status)).boxed()
+            } else {
+                request.extensions_mut().insert(peer);
+                answer(request.map(Body::new))
+            };
+            answered.map(move |response| {
                 let at_end = move |_| phase.request_ended();
                 Ok::<_, Infallible>(response.map(|body| Observed::new(body, at_end)))
             })
@@ -191,6 +197,34 @@ impl Visit {
             tracing::debug!(plane = name, "connection: {error}");
         }
     }
+}
+
+/// The status of a request that nobody may send, whatever it is for.
+///
+/// Source: RFC 9112, 3.2 (one `Host`) and 6.1 (codings that are not known).
+fn unacceptable(request: &Request<Incoming>) -> Option<StatusCode> {
+    // One asks for a tunnel, the other for an echo of what went upstream, with a key that is not the client's.
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Some(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+        return Some(StatusCode::BAD_REQUEST);
+    }
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let known = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    (!known || codings.next().is_some()).then_some(StatusCode::NOT_IMPLEMENTED)
+}
+
+/// The answer to such a request. The connection ends with it, since what follows may be anything.
+fn turned_away(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
 }
 
 /// HTTP/1.1 and HTTP/2, told apart by what a client sends first.
@@ -372,5 +406,22 @@ mod tests {
         let (answers, peers) = serve_and_ask(Some(Arc::clone(&lanes)), &[PLAIN; 5]).await;
         assert!(answers.iter().all(|answer| answer.ends_with("hello")) && peers.len() == 5, "{answers:?}");
         tokio::task::spawn_blocking(|| drop(lanes)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn requests_that_nobody_may_send_are_turned_away() {
+        let requests = [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
+            "TRACE / HTTP/1.1\r\nhost: x\r\n\r\n",
+            "CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n",
+            "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ];
+        let (answers, peers) = serve_and_ask(None, &requests).await;
+        let statuses: Vec<_> = answers.iter().map(|answer| &answer[9..12]).collect();
+        assert_eq!(statuses, ["400", "400", "405", "405", "501", "501"]);
+        assert!(answers[2].contains("allow: GET, HEAD"), "{}", answers[2]);
+        assert_eq!(peers, [], "none of them got through");
     }
 }
