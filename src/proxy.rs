@@ -48,6 +48,9 @@ pub enum UpstreamError {
     /// No connection, or it broke before an answer came.
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(String),
+    /// What it answered is no answer.
+    #[error("the upstream's answer makes no sense: {0}")]
+    Garbled(String),
     /// The client's body grew beyond what is taken.
     #[error("the request's body is larger than this gateway takes")]
     BodyTooLarge,
@@ -68,12 +71,29 @@ impl From<UpstreamError> for ApiError {
             UpstreamError::Unreachable(_) => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
             }
+            UpstreamError::Garbled(_) => {
+                Self::new(Reason::UpstreamUnreachable, "the upstream's answer makes no sense")
+            }
             UpstreamError::BodyTooLarge => Self::new(Reason::BodyTooLarge, error.to_string()),
             UpstreamError::BodyTimeout => Self::new(Reason::BodyTimeout, error.to_string()),
             UpstreamError::BodyBroken => Self::new(Reason::BodyMalformed, error.to_string()),
             UpstreamError::Timeout(_) => Self::new(Reason::UpstreamTimeout, error.to_string()),
         }
     }
+}
+
+/// What broke an exchange, if that was not the connection: the client's body, or an answer that is none.
+fn fault(error: &(dyn std::error::Error + 'static)) -> Option<UpstreamError> {
+    if let Some(fault) = fault_of_body(error) {
+        return Some(fault);
+    }
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes.find_map(|cause| {
+        let error = cause.downcast_ref::<hyper::Error>()?;
+        // What we gave to hyper to send is sound but for the body, which comes from the client.
+        let broken = error.is_user().then_some(UpstreamError::BodyBroken);
+        broken.or_else(|| error.is_parse().then(|| UpstreamError::Garbled(error.to_string())))
+    })
 }
 
 /// What was wrong with the client's body, if `error` comes from the gateway's own bounds on it.

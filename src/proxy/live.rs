@@ -8,10 +8,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 
-use super::headers::{strip_hop_by_hop, strip_private};
-use super::{About, Upstream, UpstreamError, fault_of_body};
+use super::headers::{settle_length, strip_hop_by_hop, strip_private};
+use super::{About, Upstream, UpstreamError, fault};
 use crate::config;
 use crate::outbound::{Client, reasons};
 use crate::telemetry::Metrics;
@@ -63,19 +63,15 @@ impl Live {
         let began = tokio::time::Instant::now();
         let sent = tokio::time::timeout(self.response_timeout, self.client.send(request)).await;
         let answer = match sent {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => sound(response),
             Ok(Err(error)) => {
-                // It was the client's body that broke the exchange, or the upstream.
-                let unreachable = || UpstreamError::Unreachable(reasons(&error));
-                Err(fault_of_body(&error).unwrap_or_else(unreachable))
+                Err(fault(&error).unwrap_or_else(|| UpstreamError::Unreachable(reasons(&error))))
             }
             Err(_) => Err(UpstreamError::Timeout(self.response_timeout)),
         };
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream_answered(&self.key_name, &about.operation, status, began.elapsed());
-        let mut response = answer?;
-        strip_hop_by_hop(response.headers_mut());
-        Ok(response)
+        answer
     }
 
     /// The same path and query on the upstream's host. A key in the query stays behind.
@@ -85,6 +81,16 @@ impl Live {
         parts.path_and_query = Some(without_key(uri));
         Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
     }
+}
+
+/// The answer with the headers that travel on, if it can be one to what was asked.
+fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(UpstreamError::Garbled("it switches protocols, which nobody asked for".to_owned()));
+    }
+    settle_length(response.headers_mut()).map_err(|what| UpstreamError::Garbled(what.to_owned()))?;
+    strip_hop_by_hop(response.headers_mut());
+    Ok(response)
 }
 
 /// Path and query of `uri`, without a parameter `key`.

@@ -8,6 +8,7 @@ mod chat;
 mod contract;
 mod control;
 mod discovery;
+mod exchanges;
 mod keys;
 mod lifecycle;
 mod live;
