@@ -366,9 +366,9 @@ def table(figures):
     return "\n".join(lines)
 
 
-def page(figures, options):
+def page(figures, options, name, title):
     """The results as Markdown; whatever a person wrote below the marker stays."""
-    path = HERE / "results" / "simulator.md"
+    path = HERE / "results" / f"{name}.md"
     marker = "## Remarks"
     old = path.read_text() if path.exists() else ""
     remarks = old[old.index(marker):] if marker in old else f"{marker}\n"
@@ -377,7 +377,7 @@ def page(figures, options):
     load = f"load average {options.load:.2f} before the start"
     path.parent.mkdir(exist_ok=True)
     path.write_text(
-        f"# The simulator, measured\n\n{version(options.binary)}, {day}, {machine()}, {load}; {runs}. "
+        f"# {title}\n\n{version(options.binary)}, {day}, {machine()}, {load}; {runs}. "
         f"The load generator ran on the same machine.\n\n{table(figures)}\n\n{remarks}"
     )
     say(f"written: {path}")
@@ -425,7 +425,7 @@ def main():
             figures.append(figure)
     print(table(figures))
     if asked.write:
-        page(figures, options)
+        page(figures, options, "simulator", "The simulator, measured")
 
 
 if __name__ == "__main__":

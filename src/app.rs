@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use crate::admin::{self, Admin};
+use crate::background::Lanes;
 use crate::catalogue::{Catalogue, Source};
 use crate::clock::Clock;
 use crate::config::{self, Config, Mode, UnknownPaths};
-use crate::gateway::{self, Answer, Bounds, DataPlane, Gateway, Plane};
+use crate::gateway::{self, Answer, Bounds, DataPlane, Gateway, Plane, Tls, TlsError};
 use crate::outbound::Client;
 use crate::proxy::{Live, Simulated, Upstream};
 use crate::sim::{self, Sim};
@@ -37,6 +38,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate of the listeners, or its key, cannot be used.
+    #[error("[tls] {0}")]
+    Tls(#[from] TlsError),
     /// A mode that does not work yet, or lacks what it needs.
     #[error("{0}")]
     Mode(String),
@@ -64,6 +68,8 @@ pub struct App {
     gateway: Arc<Gateway>,
     sim: Option<Sim>,
     metrics: Arc<Metrics>,
+    tls: Option<Arc<Tls>>,
+    lanes: Option<Arc<Lanes>>,
     data: TcpListener,
     admin: TcpListener,
     ready: Arc<AtomicBool>,
@@ -73,12 +79,20 @@ pub struct App {
 #[derive(Clone)]
 pub struct Handle {
     gateway: Arc<Gateway>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Handle {
-    /// Takes over what can change while running: the tenants and their keys.
-    pub fn reload(&self, config: &Config) {
+    /// Takes over what can change while running: the tenants and their keys, and the certificate.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used: the one before it stays. The tenants are the new ones all the same.
+    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
         self.gateway.set_tenants(Tenants::from_config(&config.tenants));
+        match (&self.tls, &config.tls) {
+            (Some(tls), Some(files)) => tls.reload(files),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -98,7 +112,7 @@ impl App {
     /// Builds everything and opens both listeners.
     ///
     /// # Errors
-    /// What is wrong with the catalogue or an address.
+    /// What is wrong with the catalogue, a certificate or an address.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let catalogue = Arc::new(catalogue(&config)?);
         let metrics = Arc::new(Metrics::new());
@@ -121,9 +135,23 @@ impl App {
             forward_unknown: config.mode == Mode::Mock || config.unknown_paths == UnknownPaths::Forward,
         }));
         gateway.set_tenants(Tenants::from_config(&config.tenants));
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let data = listen(config.listen).await?;
         let admin = listen(config.admin.listen).await?;
-        Ok(Self { config, gateway, sim, metrics, data, admin, ready: Arc::new(AtomicBool::new(true)) })
+        let ready = Arc::new(AtomicBool::new(true));
+        Ok(Self { config, gateway, sim, metrics, tls, lanes: None, data, admin, ready })
+    }
+
+    /// Lets connections to the data plane be served on `lanes`, and not on the runtime that it runs on.
+    #[must_use]
+    pub fn on_lanes(mut self, lanes: Arc<Lanes>) -> Self {
+        self.lanes = Some(lanes);
+        self
+    }
+
+    /// How URLs of both planes begin.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Where the data plane listens; a port 0 of the configuration has become a real one.
@@ -138,12 +166,12 @@ impl App {
 
     /// Steers it while it runs.
     pub fn handle(&self) -> Handle {
-        Handle { gateway: Arc::clone(&self.gateway) }
+        Handle { gateway: Arc::clone(&self.gateway), tls: self.tls.clone() }
     }
 
     /// Serves both planes until `stop` comes, then lets requests under way end, up to the configured grace.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let data_url = format!("http://{}", reachable(self.data_address()));
+        let data_url = format!("{}://{}", self.scheme(), reachable(self.data_address()));
         let bounds = Bounds {
             head: usize::try_from(self.config.server.head).unwrap_or(usize::MAX),
             head_timeout: self.config.server.head_timeout,
@@ -159,7 +187,11 @@ impl App {
             document: self.gateway.document(),
         };
         let data_plane = DataPlane::new(Arc::clone(&self.gateway), self.sim.clone().map(sim::routes));
-        let answer_data: Answer = Arc::new(move |request| {
+        let secure = self.tls.is_some();
+        let answer_data: Answer = Arc::new(move |mut request| {
+            if secure {
+                request.extensions_mut().insert(sim::Scheme("https"));
+            }
             let plane = data_plane.clone();
             async move { plane.answer(request).await }.boxed()
         });
@@ -168,15 +200,17 @@ impl App {
             let routes = admin_routes.clone();
             routes.oneshot(request).map(|answer| answer.unwrap_or_else(|never| match never {})).boxed()
         });
-        let plane = |name, listener, answer| Plane {
+        let plane = |name, listener, lanes, answer| Plane {
             name,
             listener,
+            tls: self.tls.clone(),
+            lanes,
             answer,
             bounds,
             metrics: Arc::clone(&self.metrics),
         };
-        let data = plane("data", self.data, answer_data);
-        let admin = plane("admin", self.admin, answer_admin);
+        let data = plane("data", self.data, self.lanes, answer_data);
+        let admin = plane("admin", self.admin, None, answer_admin);
         let (stopping, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;

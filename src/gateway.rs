@@ -1,10 +1,12 @@
 //! The data plane: its routes, and the steps that a request of the API goes through.
 //!
 //! A step is a few lines of glue in `steps`; verdicts come from the module that owns them. What answers in the end
-//! is an [`Upstream`], and no step knows which one. `server` turns sockets into requests, for both planes.
+//! is an [`Upstream`], and no step knows which one. `server` turns sockets into requests, for both planes; `tls` has their
+//! certificates.
 
 mod server;
 mod steps;
+mod tls;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,7 +16,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use tower::ServiceExt as _;
 
-pub use server::{Answer, Bounds, Plane, serve};
+pub use server::{Answer, Bounds, Peer, Plane, serve};
+pub use tls::{Tls, TlsError};
 
 use steps::Call;
 
@@ -122,7 +125,7 @@ impl DataPlane {
         let call = Arc::new(steps::identify(&self.gateway, &request)); // request id and operation, which all others speak of
         let line = format!("{} {}", request.method(), request.uri().path());
         let answered = if steps::is_own(&request) {
-            self.answer_own(&call, request).await
+            Box::pin(self.answer_own(&call, request)).await // seldom, and large: others need not carry it
         } else if steps::is_document(&request) {
             self.answer_document(&call, request)
         } else {

@@ -2,6 +2,7 @@
 //!
 //! One pooled client for HTTP/1.1 and HTTP/2, with TLS by rustls and Mozilla's roots. No redirects are followed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,11 +14,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Pooled, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::background;
 use crate::sim::{Courier, Parcel};
 
-/// A pool of connections; clones share it.
+/// A pool of connections for each lane and one for all others, since a connection is best used where it was opened.
+/// Clones share them.
 #[derive(Clone)]
-pub struct Client(Pooled<HttpsConnector<HttpConnector>, Body>);
+pub struct Client(Arc<[Pooled<HttpsConnector<HttpConnector>, Body>]>);
 
 impl Client {
     /// A client that gives up opening a connection after `connect_timeout`, and closes unused ones after
@@ -34,7 +37,7 @@ impl Client {
             .wrap_connector(tcp);
         let mut pool = Pooled::builder(TokioExecutor::new());
         pool.pool_timer(TokioTimer::new()).pool_idle_timeout(idle_timeout);
-        Self(pool.build(connector))
+        Self((0..=background::cores()).map(|_| pool.build(connector.clone())).collect())
     }
 
     /// Sends `request` and waits for the head of the answer.
@@ -42,7 +45,8 @@ impl Client {
     /// # Errors
     /// Connections that cannot be opened, or break before the head has arrived.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        self.0.request(request).await.map(|response| response.map(Body::new))
+        let pool = &self.0[background::lane() % self.0.len()];
+        pool.request(request).await.map(|response| response.map(Body::new))
     }
 }
 

@@ -54,7 +54,7 @@ pub struct About {
 }
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// No connection: nothing was sent.
     #[error("the upstream cannot be reached: {0}")]
@@ -65,6 +65,9 @@ pub enum UpstreamError {
     /// The connection broke before an answer came; the request may have arrived.
     #[error("the connection to the upstream broke: {0}")]
     Broken(String),
+    /// What it answered is no answer.
+    #[error("the upstream's answer makes no sense: {0}")]
+    Garbled(String),
     /// The client's body grew beyond what is taken.
     #[error("the request's body is larger than this gateway takes")]
     BodyTooLarge,
@@ -89,6 +92,9 @@ impl From<UpstreamError> for ApiError {
                 let what = "the upstream cannot be reached and is left alone for a while";
                 Self::new(Reason::UpstreamUnreachable, what).retry_after(left)
             }
+            UpstreamError::Garbled(_) => {
+                Self::new(Reason::UpstreamUnreachable, "the upstream's answer makes no sense")
+            }
             UpstreamError::BodyTooLarge => Self::new(Reason::BodyTooLarge, error.to_string()),
             UpstreamError::BodyTimeout => Self::new(Reason::BodyTimeout, error.to_string()),
             UpstreamError::BodyBroken => Self::new(Reason::BodyMalformed, error.to_string()),
@@ -102,6 +108,20 @@ impl UpstreamError {
     pub fn may_have_arrived(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::LeftAlone(_))
     }
+}
+
+/// What broke an exchange, if that was not the connection: the client's body, or an answer that is none.
+fn fault(error: &(dyn std::error::Error + 'static)) -> Option<UpstreamError> {
+    if let Some(fault) = fault_of_body(error) {
+        return Some(fault);
+    }
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes.find_map(|cause| {
+        let error = cause.downcast_ref::<hyper::Error>()?;
+        // What we gave to hyper to send is sound but for the body, which comes from the client.
+        let broken = error.is_user().then_some(UpstreamError::BodyBroken);
+        broken.or_else(|| error.is_parse().then(|| UpstreamError::Garbled(error.to_string())))
+    })
 }
 
 /// What was wrong with the client's body, if `error` comes from the gateway's own bounds on it.

@@ -153,6 +153,10 @@ pub enum Event<'a> {
 #[derive(Clone, Debug)]
 pub struct Owner(pub Arc<str>);
 
+/// How links in an answer begin, `http` or `https`. A request extension; absent: as the request's target says, or `http`.
+#[derive(Clone, Copy, Debug)]
+pub struct Scheme(pub &'static str);
+
 /// The simulator.
 #[derive(Clone)]
 pub struct Sim(Arc<Shared>);
@@ -275,7 +279,8 @@ fn origin(sim: &Sim, parts: &::http::request::Parts) -> Arc<str> {
     let host = parts.headers.get(::http::header::HOST).and_then(|host| host.to_str().ok());
     let host =
         host.or_else(|| parts.uri.authority().map(::http::uri::Authority::as_str)).unwrap_or("localhost");
-    let scheme = parts.uri.scheme_str().unwrap_or("http");
+    let told = parts.extensions.get::<Scheme>().map(|scheme| scheme.0);
+    let scheme = told.or_else(|| parts.uri.scheme_str()).unwrap_or("http");
     format!("{scheme}://{host}").into()
 }
 

@@ -4,17 +4,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+PATH="$PATH:/usr/sbin" # where Debian keeps servers
 need() { # need COMMAND PACKAGE
     command -v "$1" >/dev/null && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing $2"
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+        # RUNLEVEL: what is a server is not started.
+        RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
     fi
     command -v "$1" >/dev/null || { echo "the tests need $1: install the package $2" >&2; exit 1; }
 }
 need curl curl
 need ffmpeg ffmpeg
+need nginx nginx-light
 need python3 python3-venv
 
 # Outside of the checkout, so that a fresh clone starts from what an earlier one has built.

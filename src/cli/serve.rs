@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,10 +13,11 @@ use tokio::sync::oneshot;
 
 use super::{ServeArgs, complain};
 use crate::app::{App, Handle, reachable};
+use crate::background::{self, Lanes};
 use crate::config::{Config, Mode};
 use crate::outbound::{Client, reasons};
 use crate::sim::SandboxId;
-use crate::{background, telemetry};
+use crate::telemetry;
 
 /// Serves until a signal comes.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
@@ -29,10 +31,15 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start: {error}")),
     };
+    let lanes = match Lanes::start(background::cores()) {
+        Ok(lanes) => Arc::new(lanes),
+        Err(error) => return complain(&format!("cannot start: {error}")),
+    };
     runtime.block_on(async {
         let mode = config.mode;
         match App::start(config).await {
             Ok(app) => {
+                let app = app.on_lanes(Arc::clone(&lanes));
                 announce(&app, mode);
                 background::spawn(reload_on_hangup(args.clone(), app.handle()));
                 let (first, second) = stop_signals();
@@ -60,8 +67,9 @@ fn raise_descriptor_limit() {
 
 /// Says where everything is. In mock mode with a line that works when pasted.
 fn announce(app: &App, mode: Mode) {
-    let base = format!("http://{}", reachable(app.data_address()));
-    let admin = format!("http://{}", reachable(app.admin_address()));
+    let scheme = app.scheme();
+    let base = format!("{scheme}://{}", reachable(app.data_address()));
+    let admin = format!("{scheme}://{}", reachable(app.admin_address()));
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "kiegate {} in {} mode at {base}", env!("CARGO_PKG_VERSION"), mode.as_str());
     if mode == Mode::Mock {
@@ -107,10 +115,12 @@ async fn reload_on_hangup(args: ServeArgs, handle: Handle) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
         match args.config() {
-            Ok(config) => {
-                handle.reload(&config);
-                tell_reloaded(&config);
-            }
+            Ok(config) => match handle.reload(&config) {
+                Ok(()) => tell_reloaded(&config),
+                Err(error) => {
+                    tracing::error!("tenants reloaded; the old certificate holds: [tls] {error}");
+                }
+            },
             Err(error) => tracing::error!("the configuration was not reloaded, the old one holds:\n{error}"),
         }
     }
@@ -119,7 +129,7 @@ async fn reload_on_hangup(args: ServeArgs, handle: Handle) {
 fn tell_reloaded(config: &Config) {
     tracing::info!(
         tenants = config.tenants.len(),
-        "tenants reloaded; other settings take effect at the next start"
+        "tenants and certificate reloaded; other settings take effect at the next start"
     );
 }
 

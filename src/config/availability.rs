@@ -27,8 +27,6 @@ const NOT_YET: &[(&str, When)] = &[
     ("data_dir", When::Set),
     ("recording", When::Set),
     ("trusted_proxies", When::Set),
-    ("tls.cert", When::Set),
-    ("tls.key", When::Set),
     ("store.redis", When::Set),
     ("store.on_outage", When::Set),
     ("upstream.key", When::MoreThan(1)),

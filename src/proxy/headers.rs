@@ -1,9 +1,10 @@
 //! Which headers travel from one connection to the next.
 
 use http::header::{
-    CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Headers about one connection only.
 ///
@@ -28,11 +29,48 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out what is between client and gateway alone: the host it called, the keys it sent, wishes for the simulator.
+/// Makes the length of an answer plain: what a chunked body says of its length does not count, and a length that is told
+/// several times is told once.
+///
+/// # Errors
+/// Where the answer ends cannot be known for sure, or what its body means.
+///
+/// Source: RFC 9112, 6.3.
+pub(super) fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+            return Err("it has a transfer coding other than chunked");
+        }
+        headers.remove(CONTENT_LENGTH);
+        return Ok(());
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_none() && is_number(first.as_bytes()) {
+        return Ok(());
+    }
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let mut lengths = lengths.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let first = lengths.next().unwrap_or_default();
+    if !is_number(first) || lengths.any(|other| other != first) {
+        return Err("it tells its length in more than one way, or in none that can be read");
+    }
+    let length = HeaderValue::from_bytes(first).map_err(|_| "its length cannot be read")?;
+    headers.insert(CONTENT_LENGTH, length);
+    Ok(())
+}
+
+fn is_number(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+}
+
+/// Takes out what is between client and gateway alone: the host it called, the keys it sent, wishes for the simulator,
+/// and the expectation of a `100 Continue`, which has been met when its body is read.
 pub(super) fn strip_private(headers: &mut HeaderMap) {
     let mock: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("x-mock-")).cloned().collect();
-    mock.iter().chain(&[HOST]).for_each(|name| drop(headers.remove(name)));
+    mock.iter().chain(&[HOST, EXPECT]).for_each(|name| drop(headers.remove(name)));
     for name in ["x-api-key", "x-goog-api-key", "authorization"] {
         headers.remove(name);
     }
@@ -55,6 +93,7 @@ mod tests {
             ("authorization", "Bearer kg_fake"),
             ("x-api-key", "kg_fake"),
             ("host", "127.0.0.1:8787"),
+            ("expect", "100-continue"),
             ("accept", "application/json"),
         ] {
             headers.insert(HeaderName::from_static(name), value.parse().unwrap());
@@ -62,5 +101,34 @@ mod tests {
         strip_hop_by_hop(&mut headers);
         strip_private(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    /// An answer with both a length and chunks was once sent on with that length, so that its client waited for more.
+    #[test]
+    fn the_length_of_an_answer_is_told_once_and_for_sure() {
+        let check = |lines: &[(&'static str, &str)], expected: Option<Option<&str>>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(HeaderName::from_static(name), value.parse().unwrap());
+            }
+            let settled = settle_length(&mut headers).ok();
+            let told: Vec<_> =
+                headers.get_all(CONTENT_LENGTH).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(settled.is_some(), expected.is_some(), "{lines:?}");
+            if let Some(expected) = expected {
+                assert_eq!(told, expected.into_iter().collect::<Vec<_>>(), "{lines:?}");
+            }
+        };
+        check(&[], Some(None));
+        check(&[("content-length", "2")], Some(Some("2")));
+        check(&[("content-length", "2"), ("content-length", "2")], Some(Some("2")));
+        check(&[("content-length", "2, 2")], Some(Some("2")));
+        check(&[("content-length", "5"), ("transfer-encoding", "Chunked")], Some(None));
+        for wrong in ["", "two", "+2", "2, 3", "2 2", "-1"] {
+            check(&[("content-length", wrong)], None);
+        }
+        check(&[("content-length", "2"), ("content-length", "3")], None);
+        check(&[("transfer-encoding", "gzip, chunked")], None);
+        check(&[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")], None);
     }
 }

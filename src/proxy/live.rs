@@ -8,11 +8,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper_util::client::legacy::Error;
 
-use super::headers::{strip_hop_by_hop, strip_private};
-use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault_of_body};
+use super::headers::{settle_length, strip_hop_by_hop, strip_private};
+use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault};
 use crate::config;
 use crate::outbound::{Client, reasons};
 use crate::telemetry::Metrics;
@@ -88,7 +88,7 @@ impl Live {
         let began = tokio::time::Instant::now();
         let sent = tokio::time::timeout(self.response_timeout, self.client.send(request)).await;
         let answer = match sent {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => sound(response),
             Ok(Err(error)) => Err(failure(&error)),
             Err(_) => Err(UpstreamError::Timeout(self.response_timeout)),
         };
@@ -99,9 +99,7 @@ impl Live {
         ));
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream_answered(&key.name, &about.operation, status, began.elapsed());
-        let mut response = answer?;
-        strip_hop_by_hop(response.headers_mut());
-        Ok(response)
+        answer
     }
 
     fn key(&self, index: KeyIx) -> &Key {
@@ -116,7 +114,7 @@ fn failure(error: &Error) -> UpstreamError {
         let what = reasons(error);
         if error.is_connect() { UpstreamError::Unreachable(what) } else { UpstreamError::Broken(what) }
     };
-    fault_of_body(error).unwrap_or_else(upstream)
+    fault(error).unwrap_or_else(upstream)
 }
 
 /// The path and query of `uri` on the host of `base`. A key in the query stays behind.
@@ -124,6 +122,16 @@ fn target(base: &Uri, uri: &Uri) -> Uri {
     let mut parts = base.clone().into_parts();
     parts.path_and_query = Some(without_key(uri));
     Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
+}
+
+/// The answer with the headers that travel on, if it can be one to what was asked.
+fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(UpstreamError::Garbled("it switches protocols, which nobody asked for".to_owned()));
+    }
+    settle_length(response.headers_mut()).map_err(|what| UpstreamError::Garbled(what.to_owned()))?;
+    strip_hop_by_hop(response.headers_mut());
+    Ok(response)
 }
 
 /// Path and query of `uri`, without a parameter `key`.

@@ -1,6 +1,12 @@
 //! Log lines on standard error: for people, or as JSON for machines.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
@@ -23,14 +29,23 @@ pub fn start(config: &Log) {
     let registry = tracing_subscriber::registry();
     let _ = match config.format {
         LogFormat::Pretty => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
+            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            let lines = fmt::layer().with_writer(standard_error()).with_ansi(colours).with_target(false);
             registry.with(lines.with_filter(ours)).try_init()
         }
         LogFormat::Json => {
             let lines =
-                fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false);
+                fmt::layer().json().flatten_event(true).with_writer(standard_error()).with_target(false);
             registry.with(lines.with_filter(ours)).try_init()
         }
     };
+}
+
+/// Standard error without the standard library's lock. A line is one write, which the system does not mix with others,
+/// so threads need not wait for each other.
+fn standard_error() -> BoxMakeWriter {
+    match io::stderr().as_fd().try_clone_to_owned() {
+        Ok(same) => BoxMakeWriter::new(Arc::new(File::from(same))),
+        Err(_) => BoxMakeWriter::new(io::stderr),
+    }
 }

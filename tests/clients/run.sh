@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Other people's programs against the built binary, on 127.0.0.1: a validator of API descriptions, and the vendors' own
-# clients of language models. Usage: run.sh PATH_OF_KIEGATE
+# Other people's programs against the built binary, on 127.0.0.1: a validator of API descriptions, nginx as a
+# second opinion on what a gateway does, and the vendors' own clients of language models. Usage: run.sh PATH_OF_KIEGATE
 #
 # They live in a virtual environment outside of the checkout, made once for each list of versions.
 set -euo pipefail
@@ -21,6 +21,7 @@ if [ ! -e "$environment/ready" ]; then
 fi
 
 (cd ../.. && "$environment/bin/python" tests/clients/check_openapi.py "$binary")
+"$environment/bin/python" proxy_headers.py "$binary"
 
 log="$(mktemp)"
 "$binary" serve --listen=127.0.0.1:0 --admin-listen=127.0.0.1:0 >"$log" 2>&1 &

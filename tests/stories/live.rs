@@ -31,7 +31,7 @@ fn run(app: App) -> (String, oneshot::Sender<()>) {
     (base, stop)
 }
 
-fn live_config(upstream: &str, more: &str) -> Config {
+pub(super) fn live_config(upstream: &str, more: &str) -> Config {
     let hash = kiegate::clock::hex(&kiegate::tenants::hash("kg_acme_fake"));
     config(&format!(
         r#"
@@ -91,7 +91,7 @@ async fn echo() -> String {
     base
 }
 
-async fn with_gateway<F: Future<Output = ()>>(config: Config, then: impl FnOnce(String) -> F) {
+pub(super) async fn with_gateway<F: Future<Output = ()>>(config: Config, then: impl FnOnce(String) -> F) {
     let app = App::start(config).await.unwrap();
     let (base, stop) = run(app);
     then(base).await;
