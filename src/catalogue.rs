@@ -15,11 +15,13 @@ mod discovery;
 mod draw;
 mod error;
 mod load;
+mod naming;
 mod operation;
 mod parts;
 mod pick;
 mod price;
 mod raw;
+mod reading;
 mod result;
 mod route;
 mod schema;
@@ -46,6 +48,7 @@ pub use load::{Problem, Source};
 pub use operation::{Behaviour, Class, Fill, Operation, Refusal, Rule};
 pub use pick::Pick;
 pub use price::{Price, Rate, Surcharge};
+pub use reading::{EndedAs, IdAt, IdKind, Known, Progress, Stage};
 pub use result::{ResultKind, Seconds, Size};
 pub use route::Resolved;
 pub use schema::{Schema, Violation};
@@ -53,7 +56,7 @@ pub use shape::Shape;
 pub use task::{
     CallbackKind, Consequence, EndState, Fallback, Follows, Lifecycle, ModelChoice, Moment, Phase, TaskKind,
 };
-pub use template::{Found, Path, Scope, Template, Types};
+pub use template::{Bindings, Found, Path, Scope, Template, Types};
 
 /// Which operation, in [`Catalogue::operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -41,7 +41,7 @@ pub use settings::{HttpStatus, Settings};
 pub use task::SandboxId;
 pub use upload::{Room, Spool};
 
-use crate::catalogue::{Catalogue, ModelChoice, OperationIx};
+use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{Credits, Secret};
 use sandbox::{Finished, Sandbox, World};
@@ -113,6 +113,8 @@ pub enum Event<'a> {
         operation: &'a str,
         /// Model name, from the catalogue.
         model: &'a str,
+        /// The task's id.
+        task: &'a str,
         /// `success`, `fallback` or `fail`.
         outcome: &'static str,
         /// Virtual time from creation to end.
@@ -218,7 +220,7 @@ impl Sim {
     /// Tells of tasks that ended.
     fn tell_finished(&self, sandbox: &Sandbox, finished: &[Finished]) {
         let catalogue = self.catalogue();
-        for Finished { at, task, .. } in finished {
+        for Finished { at, key, task } in finished {
             let operation = catalogue.operation(task.operation);
             let (outcome, fallback) = match task.plan.ending() {
                 plan::Ending::Success { fallback } => ("success", fallback),
@@ -227,38 +229,14 @@ impl Sim {
             self.parts().observer.observe(&Event::TaskFinished {
                 owner: &sandbox.owner,
                 operation: &operation.id,
-                model: model_label(catalogue, task.operation, task.model, &task.input),
+                model: task.model_label(catalogue),
+                task: &key.to_string(),
                 outcome: if fallback { "fallback" } else { outcome },
                 took: at.saturating_since(task.plan.created()),
                 credits: task.price,
                 paid: task.worth == task::Worth::Result,
             });
         }
-    }
-}
-
-/// The model's name as a metric may show it: from the catalogue, never from a request.
-fn model_label<'c>(
-    catalogue: &'c Catalogue,
-    operation: OperationIx,
-    model: Option<crate::catalogue::ModelIx>,
-    input: &str,
-) -> &'c str {
-    if let Some(model) = model {
-        return &catalogue.model(model).name;
-    }
-    let operation = catalogue.operation(operation);
-    match operation.task().map(|task| &task.model) {
-        Some(ModelChoice::Name(name)) => name,
-        Some(ModelChoice::At(pointer)) => {
-            let input: serde_json::Value = serde_json::from_str(input).unwrap_or_default();
-            let schema = operation.request.as_ref();
-            let named = input.pointer(pointer).and_then(serde_json::Value::as_str);
-            let named = named.or_else(|| schema?.default_text(pointer)).unwrap_or_default();
-            let choices = schema.map(|schema| schema.choices(pointer)).unwrap_or_default();
-            choices.into_iter().find(|choice| *choice == named).unwrap_or("other")
-        }
-        _ => "other",
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! Pure: the values come from a [`Scope`]; which paths exist, the loader checks.
 
+mod bind;
 mod shape;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::ids::Credits;
 
+pub use bind::Bindings;
 pub use shape::Types;
 
 /// A compiled template.

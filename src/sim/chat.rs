@@ -254,7 +254,7 @@ fn decide<'a>(
     call.tell(&Event::ChatAnswered {
         owner: &call.sandbox.owner,
         operation: &call.operation.id,
-        model: model_label(call, chat, requested),
+        model: call.sim.catalogue().model_label(call.index, &call.request),
         credits,
     });
     let mut answer = Answer {
@@ -270,14 +270,6 @@ fn decide<'a>(
     };
     answer.id = chat.id.to_text(&AnswerScope { answer: &answer, chat });
     Ok(answer)
-}
-
-/// The model's name as a metric may show it: from the catalogue, never from a request.
-fn model_label<'a>(call: &'a Call<'_>, chat: &'a Chat, requested: &str) -> &'a str {
-    let (ChatModel::At(at), Some(schema)) = (&chat.model, &call.operation.request) else {
-        return if let ChatModel::Name(name) = &chat.model { name } else { "other" };
-    };
-    schema.choices(at).into_iter().find(|choice| *choice == requested).unwrap_or("other")
 }
 
 /// What an answer in one piece, and its id, may be made of.

@@ -28,7 +28,7 @@ use super::settings::{HttpStatus, Settings};
 use super::task::{Lineage, TaskKey};
 use super::upload::{self, BrokenOff, Brought};
 use super::view::{Setting, View};
-use super::{Event, Owner, Sim, bearer, collect, model_label, origin};
+use super::{Event, Owner, Sim, bearer, collect, origin};
 use crate::catalogue::{
     Behaviour, ErrorIx, Operation, OperationIx, Reply, Resolved, Template, UploadFrom, Wording,
 };
@@ -39,7 +39,7 @@ use scopes::{FrameworkScope, PlainScope, RefusalScope};
 /// One call while it is answered.
 pub(super) struct Call<'a> {
     pub(super) sim: &'a Sim,
-    index: OperationIx,
+    pub(super) index: OperationIx,
     pub(super) operation: &'a Operation,
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) settings: Settings,
@@ -191,8 +191,9 @@ impl Sim {
         Some(match call.check_request() {
             Ok(model) => {
                 let input = call.operation.completed(&call.request);
-                let named = model_label(self.catalogue(), index, model, &input.to_string());
-                Ok(Priced { operation: &operation.id, model: named, credits: call.price(model, &input) })
+                let named = self.catalogue().model_label(index, &input);
+                let credits = self.catalogue().price_of(index, model, &input);
+                Ok(Priced { operation: &operation.id, model: named, credits })
             }
             Err(Refused::Error { error, field, task }) => {
                 let scope = RefusalScope { request: &call.request, field: field.as_deref(), task };

@@ -160,6 +160,16 @@ impl Task {
         catalogue.operation(self.operation).task().expect("only operations that make tasks are put into one")
     }
 
+    /// The model's name as a metric may show it: from the catalogue, never from a request.
+    pub(super) fn model_label<'c>(&self, catalogue: &'c Catalogue) -> &'c str {
+        match self.model {
+            Some(model) => &catalogue.model(model).name,
+            None => {
+                catalogue.model_label(self.operation, &serde_json::from_str(&self.input).unwrap_or_default())
+            }
+        }
+    }
+
     /// The files that it makes, by name.
     pub(super) fn results<'c>(&self, catalogue: &'c Catalogue) -> &'c [(String, ResultKind)] {
         self.model.map_or(&self.kind(catalogue).results, |model| &catalogue.model(model).results)

@@ -213,7 +213,7 @@ impl Observer for Metrics {
             Event::ChatAnswered { owner, operation: _, model, credits } => {
                 self.credits.with_label_values(&[owner, model, "settled"]).inc_by(credits.as_f64().max(0.0));
             }
-            Event::TaskFinished { owner, operation, model, outcome, took, credits, paid } => {
+            Event::TaskFinished { owner, operation, model, task: _, outcome, took, credits, paid } => {
                 self.tasks_finished.with_label_values(&[owner, operation, outcome]).inc();
                 self.tasks_running.with_label_values(&[owner]).dec();
                 self.task_duration.with_label_values(&[operation]).observe(took.as_secs_f64());

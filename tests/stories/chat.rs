@@ -156,7 +156,7 @@ async fn every_chat_answers_in_one_piece_and_in_events() {
         assert!(streamed_text(chat.dialect, &events).contains(QUESTION), "{}: {events:?}", operation.id);
         assert!(events.len() > 5, "{}", operation.id);
     }
-    assert_eq!(count, 21);
+    assert_eq!(count, 23);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,14 +8,13 @@ use super::scopes::AnswerScope;
 use super::{Answer, Call, Refused};
 use crate::catalogue::{ErrorIx, Follows, ModelChoice, ModelIx, Moment, Template};
 use crate::clock::{Draw, Timestamp};
-use crate::ids::Credits;
 use crate::sim::follow::{Followed, follow};
 use crate::sim::outcome::failed_with;
 use crate::sim::plan::{Ending, Pace, Plan, Tempo};
 use crate::sim::sandbox::World;
 use crate::sim::task::{Lineage, Task, TaskKey, Worth, fingerprint};
 use crate::sim::view::{View, ids, shapes};
-use crate::sim::{Event, callback, model_label};
+use crate::sim::{Event, callback};
 
 /// A task that a call stands for.
 pub(super) struct Started {
@@ -78,7 +77,7 @@ impl Call<'_> {
         let (lineage, callbacks, forgotten, now) = started;
         self.sim.drive(&self.sandbox);
         let (observer, owner) = (&self.sim.parts().observer, &*self.sandbox.owner);
-        let model = model_label(self.sim.catalogue(), self.index, model, &lineage.task.input);
+        let model = lineage.task.model_label(self.sim.catalogue());
         let credits = lineage.task.price;
         observer.observe(&Event::TaskCreated { owner, operation: &self.operation.id, model, credits });
         observer.observe(&Event::CallbacksPlanned { owner, count: callbacks });
@@ -103,7 +102,7 @@ impl Call<'_> {
             Some((base, _)) => Followed { task: Some(base), ..Followed::default() },
             None => self.followed(world, now, model, input)?,
         };
-        let price = self.price(model, input).unwrap_or_default();
+        let price = catalogue.price_of(self.index, model, input).unwrap_or_default();
         if world.balance() < price {
             return Err(catalogue.shared().insufficient.into());
         }
@@ -135,19 +134,6 @@ impl Call<'_> {
         }
         let lineage = world.lineage(key).expect("it was put in a moment ago");
         Ok((lineage, callbacks, forgotten, now))
-    }
-
-    /// What the request costs; `None` where nobody knows.
-    pub(super) fn price(&self, model: Option<ModelIx>, input: &Value) -> Option<Credits> {
-        let catalogue = self.sim.catalogue();
-        let task = self.operation.task().expect("only tasks are priced");
-        match (model, &task.model) {
-            (Some(model), ModelChoice::Market { input: field, .. }) => {
-                let parameters = input.get(field).unwrap_or(&Value::Null);
-                catalogue.model(model).price.as_ref().and_then(|price| price.of(parameters))
-            }
-            _ => task.price.as_ref().and_then(|price| price.of(input)),
-        }
     }
 
     fn follows(&self, model: Option<ModelIx>) -> Option<&Follows> {

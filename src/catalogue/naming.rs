@@ -1,0 +1,58 @@
+//! Which model a request means, and what it costs: questions that are asked by whoever acts a create out and by whoever
+//! passes it on.
+
+use serde_json::Value;
+
+use super::{Catalogue, ChatModel, ModelChoice, ModelIx, Operation, OperationIx};
+use crate::ids::Credits;
+
+impl Operation {
+    /// The model that `request` means: the operation's only one, the one it names, or the one that is meant where none is
+    /// named. `None` for what has no models.
+    pub fn model_of<'a>(&'a self, request: &'a Value) -> Option<&'a str> {
+        let named = |at: &str| {
+            let default = || self.request.as_ref().and_then(|schema| schema.default_text(at));
+            request.pointer(at).and_then(Value::as_str).or_else(default)
+        };
+        match (self.task().map(|task| &task.model), self.chat().map(|chat| &chat.model)) {
+            (Some(ModelChoice::Name(name)), _) | (_, Some(ChatModel::Name(name))) => Some(name),
+            (Some(ModelChoice::At(at) | ModelChoice::Market { at, .. }), _)
+            | (_, Some(ChatModel::At(at))) => named(at),
+            (None, None) => None,
+        }
+    }
+
+    /// The models that it is known to take, of its own; none where it takes those of `models/`.
+    pub fn own_models(&self) -> Vec<&str> {
+        let listed = |at: &str| self.request.as_ref().map(|schema| schema.choices(at)).unwrap_or_default();
+        match (self.task().map(|task| &task.model), self.chat().map(|chat| &chat.model)) {
+            (Some(ModelChoice::Name(name)), _) | (_, Some(ChatModel::Name(name))) => vec![name],
+            (Some(ModelChoice::At(at)), _) | (_, Some(ChatModel::At(at))) => listed(at),
+            (Some(ModelChoice::Market { .. }) | None, _) => Vec::new(),
+        }
+    }
+}
+
+impl Catalogue {
+    /// The model that `request` means, as a metric may show it: by the name that the catalogue has for it, else `other`.
+    pub fn model_label(&self, operation: OperationIx, request: &Value) -> &str {
+        let known = self.operation(operation);
+        let Some(name) = known.model_of(request) else { return "other" };
+        if let Some(model) = self.model_by_name(operation, name) {
+            return &self.model(model).name;
+        }
+        known.own_models().into_iter().find(|own| *own == name).unwrap_or("other")
+    }
+
+    /// What a create costs whose request, completed, is `input`; `None` where nobody knows.
+    pub fn price_of(&self, operation: OperationIx, model: Option<ModelIx>, input: &Value) -> Option<Credits> {
+        let task = self.operation(operation).task()?;
+        match (model, &task.model) {
+            (Some(model), ModelChoice::Market { input: field, .. }) => {
+                let parameters = input.get(field).unwrap_or(&Value::Null);
+                self.model(model).price.as_ref().and_then(|price| price.of(parameters))
+            }
+            _ => task.price.as_ref().and_then(|price| price.of(input)),
+        }
+    }
+}
