@@ -1,6 +1,9 @@
 //! Connections that this process opens: to the live upstream, to receivers of callbacks, to its own admin plane.
 //!
-//! One pooled client for HTTP/1.1 and HTTP/2, with TLS by rustls and Mozilla's roots. No redirects are followed.
+//! One pooled client for HTTP/1.1 and HTTP/2, with TLS by rustls and Mozilla's roots. No redirects are followed. `guard`
+//! calls addresses that tenants chose.
+
+pub mod guard;
 
 use std::sync::Arc;
 use std::time::Duration;
