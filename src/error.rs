@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 /// A refusal of kiegate's own APIs (`/_mock`, `/admin`), as an RFC 9457 problem document.
@@ -120,6 +120,15 @@ impl Reason {
         }
     }
 
+    /// What metrics call a refusal for this reason by a limit that is only tried out.
+    pub const fn shadow_name(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited_shadow",
+            Self::TooManyTasks => "too_many_tasks_shadow",
+            _ => "budget_exceeded_shadow",
+        }
+    }
+
     /// Its HTTP status.
     pub const fn status(self) -> StatusCode {
         match self {
@@ -143,13 +152,13 @@ impl Reason {
 pub struct ApiError {
     reason: Reason,
     message: String,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     /// A refusal for `reason`; `message` is for the client.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), headers: HeaderMap::new() }
+        Self { reason, message: message.into(), headers: Vec::new() }
     }
 
     /// The same, and when it is worth trying again: `Retry-After` in whole seconds, rounded up, so that a client that
@@ -163,7 +172,7 @@ impl ApiError {
     /// The same with one more header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 

@@ -83,6 +83,8 @@ pub struct Task {
     pub reserved: Credits,
     /// The upstream's name for it, once known.
     pub id: Option<Arc<str>>,
+    /// The task that it is another version of: it has no name of its own, and goes by that one's.
+    pub base: Option<Arc<str>>,
     /// How far it is.
     pub state: TaskState,
 }
@@ -108,6 +110,11 @@ pub enum TaskState {
 }
 
 impl Task {
+    /// What the upstream calls it, or what it is a version of.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.base.as_ref().or(self.id.as_ref())
+    }
+
     /// Whether it counts as under way.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, TaskState::Ended { .. })
@@ -196,7 +203,7 @@ pub trait Store: Send + Sync + 'static {
     fn begin<'a>(&'a self, task: Task, caps: &'a Caps) -> Reply<'a, Begun>;
 
     /// The create is about to be sent with this upstream key.
-    fn sent_with<'a>(&'a self, create: CreateId, key: Arc<str>) -> Reply<'a, ()>;
+    fn sent_with(&self, create: CreateId, key: Arc<str>) -> Reply<'_, ()>;
 
     /// The upstream took the create and calls its task `id`; false if that name belongs to another create.
     fn started<'a>(&'a self, create: CreateId, id: &'a str) -> Reply<'a, bool>;
@@ -223,7 +230,7 @@ pub trait Store: Send + Sync + 'static {
     /// The task that the upstream calls `id`.
     fn by_id<'a>(&'a self, id: &'a str) -> Reply<'a, Option<Arc<Task>>>;
 
-    /// Everything that came out of a task of `owner`: ids and addresses.
+    /// Everything that came out of a task of `owner`: ids and addresses. What is known already stays whose it is.
     fn learn<'a>(&'a self, owner: &'a Owner, made: &'a [&'a str], now: Timestamp) -> Reply<'a, ()>;
 
     /// Whose `made`, an id or an address, is.
@@ -269,4 +276,4 @@ pub trait Store: Send + Sync + 'static {
 /// How long a task is remembered.
 ///
 /// Source: the upstream shows records for two months at most (`log_records` of the contract's retention).
-pub const REMEMBERED: Duration = Duration::from_secs(60 * 24 * 3600);
+pub const REMEMBERED: Duration = Duration::from_hours(1440);

@@ -9,5 +9,5 @@ mod metrics;
 mod observed;
 
 pub use log::start as start_logging;
-pub use metrics::{Finished, Metrics};
+pub use metrics::{Finished, Metrics, TaskEnded};
 pub use observed::{Observed, Report};

@@ -1,5 +1,6 @@
 //! The store in this process's memory, gone with it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -98,7 +99,9 @@ impl State {
             }
         }
         account.running += 1;
-        Window::ALL.into_iter().for_each(|window| *account.spent(window, now) += task.reserved);
+        for window in Window::ALL {
+            *account.spent(window, now) += task.reserved;
+        }
         self.order.push_back((now, task.create));
         self.tasks.insert(task.create, Arc::new(task));
         self.forget_old(now);
@@ -174,7 +177,9 @@ impl State {
     fn learn(&mut self, owner: &Owner, made: &[&str], now: Timestamp) {
         for made in made {
             let print = print(made);
-            if self.made.insert(print, owner.clone()).is_none() {
+            // Whoever had it first keeps it: a record may show what its tenant had written into the request.
+            if let Entry::Vacant(free) = self.made.entry(print) {
+                free.insert(owner.clone());
                 self.made_order.push_back((now, print));
             }
         }
@@ -249,7 +254,7 @@ impl Store for Embedded {
         at_once(self.state().begin(task, caps))
     }
 
-    fn sent_with<'a>(&'a self, create: CreateId, key: Arc<str>) -> Reply<'a, ()> {
+    fn sent_with(&self, create: CreateId, key: Arc<str>) -> Reply<'_, ()> {
         self.state().change(create, |task| task.key = Some(key));
         at_once(())
     }
@@ -317,7 +322,9 @@ impl Store for Embedded {
     fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, now: Timestamp) -> Reply<'a, ()> {
         let mut state = self.state();
         let account = state.account(tenant);
-        Window::ALL.into_iter().for_each(|window| *account.spent(window, now) += amount);
+        for window in Window::ALL {
+            *account.spent(window, now) += amount;
+        }
         at_once(())
     }
 

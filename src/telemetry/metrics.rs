@@ -1,5 +1,6 @@
 //! The numbers that Prometheus collects. Names and labels as the interface promises them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -7,11 +8,15 @@ use prometheus::{
 };
 
 use crate::error::Reason;
+use crate::ids::Credits;
+use crate::limits::QuotaStatus;
 use crate::sim::{Event, Observer};
 
 /// Buckets for answers, in seconds.
 const ANSWER_BUCKETS: [f64; 14] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0];
+/// Buckets for creates that wait for their turn, in seconds.
+const WAIT_BUCKETS: [f64; 10] = [0.001, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
 /// Buckets for tasks, in seconds.
 const TASK_BUCKETS: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
 
@@ -33,6 +38,14 @@ pub struct Metrics {
     callback_pending: IntGaugeVec,
     callback_lag: Histogram,
     connections: IntGaugeVec,
+    cache_requests: IntCounterVec,
+    cache_bytes: IntGaugeVec,
+    quota_available: IntGaugeVec,
+    queue: IntGaugeVec,
+    queue_wait: HistogramVec,
+    budget_remaining: prometheus::GaugeVec,
+    breaker_open: IntGaugeVec,
+    before_page: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
 
 /// A request that has been answered.
@@ -52,6 +65,25 @@ pub struct Finished<'a> {
     pub took: Duration,
     /// What the gateway itself added before the head of the answer; `None` for what is not of the API.
     pub overhead: Option<Duration>,
+}
+
+/// A task that came to its end.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskEnded<'a> {
+    /// Tenant id, or `other`.
+    pub tenant: &'a str,
+    /// Operation id.
+    pub operation: &'a str,
+    /// The model's name in the catalogue.
+    pub model: &'a str,
+    /// How it ended.
+    pub outcome: &'a str,
+    /// From its creation to its end.
+    pub took: Duration,
+    /// What it was expected to cost.
+    pub reserved: Credits,
+    /// What it cost.
+    pub charged: Credits,
 }
 
 impl Metrics {
@@ -131,6 +163,35 @@ impl Metrics {
                 &ANSWER_BUCKETS,
             ),
             connections: make.gauges("kiegate_connections", "Open connections.", &["plane"]),
+            cache_requests: make.counters(
+                "kiegate_cache_requests_total",
+                "Questions that could be answered from what is kept.",
+                &["operation", "result"],
+            ),
+            cache_bytes: make.gauges("kiegate_cache_bytes", "Size of kept answers.", &[]),
+            quota_available: make.gauges(
+                "kiegate_upstream_quota_available",
+                "Creates that could be sent now.",
+                &["key"],
+            ),
+            queue: make.gauges("kiegate_upstream_queue", "Creates that wait for their turn.", &["key"]),
+            queue_wait: make.histograms(
+                "kiegate_upstream_wait_seconds",
+                "How long creates waited for their turn.",
+                &["key"],
+                &WAIT_BUCKETS,
+            ),
+            budget_remaining: make.levels(
+                "kiegate_budget_remaining",
+                "Credits left in the present window; less than nothing where the limit is only tried out.",
+                &["tenant", "window"],
+            ),
+            breaker_open: make.gauges(
+                "kiegate_breaker_open",
+                "1 while a host is left alone because it does not answer.",
+                &["host"],
+            ),
+            before_page: Mutex::default(),
             registry: registry.clone(),
         };
         metrics.connections.with_label_values(&["data"]).set(0);
@@ -142,8 +203,14 @@ impl Metrics {
         metrics
     }
 
+    /// Has `look` called before each page, to tell of what changes without anything happening.
+    pub fn before_page(&self, look: Box<dyn Fn() + Send + Sync>) {
+        self.before_page.lock().unwrap_or_else(PoisonError::into_inner).push(look);
+    }
+
     /// The page that Prometheus reads.
     pub fn page(&self) -> (String, Vec<u8>) {
+        self.before_page.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|look| look());
         let encoder = TextEncoder::new();
         let mut page = Vec::with_capacity(16 * 1024);
         // Encoding into memory fails only for a family without samples, which gather() leaves out.
@@ -168,6 +235,84 @@ impl Metrics {
     /// The gateway refused a request.
     pub fn refused(&self, tenant: &str, reason: Reason) {
         self.refusals.with_label_values(&[tenant, reason.name()]).inc();
+    }
+
+    /// A limit that is only tried out would have refused.
+    pub fn shadow_refused(&self, tenant: &str, reason: Reason) {
+        self.refusals.with_label_values(&[tenant, reason.shadow_name()]).inc();
+    }
+
+    /// A question that could be answered from what is kept was answered.
+    pub fn cache_asked(&self, operation: &str, result: &str) {
+        self.cache_requests.with_label_values(&[operation, result]).inc();
+    }
+
+    /// What is kept takes so many bytes.
+    pub fn cache_bytes(&self, bytes: u64) {
+        self.cache_bytes.with_label_values::<&str>(&[]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// An upstream key's quota stands like this.
+    pub fn quota(&self, key: &str, status: &QuotaStatus) {
+        self.quota_available.with_label_values(&[key]).set(status.available.into());
+        self.queue.with_label_values(&[key]).set(i64::try_from(status.waiting).unwrap_or(i64::MAX));
+    }
+
+    /// A create had its turn.
+    pub fn waited_for_turn(&self, key: &str, waited: Duration) {
+        self.queue_wait.with_label_values(&[key]).observe(waited.as_secs_f64());
+    }
+
+    /// So much of a tenant's credits is left.
+    pub fn budget_remaining(&self, tenant: &str, window: &str, left: Credits) {
+        self.budget_remaining.with_label_values(&[tenant, window]).set(left.as_f64());
+    }
+
+    /// Whether a host is left alone.
+    pub fn breaker(&self, host: &str, is_open: bool) {
+        self.breaker_open.with_label_values(&[host]).set(is_open.into());
+    }
+
+    /// A task was created upstream. `model` is a name of the catalogue.
+    pub fn task_created(&self, tenant: &str, operation: &str, model: &str, reserved: Credits) {
+        self.tasks_created.with_label_values(&[tenant, operation, model]).inc();
+        self.tasks_running.with_label_values(&[tenant]).inc();
+        self.credits.with_label_values(&[tenant, model, "reserved"]).inc_by(reserved.as_f64().max(0.0));
+    }
+
+    /// A task that was created upstream came to its end.
+    pub fn task_ended(&self, ended: &TaskEnded<'_>) {
+        let TaskEnded { tenant, operation, model, outcome, took, reserved, charged } = *ended;
+        self.tasks_finished.with_label_values(&[tenant, operation, outcome]).inc();
+        self.tasks_running.with_label_values(&[tenant]).dec();
+        self.task_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+        self.credits.with_label_values(&[tenant, model, "settled"]).inc_by(charged.as_f64().max(0.0));
+        let refunded = (reserved - charged).as_f64().max(0.0);
+        self.credits.with_label_values(&[tenant, model, "refunded"]).inc_by(refunded);
+    }
+
+    /// A chat with the upstream cost so much.
+    pub fn chat_charged(&self, tenant: &str, model: &str, charged: Credits) {
+        self.credits.with_label_values(&[tenant, model, "settled"]).inc_by(charged.as_f64().max(0.0));
+    }
+
+    /// A callback came in.
+    pub fn callback_received(&self, tenant: &str, result: &str) {
+        self.callbacks.with_label_values(&[tenant, "in", result]).inc();
+    }
+
+    /// A callback is to be delivered.
+    pub fn callback_planned(&self, tenant: &str) {
+        self.callback_pending.with_label_values(&[tenant]).inc();
+    }
+
+    /// An attempt to deliver a callback came to its end.
+    pub fn callback_sent(&self, tenant: &str, result: &str, lag: Duration) {
+        self.callbacks.with_label_values(&[tenant, "out", result]).inc();
+        self.callback_lag.observe(lag.as_secs_f64());
+        if result != "retried" {
+            self.callback_pending.with_label_values(&[tenant]).dec();
+        }
     }
 
     /// The live upstream answered, or did not.
@@ -206,19 +351,23 @@ impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
         match *event {
             Event::TaskCreated { owner, operation, model, credits } => {
-                self.tasks_created.with_label_values(&[owner, operation, model]).inc();
-                self.tasks_running.with_label_values(&[owner]).inc();
-                self.credits.with_label_values(&[owner, model, "reserved"]).inc_by(credits.as_f64().max(0.0));
+                self.task_created(owner, operation, model, credits);
             }
             Event::ChatAnswered { owner, operation: _, model, credits } => {
-                self.credits.with_label_values(&[owner, model, "settled"]).inc_by(credits.as_f64().max(0.0));
+                self.chat_charged(owner, model, credits);
             }
             Event::TaskFinished { owner, operation, model, task: _, outcome, took, credits, paid } => {
-                self.tasks_finished.with_label_values(&[owner, operation, outcome]).inc();
-                self.tasks_running.with_label_values(&[owner]).dec();
-                self.task_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
-                let kind = if paid { "settled" } else { "refunded" };
-                self.credits.with_label_values(&[owner, model, kind]).inc_by(credits.as_f64().max(0.0));
+                let charged = if paid { credits } else { Credits::ZERO };
+                let tenant = owner;
+                self.task_ended(&TaskEnded {
+                    tenant,
+                    operation,
+                    model,
+                    outcome,
+                    took,
+                    reserved: credits,
+                    charged,
+                });
             }
             Event::TasksForgotten { owner, running, callbacks } => {
                 let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -231,11 +380,7 @@ impl Observer for Metrics {
                     .add(i64::try_from(count).unwrap_or(i64::MAX));
             }
             Event::CallbackSent { owner, result, lag } => {
-                self.callbacks.with_label_values(&[owner, "out", result]).inc();
-                self.callback_lag.observe(lag.as_secs_f64());
-                if result != "retried" {
-                    self.callback_pending.with_label_values(&[owner]).dec();
-                }
+                self.callback_sent(owner, result, lag);
             }
         }
     }
@@ -270,6 +415,12 @@ impl Maker<'_> {
         let amounts = prometheus::CounterVec::new(Opts::new(name, help), labels).expect("a valid name");
         self.register(amounts.clone());
         amounts
+    }
+
+    fn levels(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::GaugeVec {
+        let levels = prometheus::GaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(levels.clone());
+        levels
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

@@ -1,0 +1,157 @@
+//! Stories of callbacks on their way, on paused time, with a receiver that answers as it is told.
+
+use futures_util::FutureExt as _;
+
+use super::*;
+
+#[derive(Default)]
+struct Receiver {
+    answers: Mutex<VecDeque<Result<u16, FailureKind>>>,
+    got: Mutex<Vec<(String, HeaderMap, Bytes)>>,
+    slow: Mutex<Duration>,
+}
+
+impl Receiver {
+    fn answers(&self, answers: &[u16]) {
+        self.answers.lock().unwrap().extend(answers.iter().map(|status| Ok(*status)));
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        let got = self.got.lock().unwrap();
+        got.iter().map(|(_, _, body)| String::from_utf8_lossy(body).into_owned()).collect()
+    }
+}
+
+impl Post for Receiver {
+    fn secret(&self, _: &TenantId) -> Option<Secret> {
+        Some(Secret::new("tenant-key"))
+    }
+
+    fn post(
+        &self,
+        _: &TenantId,
+        url: Arc<str>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<Delivered, Failure>> {
+        self.got.lock().unwrap().push((url.to_string(), headers, body));
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Ok(200));
+        let slow = *self.slow.lock().unwrap();
+        async move {
+            tokio::time::sleep(slow).await;
+            match answer {
+                Ok(status) => {
+                    Ok(Delivered { status: StatusCode::from_u16(status).unwrap(), retry_after: None })
+                }
+                Err(kind) => Err(Failure { kind, what: "no luck".into() }),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn deliveries(pauses: Option<Vec<u64>>) -> (Deliveries, Arc<Receiver>) {
+    let receiver = Arc::new(Receiver::default());
+    let clock = Clock::starting_at(Timestamp::from_millis(1_700_000_000_000));
+    let pauses = pauses.map(|pauses| pauses.into_iter().map(Duration::from_secs).collect());
+    let post = Arc::clone(&receiver) as Arc<dyn Post>;
+    (Deliveries::new(clock, Schedule::new(pauses), Arc::new(Metrics::new()), post), receiver)
+}
+
+fn delivery(create: CreateId, stage: usize, body: &'static str) -> Delivery {
+    Delivery {
+        create,
+        tenant: TenantId::new("acme"),
+        task_id: "task-1".into(),
+        stage,
+        url: Some("https://hooks.example.com/kie".into()),
+        body: Bytes::from_static(body.as_bytes()),
+    }
+}
+
+async fn after(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_is_delivered_once_and_signed_for_its_tenant() {
+    let (deliveries, receiver) = deliveries(None);
+    let create = CreateId::new();
+    assert!(deliveries.add(delivery(create, 0, r#"{"data":{"taskId":"task-1"}}"#)));
+    assert!(!deliveries.add(delivery(create, 0, "again")));
+    after(1).await;
+    let got = receiver.got.lock().unwrap().clone();
+    let [(url, headers, body)] = &got[..] else { panic!("{got:?}") };
+    assert_eq!(url, "https://hooks.example.com/kie");
+    assert_eq!(wire::signature_is_valid("tenant-key", headers, body), Some(true));
+    assert_eq!(headers["x-kiegate-attempt"], "1");
+    assert_eq!(headers["x-kiegate-delivery"].len(), 24);
+    assert_eq!(deliveries.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tasks_stages_stay_in_order_while_an_earlier_one_is_tried_again() {
+    let (deliveries, receiver) = deliveries(Some(vec![10, 10]));
+    let (create, other) = (CreateId::new(), CreateId::new());
+    receiver.answers(&[500, 404]);
+    deliveries.add(delivery(create, 0, "text"));
+    after(1).await;
+    deliveries.add(delivery(create, 2, "complete"));
+    deliveries.add(delivery(create, 1, "first"));
+    after(10).await;
+    deliveries.add(delivery(other, 0, "other"));
+    after(30).await;
+    assert_eq!(receiver.bodies(), ["text", "text", "other", "text", "first", "complete"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_nobody_takes_is_given_up_and_can_be_sent_again_by_hand() {
+    let (deliveries, receiver) = deliveries(Some(vec![1]));
+    receiver.answers(&[400, 302]);
+    deliveries.add(delivery(CreateId::new(), 0, "x"));
+    after(5).await;
+    let dead = deliveries.dead();
+    assert_eq!((dead.len(), dead[0].attempts), (1, 2));
+    assert_eq!(dead[0].last.as_deref(), Some("302 Found"));
+    assert!(deliveries.redeliver(&dead[0].delivery.id()));
+    after(5).await;
+    assert_eq!((receiver.bodies().len(), deliveries.dead().len()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_is_gone_is_not_tried_again() {
+    let (deliveries, receiver) = deliveries(None);
+    receiver.answers(&[410]);
+    deliveries.add(delivery(CreateId::new(), 0, "x"));
+    after(3600).await;
+    assert_eq!((receiver.bodies().len(), deliveries.dead().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_is_down_for_hours_gets_everything_when_it_is_back() {
+    let (deliveries, receiver) = deliveries(None);
+    let broken = std::iter::repeat_n(Err(FailureKind::Connect), 60);
+    receiver.answers.lock().unwrap().extend(broken);
+    for _ in 0..20 {
+        deliveries.add(delivery(CreateId::new(), 0, "x"));
+    }
+    after(60).await;
+    let early = receiver.bodies().len();
+    assert!(early <= 16, "{early} attempts in a minute are a storm");
+    after(20 * 3600).await;
+    assert_eq!((deliveries.waiting(), deliveries.dead().len()), (0, 0));
+    assert_eq!(receiver.bodies().len(), 80);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_receiver_gets_few_at_once_and_all_in_the_end() {
+    let (deliveries, receiver) = deliveries(None);
+    *receiver.slow.lock().unwrap() = Duration::from_secs(2);
+    for _ in 0..12 {
+        deliveries.add(delivery(CreateId::new(), 0, "x"));
+    }
+    after(1).await;
+    assert_eq!(receiver.bodies().len(), 4);
+    after(60).await;
+    assert_eq!(receiver.bodies().len(), 12);
+}

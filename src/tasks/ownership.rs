@@ -1,0 +1,160 @@
+//! Whose the things are that a request names: tasks, ids and addresses that came out of them.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::catalogue::{IdAt, IdKind};
+use crate::clock::Timestamp;
+use crate::ids::TenantId;
+use crate::store::{Owner, Store, StoreError, Task};
+
+/// What is known of the things that a request names.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// It names none.
+    Nothing,
+    /// All are the tenant's own. The first task among them, and the upstream key that made them.
+    Own {
+        /// The task, where one is named by its id.
+        task: Option<Arc<Task>>,
+        /// The key; absent where they never went upstream.
+        key: Option<Arc<str>>,
+    },
+    /// One is somebody else's, or nobody's: as far as the tenant is concerned it does not exist.
+    Foreign,
+}
+
+/// Judges what `request` names on behalf of `tenant`: at `positions` it must be the tenant's own, and anywhere else it
+/// must not be somebody else's.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn judge(
+    store: &dyn Store,
+    tenant: &TenantId,
+    request: &Value,
+    positions: &[IdAt<'_>],
+) -> Result<Verdict, StoreError> {
+    let mut verdict = Verdict::Nothing;
+    for position in positions {
+        for name in request.pointer(&position.at).into_iter().flat_map(names) {
+            match find(store, &name, position.kind).await? {
+                Some((owner, task)) if owner.tenant == *tenant => {
+                    if matches!(verdict, Verdict::Nothing) {
+                        verdict = Verdict::Own { task, key: owner.key };
+                    }
+                }
+                _ => return Ok(Verdict::Foreign),
+            }
+        }
+    }
+    let mut words = Vec::new();
+    texts(request, &mut words);
+    let is_foreign = names_foreign(store, tenant, words.into_iter()).await?;
+    Ok(if is_foreign { Verdict::Foreign } else { verdict })
+}
+
+/// Whether any of `words` is the id of something that is somebody else's. Addresses do not count: whoever has one can
+/// fetch what it leads to.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn names_foreign(
+    store: &dyn Store,
+    tenant: &TenantId,
+    words: impl Iterator<Item = String>,
+) -> Result<bool, StoreError> {
+    let may_be_id = |word: &String| {
+        (SHORTEST..=LONGEST).contains(&word.len())
+            && word.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+    };
+    for word in words.filter(may_be_id) {
+        if find(store, &word, IdKind::Task).await?.is_some_and(|(owner, _)| owner.tenant != *tenant) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn find(
+    store: &dyn Store,
+    name: &str,
+    kind: IdKind,
+) -> Result<Option<(Owner, Option<Arc<Task>>)>, StoreError> {
+    if kind == IdKind::Task
+        && let Some(task) = store.by_id(name).await?
+    {
+        let owner = Owner { tenant: task.tenant.clone(), key: task.key.clone() };
+        return Ok(Some((owner, Some(task))));
+    }
+    Ok(store.made_by(name).await?.map(|owner| (owner, None)))
+}
+
+/// The names that a value holds; one that is empty, as upstream sees it too, names nothing.
+fn names(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => vec![text.clone()],
+        Value::Number(number) => vec![number.to_string()],
+        Value::Array(items) => items.iter().flat_map(names).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Shorter texts are no ids.
+const SHORTEST: usize = 6;
+/// Nor are longer ones.
+const LONGEST: usize = 128;
+
+/// Remembers that the ids and addresses in `body` are `owner`'s, but for those that it had put into `request` itself:
+/// records show what they were asked for, too.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn learn(
+    store: &dyn Store,
+    owner: &Owner,
+    request: &[u8],
+    body: &Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let asked = serde_json::from_slice(request).unwrap_or_default();
+    let (mut made, mut named) = (Vec::new(), Vec::new());
+    collect(body, "", &mut made);
+    texts(&asked, &mut named);
+    made.retain(|made| !named.contains(made));
+    let made: Vec<&str> = made.iter().map(String::as_str).collect();
+    if made.is_empty() { Ok(()) } else { store.learn(owner, &made, now).await }
+}
+
+/// All texts in `value`.
+fn texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => members.values().for_each(|value| texts(value, found)),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+        Value::String(text) => found.push(text.clone()),
+        _ => {}
+    }
+}
+
+/// Addresses, and texts under a name that ends in `id` or `ids`; also inside of texts that are JSON.
+fn collect(value: &Value, name: &str, made: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, value)| collect(value, name, made)),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, name, made)),
+        Value::String(text) if text.starts_with(['{', '[']) => {
+            if let Ok(inner) = serde_json::from_str::<Value>(text) {
+                collect(&inner, "", made);
+            }
+        }
+        Value::String(text) => {
+            let lower = name.to_ascii_lowercase();
+            let is_id = lower.ends_with("id") || lower.ends_with("ids");
+            let is_address = text.starts_with("https://") || text.starts_with("http://");
+            if text.len() >= SHORTEST && (is_id || is_address) {
+                made.push(text.clone());
+            }
+        }
+        _ => {}
+    }
+}

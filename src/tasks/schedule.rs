@@ -1,0 +1,172 @@
+//! When a callback that was not taken is tried again, and which receivers are left alone for a while.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// For so long a callback is tried.
+const TRIED_FOR: Duration = Duration::from_hours(24);
+/// The longest first pause; each further one may be twice as long.
+const FIRST: Duration = Duration::from_secs(5);
+/// No pause is longer.
+const LONGEST: Duration = Duration::from_hours(1);
+/// No pause is shorter.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The pauses between attempts.
+#[derive(Clone, Debug)]
+pub struct Schedule(Option<Vec<Duration>>);
+
+/// What comes after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another one.
+    At(Timestamp),
+    /// No more.
+    GiveUp,
+}
+
+impl Schedule {
+    /// These pauses exactly, or growing ones drawn at random over 24 hours.
+    pub fn new(pauses: Option<Vec<Duration>>) -> Self {
+        Self(pauses)
+    }
+
+    /// What comes after so many attempts, the first of which was at `first`. `retry_after` is what the receiver asked for,
+    /// `draw` a random number from 0 to 1.
+    pub fn next(
+        &self,
+        attempts: u32,
+        first: Timestamp,
+        now: Timestamp,
+        retry_after: Option<Duration>,
+        draw: f64,
+    ) -> Next {
+        let nth = attempts.saturating_sub(1);
+        let pause = if let Some(pauses) = &self.0 {
+            pauses.get(nth as usize).copied()
+        } else {
+            let most = FIRST.saturating_mul(2_u32.saturating_pow(nth.min(16))).min(LONGEST);
+            Some(most.mul_f64(draw.clamp(0.0, 1.0)).max(SHORTEST))
+        };
+        let Some(pause) = pause else { return Next::GiveUp };
+        let at = now + pause.max(retry_after.unwrap_or_default());
+        if self.0.is_none() && at > first + TRIED_FOR { Next::GiveUp } else { Next::At(at) }
+    }
+}
+
+/// So many failures in a row close a receiver's circuit.
+const FAILURES: u32 = 5;
+/// How long it is left alone at first, and at most.
+const ALONE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
+/// So many attempts go to one receiver at once.
+const AT_ONCE: u32 = 4;
+/// So many receivers are remembered.
+const RECEIVERS: usize = 10_000;
+
+/// The receivers by scheme, host and port: how they do.
+#[derive(Debug, Default)]
+pub struct Circuits(HashMap<String, Circuit>);
+
+#[derive(Debug, Default)]
+struct Circuit {
+    failures: u32,
+    under_way: u32,
+    pause: Duration,
+    open_until: Option<Timestamp>,
+}
+
+impl Circuits {
+    /// Leave for an attempt at `now`, or when to ask again.
+    ///
+    /// # Errors
+    /// When a receiver that is left alone may be tried, or one that is busy may be free.
+    pub fn enter(&mut self, receiver: &str, now: Timestamp) -> Result<(), Timestamp> {
+        if self.0.len() > RECEIVERS {
+            self.0.retain(|_, circuit| circuit.under_way > 0 || circuit.open_until.is_some());
+        }
+        let circuit = self.0.entry(receiver.to_owned()).or_default();
+        let at_once = if circuit.open_until.is_some() { 1 } else { AT_ONCE };
+        if let Some(until) = circuit.open_until.filter(|until| now < *until) {
+            return Err(until);
+        }
+        if circuit.under_way >= at_once {
+            return Err(now + Duration::from_millis(100));
+        }
+        circuit.under_way += 1;
+        Ok(())
+    }
+
+    /// An attempt came to its end; `healthy` where the receiver is there and able.
+    pub fn leave(&mut self, receiver: &str, healthy: bool, now: Timestamp) {
+        let Some(circuit) = self.0.get_mut(receiver) else { return };
+        circuit.under_way = circuit.under_way.saturating_sub(1);
+        if healthy {
+            *circuit = Circuit { under_way: circuit.under_way, ..Circuit::default() };
+            return;
+        }
+        circuit.failures += 1;
+        if circuit.failures >= FAILURES {
+            circuit.pause = (circuit.pause * 2).clamp(ALONE.0, ALONE.1);
+            circuit.open_until = Some(now + circuit.pause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn given_pauses_are_kept_to() {
+        let schedule = Schedule::new(Some(vec![Duration::from_secs(5), Duration::from_secs(30)]));
+        let next = |attempts| schedule.next(attempts, START, START, None, 0.3);
+        assert_eq!(next(1), Next::At(START + Duration::from_secs(5)));
+        assert_eq!(next(2), Next::At(START + Duration::from_secs(30)));
+        assert_eq!(next(3), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_dead_receiver_is_left_alone_and_probed() {
+        let mut circuits = Circuits::default();
+        for _ in 0..FAILURES {
+            circuits.enter("a", START).unwrap();
+            circuits.leave("a", false, START);
+        }
+        let until = circuits.enter("a", START).unwrap_err();
+        assert_eq!(until, START + ALONE.0);
+        circuits.enter("a", until).unwrap();
+        assert!(circuits.enter("a", until).is_err(), "one probe at a time");
+        circuits.leave("a", true, until);
+        (0..AT_ONCE).for_each(|_| circuits.enter("a", until).unwrap());
+        assert!(circuits.enter("a", until).is_err());
+        circuits.enter("b", until).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn attempts_end_within_a_day_and_mind_retry_after(
+            draws in proptest::collection::vec(0.0_f64..1.0, 200), after in proptest::option::of(0_u64..4000),
+        ) {
+            let schedule = Schedule::new(None);
+            let after = after.map(Duration::from_secs);
+            let (mut now, mut attempts) = (START, 1);
+            for draw in draws {
+                match schedule.next(attempts, START, now, after, draw) {
+                    Next::At(at) => {
+                        prop_assert!(at >= now + SHORTEST.max(after.unwrap_or_default()));
+                        prop_assert!(at <= START + TRIED_FOR);
+                        (now, attempts) = (at, attempts + 1);
+                    }
+                    Next::GiveUp => break,
+                }
+            }
+            prop_assert!(attempts > 4);
+        }
+    }
+}

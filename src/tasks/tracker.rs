@@ -1,0 +1,498 @@
+//! How far every task under way is: learned from whatever passes by, asked for where nothing does.
+//!
+//! Details that tenants poll, callbacks that come in and polls of its own all end here, in [`Tracker::seen`] and
+//! [`Tracker::called_back`]. The end of a task settles what it cost, makes room for the next one and is told to the
+//! tenant; each of these once, whoever brings the news first. How a task is asked for, [`Poller`] knows; how a tenant
+//! is told, `delivery` does.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore};
+
+use super::delivery::{Deliveries, Delivery};
+use super::pace::{Pace, Paces};
+use crate::catalogue::{Catalogue, EndedAs, Known, ModelIx, OperationIx};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::{Credits, Secret};
+use crate::limits::TaskSlot;
+use crate::store::{CreateId, Happening, Owner, Store, StoreError, Task, TaskState};
+use crate::telemetry::{Metrics, TaskEnded};
+use crate::{background, wire};
+
+/// Asks the upstream for the details of a task and gives the answer to [`Tracker::seen`].
+pub trait Poller: Send + Sync + 'static {
+    /// Asks once. Whatever goes wrong is no news.
+    fn poll(&self, task: Arc<Task>) -> BoxFuture<'static, ()>;
+    /// `answer` is what the upstream would answer now, and from now on: nobody has to ask.
+    fn known(&self, task: Arc<Task>, answer: Bytes);
+}
+
+/// What a [`Tracker`] is built from.
+pub struct Parts {
+    /// What records and callbacks look like.
+    pub catalogue: Arc<Catalogue>,
+    /// Real time.
+    pub clock: Clock,
+    /// Who is told.
+    pub metrics: Arc<Metrics>,
+    /// Where tasks are kept.
+    pub store: Arc<dyn Store>,
+    /// What delivers callbacks.
+    pub deliveries: Deliveries,
+    /// By name of the upstream key: what its callbacks are signed with.
+    pub webhook_secrets: HashMap<Arc<str>, Secret>,
+    /// Whether the upstream can call back.
+    pub can_be_called: bool,
+}
+
+/// Follows the tasks under way. Clones share it; with the last one its polling ends.
+#[derive(Clone)]
+pub struct Tracker(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    poller: OnceLock<Arc<dyn Poller>>,
+    watched: Mutex<Watched>,
+    /// Something is due earlier than thought.
+    changed: Notify,
+}
+
+/// The tasks under way that this process looks after.
+#[derive(Default)]
+struct Watched {
+    tasks: HashMap<CreateId, Watch>,
+    due: BTreeSet<(Timestamp, CreateId)>,
+    paces: Paces,
+}
+
+struct Watch {
+    /// Its room among the upstream key's tasks, until it ends.
+    slot: Option<TaskSlot>,
+    /// When it is asked for next.
+    due: Timestamp,
+    polls: u32,
+    pace: Pace,
+    /// The state that was seen last; what came out of a task is learned when it changes.
+    state: Option<String>,
+    /// It has ended, and is settled.
+    ended: bool,
+    /// The tenant has been told of the end.
+    told: bool,
+}
+
+/// What came of a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is passed on.
+    Accepted,
+    /// It was there already.
+    Duplicate,
+    /// Nobody vouches for it: the task is asked for instead.
+    Woken,
+    /// No create has that name.
+    Unknown,
+    /// Its signature is wrong, or missing.
+    BadSignature,
+    /// It is about another task than the address it came to.
+    OtherTask,
+    /// It is no callback.
+    Malformed,
+}
+
+impl Received {
+    /// As metrics call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Woken => "woken",
+            Self::Unknown => "unknown",
+            Self::BadSignature => "bad_signature",
+            Self::OtherTask => "other_task",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// So many polls at once.
+const POLLS_AT_ONCE: usize = 4;
+/// A task that nothing has been heard of for so long has no end any more.
+const GIVEN_UP: Duration = Duration::from_hours(24);
+/// A create whose answer was lost stops counting as under way after so long, if nothing is heard of it.
+const LOST: Duration = Duration::from_hours(1);
+
+impl Tracker {
+    /// Follows nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            poller: OnceLock::new(),
+            watched: Mutex::default(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Begins to ask for tasks of which nothing is heard. Called once, when there is somebody to ask.
+    pub fn start(&self, poller: Arc<dyn Poller>) {
+        if self.0.poller.set(poller).is_ok() {
+            background::spawn(drive(Arc::downgrade(&self.0)));
+        }
+    }
+
+    /// Looks after a task from now on. `slot` is its room among the upstream key's tasks.
+    pub fn watch(&self, task: &Task, slot: Option<TaskSlot>) {
+        let now = self.0.parts.clock.now();
+        let wanted = task.callback.is_some();
+        let mut watched = self.0.watched();
+        let usual = watched.paces.usual(task, || self.0.expected(task));
+        // Where nobody calls us, whoever wants to be called back waits for our own look.
+        let pace =
+            if wanted && !self.0.parts.can_be_called { Pace::bridge(usual) } else { Pace::overdue(usual) };
+        let due = task.created.max(now - GIVEN_UP) + pace.first();
+        let watch = Watch { slot, due, polls: 0, pace, state: None, ended: false, told: false };
+        if let Some(before) = watched.tasks.insert(task.create, watch) {
+            watched.due.remove(&(before.due, task.create));
+        }
+        watched.due.insert((due, task.create));
+        drop(watched);
+        self.0.changed.notify_one();
+    }
+
+    /// A task that nobody looks after is over, and went well; `charged` is what it cost, if that was said.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn finish(
+        &self,
+        task: &Arc<Task>,
+        charged: Option<Credits>,
+        is_told: bool,
+    ) -> Result<(), StoreError> {
+        if is_told {
+            let end = EndedAs { ending: "success".to_owned(), success: true };
+            return self.0.end(task, &end, charged).await;
+        }
+        self.0.parts.store.ended(task.create, true, charged, self.0.parts.clock.now()).await.map(drop)
+    }
+
+    /// Asks for the task as soon as may be.
+    pub fn wake(&self, create: CreateId) {
+        let now = self.0.parts.clock.now();
+        self.0.put_off(create, now);
+        self.0.changed.notify_one();
+    }
+
+    /// `answer` is what the upstream told of `task` when it was asked for details. Gives the state, and whether it is
+    /// the last one; `None` if the answer is no record.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn seen(&self, task: &Arc<Task>, answer: &Value) -> Result<Option<(String, bool)>, StoreError> {
+        let shared = &self.0;
+        let Some((operation, model)) = shared.kind(task) else { return Ok(None) };
+        let catalogue = &shared.parts.catalogue;
+        let Some(progress) = catalogue.progress(operation, model, answer) else { return Ok(None) };
+        let ended = progress.ended.is_some();
+        let is_news = shared.is_news(task.create, &progress.state);
+        if is_news {
+            shared.learn(task, answer).await?;
+        }
+        if (is_news || shared.is_untold(task.create)) && !shared.is_called_about(task) {
+            self.tell_by_record(task, operation, model, answer).await?;
+        }
+        if let Some(end) = &progress.ended {
+            shared.end(task, end, catalogue.charged(answer)).await?;
+        }
+        Ok(Some((progress.state, ended)))
+    }
+
+    /// Builds the callbacks that are due by that record, where the upstream does not send them.
+    async fn tell_by_record(
+        &self,
+        task: &Arc<Task>,
+        operation: OperationIx,
+        model: Option<ModelIx>,
+        answer: &Value,
+    ) -> Result<(), StoreError> {
+        let Some(id) = task.id.as_deref() else { return Ok(()) };
+        let request = serde_json::from_slice(&task.request).unwrap_or_default();
+        let now = self.0.parts.clock.now();
+        let known = Known { operation, model, request: &request, id, created: task.created, now };
+        for (stage, body) in self.0.parts.catalogue.callbacks_from_record(known, answer) {
+            self.0.tell(task, stage, body.into()).await?;
+        }
+        let ended =
+            self.0.parts.catalogue.progress(operation, model, answer).is_some_and(|now| now.ended.is_some());
+        if ended {
+            self.0.note(task.create, |watch| watch.told = true);
+        }
+        Ok(())
+    }
+
+    /// A callback came in for `create`; nothing of it is believed before its signature was checked.
+    ///
+    /// # Errors
+    /// The store cannot be reached: the sender is to try again.
+    pub async fn called_back(
+        &self,
+        create: CreateId,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Received, StoreError> {
+        let Some(task) = self.0.parts.store.by_create(create).await? else { return Ok(Received::Unknown) };
+        let secret = task.key.as_ref().and_then(|key| self.0.parts.webhook_secrets.get(key));
+        let vouched = match secret {
+            Some(secret) => wire::signature_is_valid(secret.expose(), headers, body) == Some(true),
+            None => false,
+        };
+        let received = if secret.is_some() && !vouched {
+            Received::BadSignature
+        } else {
+            self.accept(&task, body, vouched).await?
+        };
+        self.0.parts.metrics.callback_received(task.tenant.as_str(), received.name());
+        Ok(received)
+    }
+
+    /// Takes a callback of `task` in; one that nobody vouches for only wakes a look at the task.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn accept(
+        &self,
+        task: &Arc<Task>,
+        body: &Bytes,
+        vouched: bool,
+    ) -> Result<Received, StoreError> {
+        let shared = &self.0;
+        let Ok(value) = serde_json::from_slice::<Value>(body) else { return Ok(Received::Malformed) };
+        let Some(id) = wire::task_id(&value) else { return Ok(Received::Malformed) };
+        let is_named = task.name().is_some_and(|name| **name == *id);
+        if !is_named && (task.base.is_some() || !shared.parts.store.started(task.create, id).await?) {
+            return Ok(Received::OtherTask);
+        }
+        // It may have got its name, or come to its end, in this very moment.
+        let Some(task) = shared.parts.store.by_create(task.create).await? else {
+            return Ok(Received::Unknown);
+        };
+        if !vouched {
+            self.wake(task.create);
+            return Ok(Received::Woken);
+        }
+        let Some((operation, model)) = shared.kind(&task) else { return Ok(Received::Malformed) };
+        let stage = shared.parts.catalogue.stage(operation, model, &value);
+        shared.learn(&task, &value).await?;
+        let is_new = shared.tell(&task, stage.index, body.clone()).await?;
+        if let Some(end) = &stage.ended {
+            shared.note(task.create, |watch| watch.told = true);
+            shared.end(&task, end, shared.parts.catalogue.charged(&value)).await?;
+            shared.keep(&task, operation, model, &value);
+        }
+        Ok(if is_new { Received::Accepted } else { Received::Duplicate })
+    }
+}
+
+impl Shared {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The operation and model of a task, as the catalogue knows them now.
+    fn kind(&self, task: &Task) -> Option<(OperationIx, Option<ModelIx>)> {
+        let catalogue = &self.parts.catalogue;
+        let operation = catalogue.operation_by_id(&task.operation)?;
+        let model = task.model.as_deref().and_then(|name| catalogue.model_by_name(operation, name));
+        Some((operation, model))
+    }
+
+    /// How long the catalogue expects such a task to take.
+    fn expected(&self, task: &Task) -> Duration {
+        let Some((operation, model)) = self.kind(task) else { return Duration::from_mins(1) };
+        let phases = &self.parts.catalogue.lifecycle(operation, model).phases;
+        let millis = phases.iter().map(|phase| u64::from(phase.stay.0.midpoint(phase.stay.1))).sum();
+        Duration::from_millis(millis)
+    }
+
+    /// Whether that state was not seen before; it is from now on.
+    fn is_news(&self, create: CreateId, state: &str) -> bool {
+        let mut watched = self.watched();
+        let Some(watch) = watched.tasks.get_mut(&create) else { return false };
+        let is_news = watch.state.as_deref() != Some(state);
+        if is_news {
+            watch.state = Some(state.to_owned());
+        }
+        is_news
+    }
+
+    /// Whether the end of a task is known here, and not to its tenant.
+    fn is_untold(&self, create: CreateId) -> bool {
+        self.watched().tasks.get(&create).is_some_and(|watch| !watch.told)
+    }
+
+    /// Whether the upstream itself may still call back about a task, in a way that can be believed.
+    fn is_called_about(&self, task: &Task) -> bool {
+        let is_signed = task.key.as_ref().is_some_and(|key| self.parts.webhook_secrets.contains_key(key));
+        if task.callback.is_none() || !self.parts.can_be_called || (task.key.is_some() && !is_signed) {
+            return false;
+        }
+        let mut watched = self.watched();
+        let usual = watched.paces.usual(task, || self.expected(task));
+        self.parts.clock.now().saturating_since(task.created) < Pace::overdue(usual).first()
+    }
+
+    /// Changes what is noted of a task; one that has ended and is told of needs no looking after any more.
+    fn note(&self, create: CreateId, change: impl FnOnce(&mut Watch)) {
+        let mut watched = self.watched();
+        let Some(watch) = watched.tasks.get_mut(&create) else { return };
+        change(watch);
+        if watch.ended && watch.told {
+            let due = (watch.due, create);
+            watched.tasks.remove(&create);
+            watched.due.remove(&due);
+        }
+    }
+
+    /// Lets polls be answered by a callback, where it says all that they would.
+    fn keep(&self, task: &Arc<Task>, operation: OperationIx, model: Option<ModelIx>, callback: &Value) {
+        let (Some(poller), Some(id)) = (self.poller.get(), task.id.as_deref()) else { return };
+        let request = serde_json::from_slice(&task.request).unwrap_or_default();
+        let (created, now) = (task.created, self.parts.clock.now());
+        let known = Known { operation, model, request: &request, id, created, now };
+        if let Some(answer) = self.parts.catalogue.record_from_callback(known, callback) {
+            poller.known(Arc::clone(task), answer.into());
+        }
+    }
+
+    /// Remembers whose the ids and addresses are that came out of a task.
+    async fn learn(&self, task: &Task, body: &Value) -> Result<(), StoreError> {
+        let owner = Owner { tenant: task.tenant.clone(), key: task.key.clone() };
+        super::ownership::learn(&*self.parts.store, &owner, &task.request, body, self.parts.clock.now()).await
+    }
+
+    /// Passes a stage on to the tenant, the first time; says whether it was.
+    async fn tell(&self, task: &Task, stage: usize, body: Bytes) -> Result<bool, StoreError> {
+        let Some(id) = task.name().cloned() else { return Ok(false) };
+        let is_new = self.parts.deliveries.add(Delivery {
+            create: task.create,
+            tenant: task.tenant.clone(),
+            task_id: Arc::clone(&id),
+            stage,
+            url: task.callback.clone(),
+            body: body.clone(),
+        });
+        if is_new {
+            let (at, operation) = (self.parts.clock.now(), Arc::clone(&task.operation));
+            let happening = Happening { cursor: 0, at, task_id: id, operation, body };
+            self.parts.store.happened(&task.tenant, happening).await?;
+        }
+        Ok(is_new)
+    }
+
+    /// The task has ended: settles it, the first time.
+    async fn end(&self, task: &Arc<Task>, end: &EndedAs, charged: Option<Credits>) -> Result<(), StoreError> {
+        let now = self.parts.clock.now();
+        let charged = if end.success { charged } else { Some(charged.unwrap_or_default()) };
+        let ended = self.parts.store.ended(task.create, end.success, charged, now).await?;
+        self.note(task.create, |watch| {
+            watch.slot = None;
+            watch.ended = true;
+        });
+        let Some(ended) = ended else { return Ok(()) };
+        let took = now.saturating_since(ended.created);
+        self.watched().paces.learn(&ended, took);
+        let TaskState::Ended { charged, .. } = ended.state else { return Ok(()) };
+        self.parts.metrics.task_ended(&TaskEnded {
+            tenant: ended.tenant.as_str(),
+            operation: &ended.operation,
+            model: ended.model.as_deref().unwrap_or("other"),
+            outcome: if end.success { "success" } else { "fail" },
+            took,
+            reserved: ended.reserved,
+            charged,
+        });
+        Ok(())
+    }
+
+    /// Looks after a task no longer.
+    fn forget(&self, create: CreateId) {
+        self.note(create, |watch| (watch.ended, watch.told) = (true, true));
+    }
+
+    /// Asks for the task at `due` and not before.
+    fn put_off(&self, create: CreateId, due: Timestamp) {
+        let mut watched = self.watched();
+        let Some(watch) = watched.tasks.get_mut(&create) else { return };
+        let before = std::mem::replace(&mut watch.due, due);
+        watched.due.remove(&(before, create));
+        watched.due.insert((due, create));
+    }
+
+    /// The tasks that are due, each put off to its next time; and when the next one is.
+    fn take_due(&self, now: Timestamp) -> (Vec<CreateId>, Option<Timestamp>) {
+        let mut watched = self.watched();
+        let mut due = Vec::new();
+        while let Some((at, create)) = watched.due.first().copied().filter(|(at, _)| *at <= now) {
+            watched.due.remove(&(at, create));
+            let Some(watch) = watched.tasks.get_mut(&create) else { continue };
+            watch.polls += 1;
+            watch.due = now + watch.pace.after(watch.polls);
+            let next = (watch.due, create);
+            watched.due.insert(next);
+            due.push(create);
+        }
+        (due, watched.due.first().map(|(at, _)| *at))
+    }
+
+    /// Looks at one task that is due.
+    async fn look(&self, create: CreateId) -> Result<(), StoreError> {
+        let Some(task) = self.parts.store.by_create(create).await? else {
+            self.forget(create);
+            return Ok(());
+        };
+        let age = self.parts.clock.now().saturating_since(task.created);
+        let patience = if task.id.is_some() { GIVEN_UP } else { LOST };
+        if age >= patience {
+            let end = EndedAs { ending: "unknown".to_owned(), success: false };
+            self.forget(create);
+            // What it cost is not known: what was reserved stays spent.
+            return self.end(&task, &end, Some(task.reserved)).await;
+        }
+        if let (Some(poller), true) = (self.poller.get(), task.id.is_some()) {
+            poller.poll(task).await;
+        }
+        Ok(())
+    }
+}
+
+/// Asks for tasks when they are due, a few at once, until nobody follows them any more.
+async fn drive(shared: Weak<Shared>) {
+    let room = Arc::new(Semaphore::new(POLLS_AT_ONCE));
+    loop {
+        let Some(tracker) = shared.upgrade() else { return };
+        let now = tracker.parts.clock.now();
+        let (due, next) = tracker.take_due(now);
+        for create in due {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            let tracker = Arc::clone(&tracker);
+            background::spawn(async move {
+                if let Err(error) = tracker.look(create).await {
+                    tracing::warn!("a task cannot be looked at: {error}");
+                }
+                drop(permit);
+            });
+        }
+        // At least now and then, to see whether anybody is there.
+        let pause = next.map_or(Duration::from_mins(1), |next| next.saturating_since(now));
+        let pause = pause.clamp(Duration::from_millis(1), Duration::from_mins(1));
+        let changed = tracker.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let _ = tokio::time::timeout(pause, changed).await;
+    }
+}
