@@ -5,13 +5,14 @@ mod docs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use serde_json::Value;
 
 use crate::clock::digest;
 use crate::error::ProblemDocument;
@@ -35,7 +36,12 @@ pub struct Admin {
     pub data_plane: String,
     /// The description of the API.
     pub document: Arc<Document>,
+    /// How the upstream does.
+    pub upstream: Status,
 }
+
+/// Something that can be looked at, as it is now.
+pub type Status = Box<dyn Fn() -> Value + Send + Sync>;
 
 /// All routes of the admin plane.
 pub fn routes(admin: Admin) -> Router {
@@ -44,6 +50,7 @@ pub fn routes(admin: Admin) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/admin/upstream", get(upstream))
         .route("/", get(page))
         .merge(docs::routes())
         .fallback(unknown)
@@ -87,6 +94,11 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     ([(CONTENT_TYPE, content_type)], page).into_response()
 }
 
+/// Keys by name, what is left of their quota, who waits, breakers.
+async fn upstream(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json((admin.upstream)())
+}
+
 async fn page(State(admin): State<Arc<Admin>>) -> Html<String> {
     Html(
         include_str!("admin/index.html")
@@ -97,7 +109,9 @@ async fn page(State(admin): State<Arc<Admin>>) -> Html<String> {
 }
 
 async fn unknown(request: Request) -> ProblemDocument {
-    let detail =
-        format!("there is no {}; there are /, /docs, /livez, /readyz and /metrics", request.uri().path());
+    let detail = format!(
+        "there is no {}; there are /, /admin/upstream, /docs, /livez, /readyz and /metrics",
+        request.uri().path()
+    );
     ProblemDocument::new(StatusCode::NOT_FOUND, detail)
 }

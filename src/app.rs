@@ -1,5 +1,8 @@
 //! Builds everything from a [`Config`] and runs it until it is told to stop.
 
+mod build;
+mod wiring;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,21 +11,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
+
+pub use build::{Built, Plan};
 
 use crate::admin::{self, Admin};
 use crate::background::Lanes;
 use crate::catalogue::{Catalogue, Source};
 use crate::clock::Clock;
-use crate::config::{self, Config, Mode, UnknownPaths};
+use crate::config::Config;
 use crate::gateway::{self, Answer, Bounds, DataPlane, Gateway, Plane, Tls, TlsError};
-use crate::outbound::Client;
-use crate::proxy::{Live, Simulated, Upstream};
+use crate::proxy::Live;
 use crate::sim::{self, Sim};
+use crate::store::{Embedded, Store};
 use crate::telemetry::Metrics;
-use crate::tenants::Tenants;
 
 /// Why the program does not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +72,7 @@ pub struct App {
     config: Config,
     gateway: Arc<Gateway>,
     sim: Option<Sim>,
+    live: Option<Arc<Live>>,
     metrics: Arc<Metrics>,
     tls: Option<Arc<Tls>>,
     lanes: Option<Arc<Lanes>>,
@@ -88,7 +94,7 @@ impl Handle {
     /// # Errors
     /// A certificate that cannot be used: the one before it stays. The tenants are the new ones all the same.
     pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
-        self.gateway.set_tenants(Tenants::from_config(&config.tenants));
+        self.gateway.set_tenants(&config.tenants);
         match (&self.tls, &config.tls) {
             (Some(tls), Some(files)) => tls.reload(files),
             _ => Ok(()),
@@ -117,29 +123,15 @@ impl App {
         let catalogue = Arc::new(catalogue(&config)?);
         let metrics = Arc::new(Metrics::new());
         let clock = Clock::system();
-        let client = Client::new(config.upstream.connect_timeout, config.upstream.idle_timeout);
-        let sim = (config.mode == Mode::Mock)
-            .then(|| simulator(&config, Arc::clone(&catalogue), clock, client.clone(), Arc::clone(&metrics)));
-        let upstream = upstream(&config, sim.clone(), client, Arc::clone(&metrics))?;
-        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let gateway = Arc::new(Gateway::new(gateway::Parts {
-            catalogue,
-            clock,
-            open: config.mode == Mode::Mock && config.mock.open,
-            mode: config.mode.as_str(),
-            upstream,
-            metrics: Arc::clone(&metrics),
-            largest_json: size(config.server.json_body),
-            largest_upload: size(config.server.upload),
-            body_timeout: config.server.idle_timeout,
-            forward_unknown: config.mode == Mode::Mock || config.unknown_paths == UnknownPaths::Forward,
-        }));
-        gateway.set_tenants(Tenants::from_config(&config.tenants));
+        let store: Arc<dyn Store> = Arc::new(Embedded::default());
+        let (told, live, post) = (Arc::clone(&metrics), None, None);
+        let plan = Plan { config: &config, catalogue, clock, metrics: told, store, live, post };
+        let Built { gateway, sim, live } = plan.build()?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let data = listen(config.listen).await?;
         let admin = listen(config.admin.listen).await?;
         let ready = Arc::new(AtomicBool::new(true));
-        Ok(Self { config, gateway, sim, metrics, tls, lanes: None, data, admin, ready })
+        Ok(Self { config, gateway, sim, live, metrics, tls, lanes: None, data, admin, ready })
     }
 
     /// Lets connections to the data plane be served on `lanes`, and not on the runtime that it runs on.
@@ -185,6 +177,7 @@ impl App {
             mode: self.config.mode.as_str(),
             data_plane: data_url,
             document: self.gateway.document(),
+            upstream: upstream_status(&self.gateway, self.live.clone()),
         };
         let data_plane = DataPlane::new(Arc::clone(&self.gateway), self.sim.clone().map(sim::routes));
         let secure = self.tls.is_some();
@@ -218,11 +211,12 @@ impl App {
         let grace = self.config.shutdown_grace;
         // The admin plane stays until the data plane is done, so that `/readyz` can say why.
         let (admin_stopping, admin_stopped) = watch::channel(false);
-        let ready = Arc::clone(&self.ready);
+        let (ready, draining) = (Arc::clone(&self.ready), Arc::clone(&self.gateway));
         let announce = async {
             stop.await;
             tracing::info!("stopping: requests under way have {grace:?} to end");
             ready.store(false, Ordering::Relaxed);
+            draining.drain();
             let _ = stopping.send(true);
         };
         let serve_data = async {
@@ -233,6 +227,17 @@ impl App {
         tokio::join!(announce, serve_data, serve_admin);
         tracing::info!("stopped");
     }
+}
+
+/// How the upstream keys and hosts do, for operators.
+fn upstream_status(gateway: &Arc<Gateway>, live: Option<Arc<Live>>) -> admin::Status {
+    let gateway = Arc::clone(gateway);
+    Box::new(move || {
+        let hosts = live.iter().flat_map(|live| live.breakers());
+        let host =
+            |(host, is_open)| json!({"host": host, "breaker": if is_open { "open" } else { "closed" }});
+        json!({"keys": gateway.upstream_status(), "hosts": hosts.map(host).collect::<Vec<_>>()})
+    })
 }
 
 /// An address that a person can put into a browser.
@@ -246,68 +251,4 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
-}
-
-fn simulator(
-    config: &Config,
-    catalogue: Arc<Catalogue>,
-    clock: Clock,
-    client: Client,
-    metrics: Arc<Metrics>,
-) -> Sim {
-    let mock = &config.mock;
-    Sim::new(sim::Parts {
-        catalogue,
-        clock,
-        settings: sim::Settings {
-            pace: match mock.pace {
-                config::Pace::Instant => sim::Pace::Instant,
-                config::Pace::Fast => sim::Pace::Fast,
-                config::Pace::Realistic => sim::Pace::Realistic,
-            },
-            seed: mock.seed,
-            latency: (*mock.latency.start(), *mock.latency.end()),
-            failure_rate: mock.failure_rate,
-            emulate_quota: mock.emulate_quota,
-            http_status: match mock.http_status {
-                config::HttpStatus::Wire => sim::HttpStatus::Wire,
-                config::HttpStatus::Real => sim::HttpStatus::Real,
-            },
-        },
-        credits: mock.credits,
-        webhook_secret: Some(mock.webhook_secret.clone()),
-        public_url: config.public_url.as_ref().map(ToString::to_string),
-        courier: Arc::new(client),
-        observer: metrics,
-        spool: spool(config),
-    })
-}
-
-/// Where uploaded files lie. What a killed process has left there is removed on the way.
-fn spool(config: &Config) -> sim::Spool {
-    let parent = config.data_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let room = sim::Room { total: config.mock.upload_space, each: config.mock.upload_space_per_key };
-    let spool = sim::Spool::new(&parent, room);
-    // A large folder takes a while to look through, and nothing waits for that.
-    tokio::task::spawn_blocking(move || sim::Spool::clear(&parent));
-    spool
-}
-
-fn upstream(
-    config: &Config,
-    sim: Option<Sim>,
-    client: Client,
-    metrics: Arc<Metrics>,
-) -> Result<Arc<dyn Upstream>, StartError> {
-    if let Some(sim) = sim {
-        return Ok(Arc::new(Simulated(sim)));
-    }
-    if config.mode != Mode::Live {
-        return Err(StartError::Mode(format!("mode {} is not available yet", config.mode.as_str())));
-    }
-    let live = Live::new(&config.upstream, client, metrics);
-    let live = live.ok_or_else(|| {
-        StartError::Mode("live mode needs an [[upstream.key]] that fits in a header".into())
-    })?;
-    Ok(Arc::new(live))
 }

@@ -365,7 +365,7 @@ impl Sources {
         let tree = self.tree(&desk)?;
         let config = sections::config(&desk.root(&tree));
         unknown::report(&tree, &desk);
-        availability::report(&tree, config.mode, &desk);
+        availability::report(&tree, &desk);
         let problems = desk.into_problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(problems)) }
     }

@@ -1,33 +1,61 @@
 //! The data plane: its routes, and the steps that a request of the API goes through.
 //!
 //! A step is a few lines of glue in `steps`; verdicts come from the module that owns them. What answers in the end
-//! is an [`Upstream`], and no step knows which one. `server` turns sockets into requests, for both planes; `tls` has their
+//! is an [`Upstream`], and no step knows which one. The two ways that are longer have files of their own: `create` for
+//! what costs money, `look` for questions that many ask; `chat` reads what a chat has cost. `member` and `account` hold what belongs to a tenant and to an
+//! upstream key; `relay` takes callbacks in. `server` turns sockets into requests, for both planes; `tls` has their
 //! certificates.
 
+mod account;
+mod answer;
+mod ask;
+mod chat;
+mod create;
+mod idempotency;
+mod look;
+mod member;
+mod relay;
 mod server;
 mod steps;
 mod tls;
+mod upgrade;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
+pub use account::{Account, Accounts};
+pub use member::{Limits, Member};
 pub use server::{Answer, Bounds, Peer, Plane, serve};
 pub use tls::{Tls, TlsError};
 
+use answer::Whole;
+use look::{Fetched, Question};
 use steps::Call;
 
+use crate::cache::Cache;
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
+use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
 use crate::openapi::Document;
-use crate::proxy::Upstream;
+use crate::proxy::{KeyIx, Retries, Upstream};
+use crate::store::{CreateId, Owner, Store, StoreError, Task};
+use crate::tasks::simulated::SimulatedEnds;
+use crate::tasks::{Poller, Tracker, ownership};
 use crate::telemetry::Metrics;
-use crate::tenants::Tenants;
+use crate::tenants::{Tenant, Tenants};
 
 /// What a [`Gateway`] is built from.
 pub struct Parts {
@@ -37,12 +65,28 @@ pub struct Parts {
     pub clock: Clock,
     /// Whether a key that belongs to no tenant is let through, for the upstream to judge: the open simulator.
     pub open: bool,
-    /// What `X-Kiegate-Mode` says.
-    pub mode: &'static str,
+    /// What answers whoever has no mode of its own.
+    pub mode: Mode,
     /// What answers.
-    pub upstream: Arc<dyn Upstream>,
+    pub upstreams: Upstreams,
+    /// The upstream keys.
+    pub accounts: Accounts,
+    /// Asks upstream again where that is safe.
+    pub retries: Retries,
     /// Who is told.
     pub metrics: Arc<Metrics>,
+    /// What must not be forgotten.
+    pub store: Arc<dyn Store>,
+    /// Follows tasks.
+    pub tracker: Tracker,
+    /// Settles simulated tasks of tenants.
+    pub simulated: Arc<SimulatedEnds>,
+    /// How long answers are kept.
+    pub freshness: config::Cache,
+    /// Scheme and host under which the upstream reaches the relay; absent: it cannot.
+    pub public_url: Option<String>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// The largest JSON body, in bytes.
     pub largest_json: usize,
     /// The largest upload, in bytes.
@@ -53,14 +97,70 @@ pub struct Parts {
     pub forward_unknown: bool,
 }
 
+/// What answers, by what for.
+#[derive(Clone, Default)]
+pub struct Upstreams {
+    /// The simulator, for whoever has mode mock.
+    pub mock: Option<Arc<dyn Upstream>>,
+    /// The real API.
+    pub live: Option<Arc<dyn Upstream>>,
+    /// What stands for the real API where a request names something that is not the tenant's: it knows no task but those
+    /// that came of such requests, answers as the real one would, and costs nothing.
+    pub nowhere: Option<Arc<dyn Upstream>>,
+}
+
+/// Which way a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// To the simulator.
+    Mock,
+    /// To the real API, with that key.
+    Live(KeyIx),
+    /// To nowhere: what it names does not exist for this tenant.
+    Nowhere,
+}
+
+impl Lane {
+    fn key(&self) -> KeyIx {
+        match self {
+            Self::Live(key) => *key,
+            Self::Mock | Self::Nowhere => KeyIx::default(),
+        }
+    }
+}
+
+impl Upstreams {
+    /// What answers on that way.
+    fn of(&self, lane: &Lane) -> &dyn Upstream {
+        let upstream = match lane {
+            Lane::Mock => &self.mock,
+            Lane::Live(_) => &self.live,
+            Lane::Nowhere => &self.nowhere,
+        };
+        upstream.as_deref().expect("whoever goes a way has been let in because it is there")
+    }
+}
+
 /// What the steps need to know.
 pub struct Gateway {
     parts: Parts,
+    /// Answers to questions, of live tenants.
+    cache: Cache<Fetched>,
     document: Arc<Document>,
-    tenants: RwLock<Arc<Tenants>>,
+    members: RwLock<Arc<Members>>,
     names: Names,
     /// By position: ids of operations, for labels.
     operation_ids: Vec<Arc<str>>,
+    /// An idempotency key was answered, or is free again.
+    claims_changed: Arc<Notify>,
+    draining: AtomicBool,
+}
+
+/// All tenants, by their keys and by their names.
+#[derive(Default)]
+struct Members {
+    by_key: Tenants<Member>,
+    by_name: HashMap<String, Arc<Member>>,
 }
 
 /// Labels of what is no operation.
@@ -68,6 +168,8 @@ struct Names {
     control: Arc<str>,
     media: Arc<str>,
     document: Arc<str>,
+    relay: Arc<str>,
+    events: Arc<str>,
     other: Arc<str>,
 }
 
@@ -80,11 +182,16 @@ impl Gateway {
                 control: "mock".into(),
                 media: "media".into(),
                 document: "openapi".into(),
+                relay: "relay".into(),
+                events: "events".into(),
                 other: "other".into(),
             },
             operation_ids: operation_ids.collect(),
             document: Arc::new(Document::new(Arc::clone(&parts.catalogue))),
-            tenants: RwLock::default(),
+            members: RwLock::default(),
+            claims_changed: Arc::default(),
+            draining: AtomicBool::new(false),
+            cache: Cache::new(parts.freshness.max_bytes),
             parts,
         }
     }
@@ -94,14 +201,148 @@ impl Gateway {
         Arc::clone(&self.document)
     }
 
-    /// The tenants as of now; a reload puts others in their place.
-    pub fn tenants(&self) -> Arc<Tenants> {
-        Arc::clone(&self.tenants.read().unwrap_or_else(PoisonError::into_inner))
+    /// The tenant of that name, as of now.
+    pub fn member(&self, name: &str) -> Option<Arc<Member>> {
+        self.members().by_name.get(name).cloned()
     }
 
-    /// Lets other tenants in from now on.
-    pub fn set_tenants(&self, tenants: Tenants) {
-        *self.tenants.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+    /// The upstream keys.
+    pub fn accounts(&self) -> &Accounts {
+        &self.parts.accounts
+    }
+
+    fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets these tenants in from now on. Those whose limits stay as they were keep what they have used up.
+    pub fn set_tenants(&self, tenants: &[config::Tenant]) {
+        let before = self.members();
+        let mut by_name = HashMap::new();
+        let by_key = Tenants::from_config(tenants, |tenant| {
+            let limits = before.by_name.get(tenant.id.as_str()).map(|member| Arc::clone(&member.limits));
+            let limits = limits.filter(|limits| limits.are_of(&tenant.limits));
+            let member = Arc::new(self.make_member(tenant, limits));
+            by_name.insert(tenant.id.as_str().to_owned(), Arc::clone(&member));
+            member
+        });
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Members { by_key, by_name });
+    }
+
+    fn make_member(&self, tenant: &config::Tenant, limits: Option<Arc<Limits>>) -> Member {
+        let all = || self.parts.accounts.iter().map(|account| account.key).collect();
+        let named = |names: &Vec<String>| {
+            names.iter().filter_map(|name| Some(self.parts.accounts.by_name(name)?.key)).collect()
+        };
+        Member {
+            tenant: Tenant::new(tenant),
+            label: tenant.id.as_str().into(),
+            mode: tenant.mode.unwrap_or(self.parts.mode),
+            limits: limits.unwrap_or_else(|| Arc::new(Limits::new(&tenant.limits))),
+            keys: tenant.upstream_keys.as_ref().map_or_else(all, named),
+            weight: tenant.weight,
+            callbacks: tenant.callbacks.clone(),
+        }
+    }
+
+    /// Takes nothing new in from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// How each upstream key does: what is left of its quota, who waits for it, whether it rests.
+    pub fn upstream_status(&self) -> Value {
+        let key = |account: &Arc<Account>| {
+            let status = account.quota.status();
+            json!({
+                "name": &*account.name,
+                "creates": {"available": status.available, "limit": status.limit, "configured": status.configured},
+                "waiting": status.waiting,
+                "tasks": status.tasks,
+                "blocked_seconds": status.blocked_for.as_secs_f64(),
+                "resting": account.rests(),
+            })
+        };
+        self.parts.accounts.iter().map(key).collect()
+    }
+
+    /// Tells `metrics` of what changes without anything happening.
+    pub fn tell(&self, metrics: &Metrics) {
+        for account in self.parts.accounts.iter() {
+            metrics.quota(&account.name, &account.quota.status());
+        }
+        metrics.cache_bytes(self.cache.bytes());
+        let now = self.parts.clock.now();
+        for member in self.members().by_name.values() {
+            // A store that has to be asked over the network has told of its own by then.
+            let Some(Ok(spent)) = self.parts.store.spent(&member.tenant.id, now).now_or_never() else {
+                continue;
+            };
+            for (window, most) in member.limits.credits() {
+                metrics.budget_remaining(&member.label, window.name(), most - spent[window.position()]);
+            }
+        }
+    }
+
+    /// Where whatever answers on that way is to call back about that create; `None` if it cannot.
+    fn relay_url(&self, create: CreateId, lane: Lane) -> Option<String> {
+        // Nowhere is in this process and needs no way to it.
+        let nowhere = (lane == Lane::Nowhere).then_some("https://nowhere.invalid");
+        let base = nowhere.or(self.parts.public_url.as_deref())?;
+        Some(format!("{}/_relay/{create}", base.trim_end_matches('/')))
+    }
+
+    /// The name of the upstream key on that way.
+    fn key_name(&self, lane: Lane) -> Option<Arc<str>> {
+        let Lane::Live(key) = lane else { return None };
+        self.parts.accounts.get(key).map(|account| Arc::clone(&account.name))
+    }
+
+    /// Remembers that what an answer to the tenant gives out is the tenant's: ids and addresses.
+    async fn learn(
+        &self,
+        member: &Member,
+        lane: Lane,
+        asked: &[u8],
+        answer: &Whole,
+    ) -> Result<(), StoreError> {
+        if lane == Lane::Mock {
+            return Ok(());
+        }
+        let owner = Owner { tenant: member.tenant.id.clone(), key: self.key_name(lane) };
+        let now = self.parts.clock.now();
+        ownership::learn(&*self.parts.store, &owner, asked, &answer.json(), now).await
+    }
+
+    /// The way that a task of that upstream key goes.
+    fn lane_of(&self, key: Option<&str>) -> Lane {
+        let account = key.and_then(|key| self.parts.accounts.by_name(key));
+        account.map_or(Lane::Nowhere, |account| Lane::Live(account.key))
+    }
+}
+
+/// Asks for tasks of which nothing is heard, through the cache, so that whoever polls at the same time shares it.
+struct OwnQuestions(Weak<Gateway>);
+
+impl Poller for OwnQuestions {
+    fn poll(&self, task: Arc<Task>) -> BoxFuture<'static, ()> {
+        let gateway = self.0.upgrade();
+        async move {
+            let Some(gateway) = gateway else { return };
+            let lane = gateway.lane_of(task.key.as_deref());
+            let Some(question) = Question::own(&gateway, task, lane) else { return };
+            let key = question.key().clone();
+            gateway.cache.ask(&key, || question.fetch()).await;
+        }
+        .boxed()
+    }
+
+    fn known(&self, task: Arc<Task>, answer: Bytes) {
+        let Some(gateway) = self.0.upgrade() else { return };
+        let lane = gateway.lane_of(task.key.as_deref());
+        if let Some(question) = Question::own(&gateway, task, lane) {
+            question.keep_answer(answer);
+        }
     }
 }
 
@@ -113,10 +354,14 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// `own` are the routes below `/_…`; without them such paths are answered as not there, and never forwarded.
+    /// `own` are the simulator's routes below `/_…`; without them such paths are answered as not there, and never
+    /// forwarded.
     pub fn new(gateway: Arc<Gateway>, own: Option<Router>) -> Self {
         let own =
             own.unwrap_or_else(|| Router::new().fallback(steps::not_here).with_state(Arc::clone(&gateway)));
+        if gateway.parts.upstreams.live.is_some() {
+            gateway.parts.tracker.start(Arc::new(OwnQuestions(Arc::downgrade(&gateway))));
+        }
         Self { gateway, own }
     }
 
@@ -136,12 +381,13 @@ impl DataPlane {
     }
 
     /// The path of a request of the API, in its order. A new concern is a new line.
-    async fn answer_api(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
-        let gateway = &*self.gateway;
+    async fn answer_api(&self, call: &Arc<Call>, request: Request) -> Result<Response, ApiError> {
+        let gateway = &self.gateway;
         let request = steps::authenticate(gateway, call, request)?; // key to tenant, or 401
-        let request = steps::permit(gateway, call, request)?; // what the tenant may do at all
+        let request = steps::permit(gateway, call, request)?; // what the tenant may do at all, and from where
+        steps::admit(gateway, call)?; // how often: protects us, so before anything that costs
         let request = steps::bound_body(gateway, call, request).await?; // no more is read than agreed
-        Ok(steps::send_upstream(gateway, call, request).await)
+        steps::dispatch(gateway, call, request).await // by what it is: asked for, paid for, or passed on
     }
 
     /// The path of a request for the description of the API: open where the API is, else for those who have a key.
@@ -153,8 +399,19 @@ impl DataPlane {
     /// The path of a request for what is kiegate's own.
     async fn answer_own(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
         let gateway = &*self.gateway;
+        if relay::is_callback(&request) {
+            let request = steps::bound_body(gateway, call, request).await?;
+            return Ok(relay::receive(gateway, request).await);
+        }
         let request = steps::authenticate_own(gateway, call, request)?;
         let request = steps::bound_body(gateway, call, request).await?;
+        if relay::is_feed(&request) {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            return Ok(relay::feed(gateway, call, &query).await);
+        }
+        if let Some(refusal) = steps::without_sandbox(call, request.uri()) {
+            return Ok(refusal);
+        }
         Ok(self.own.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
     }
 }

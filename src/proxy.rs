@@ -21,7 +21,7 @@ use tower_http::timeout::TimeoutError;
 pub use breaker::Breaker;
 pub use live::Live;
 pub use retry::{Retries, Safe};
-pub use simulated::Simulated;
+pub use simulated::{Nowhere, Simulated};
 
 use crate::error::{ApiError, Reason};
 

@@ -301,13 +301,12 @@ fn check_planes(config: &Config, root: &Table<'_>) {
 
 /// Where requests cost money nobody unknown may be let in, nor be shown who is.
 fn check_paid_mode(config: &Config, root: &Table<'_>) {
-    if !config.mode.is_paid() {
-        return;
-    }
+    let of_tenants = config.tenants.iter().filter_map(|tenant| tenant.mode);
+    let Some(paid) = [config.mode].into_iter().chain(of_tenants).find(|mode| mode.is_paid()) else { return };
     let mode = root.item("mode");
     let missing = |key: &str, what: &str, hint: &str| {
         if !mode.desk.has_problem_at(key) {
-            mode.wrong(format!("\"{}\" needs {what}", config.mode.as_str()), Some(hint.to_owned()));
+            mode.wrong(format!("\"{}\" needs {what}", paid.as_str()), Some(hint.to_owned()));
         }
     };
     if config.upstream.keys.is_empty() {

@@ -287,12 +287,12 @@ fn a_variable_that_is_no_setting_is_a_problem_unless_it_is_for_others() {
 #[test]
 fn what_has_no_effect_yet_is_refused_by_every_layer() {
     check("mode = \"replay\"", &["k.toml:1: mode: \"replay\" is not available yet"]);
-    check("[cache]\nrunning = \"2s\"", &["k.toml:2: cache.running: not available yet"]);
+    check("[store]\non_outage = \"local\"", &["k.toml:2: store.on_outage: not available yet"]);
     check(
-        "[cache]\nrunning = \"often\"",
+        "[store]\non_outage = \"panic\"",
         &[
-            "k.toml:2: cache.running: \"often\" is not a duration such as \"500ms\", \"30s\", \"5m\", \"24h\" or \"7d\"",
-            "k.toml:2: cache.running: not available yet",
+            "k.toml:2: store.on_outage: \"panic\" is not one of: local refuse",
+            "k.toml:2: store.on_outage: not available yet",
         ],
     );
     let variable = lines_of(read("", &[("KIEGATE_DATA_DIR", "/tmp")], &[]));
@@ -352,7 +352,7 @@ fn the_live_example_works_once_its_variables_are_set() {
     assert_eq!((config.mode, config.tenants.len(), config.upstream.keys.len()), (Mode::Live, 2, 1));
     assert_eq!(config.tenants[1].keys[0].expires.unwrap().to_rfc3339(), "2027-01-01T00:00:00.000Z");
     let without = invalid(&read(LIVE, &[], &[]));
-    assert!(without.iter().all(|line| line.ends_with(" is not set")) && without.len() == 2, "{without:#?}");
+    assert!(without.iter().all(|line| line.ends_with(" is not set")) && without.len() == 4, "{without:#?}");
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn the_default_file_names_every_key_and_no_other() {
 #[test]
 fn what_is_commented_out_is_only_too_early() {
     let told = lines(&uncommented(KIEGATE)).join("\n").replace("[0]", "[]");
-    let at_once = |key: &&str| !["mode", "upstream.key", "public_url"].contains(key);
+    let at_once = |key: &&str| !["mode", "tenant[].mode"].contains(key);
     for key in availability::keys().filter(at_once) {
         assert!(told.contains(&format!(" {key}: not available yet")), "{key} in\n{told}");
     }
@@ -407,16 +407,11 @@ fn what_is_commented_out_is_only_too_early() {
     }
 }
 
-/// In mock mode it sets the origin of result links; where upstream calls back, nothing listens yet.
+/// One tenant in a paid mode is enough for all that a paid mode needs.
 #[test]
-fn an_address_for_callbacks_is_refused_where_nothing_takes_them() {
-    let with = |mode: &str| lines(&format!("mode = \"{mode}\"\npublic_url = \"https://kie.example.com\"\n"));
-    assert_eq!(with("mock"), [""; 0]);
-    assert!(
-        with("live").iter().any(|line| line.contains("public_url: not available yet in live mode")),
-        "{:?}",
-        with("live")
-    );
+fn a_tenant_in_live_mode_needs_an_upstream_key() {
+    let told = lines("[[tenant]]\nid = \"a\"\nmode = \"live\"\nkeys = []\n");
+    assert!(told.iter().any(|line| line.contains("\"live\" needs an upstream key")), "{told:?}");
 }
 
 #[test]

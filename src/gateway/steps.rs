@@ -1,14 +1,15 @@
 //! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step gives the request on, or
 //! the error that ends its way.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body::Body as _;
@@ -16,20 +17,34 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 
-use super::{Gateway, Parts};
-use crate::catalogue::{OperationIx, Resolved};
+use super::answer::Whole;
+use super::ask::{Ask, is_read};
+use super::idempotency::{self, Outcome};
+use super::look::{self, Question, result_name};
+use super::member::{Member, Told};
+use super::server::Peer;
+use super::{Gateway, Lane, Parts, chat, create, upgrade};
+use crate::cache::Found;
+use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::hex;
+use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
-use crate::proxy::{About, KeyIx};
-use crate::sim::Owner;
+use crate::proxy::About;
+use crate::sim::Owner as Caller;
+use crate::store::{StoreError, Task};
+use crate::tasks::ownership::{self, Verdict};
 use crate::telemetry::{Finished, Observed, Report};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODE: HeaderName = HeaderName::from_static("x-kiegate-mode");
+const CACHE: HeaderName = HeaderName::from_static("x-cache");
+const QUEUED: HeaderName = HeaderName::from_static("x-kiegate-queued");
+const RATE: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What is known of a request while it is on its way; shared by all steps.
-#[derive(Debug)]
 pub(super) struct Call {
     began: Instant,
     request_id: HeaderValue,
@@ -40,9 +55,21 @@ pub(super) struct Call {
     own: bool,
     /// Its body is not read here but streams through: a form with a file in it, or what nobody knows.
     streams: bool,
-    tenant: OnceLock<Arc<str>>,
-    /// Microseconds spent waiting for the upstream.
+    member: OnceLock<Arc<Member>>,
+    /// What stands for a caller without a tenant where requests of the same caller belong together.
+    caller: OnceLock<String>,
+    /// Microseconds spent waiting for the upstream, or for a turn with it.
     upstream_micros: AtomicU64,
+    /// What goes on the answer beside that which answers.
+    notes: Mutex<Notes>,
+}
+
+/// What the steps want to be told on the answer.
+#[derive(Debug, Default)]
+struct Notes {
+    rates: Vec<Told>,
+    cache: Option<&'static str>,
+    queued: Option<Duration>,
 }
 
 impl Call {
@@ -51,7 +78,62 @@ impl Call {
     }
 
     fn tenant(&self) -> &str {
-        self.tenant.get().map_or("other", |tenant| tenant)
+        self.member.get().map_or("other", |member| &member.label)
+    }
+
+    /// The tenant's name, to be kept.
+    pub(super) fn tenant_label(&self) -> Arc<str> {
+        self.member.get().map_or_else(|| "other".into(), |member| Arc::clone(&member.label))
+    }
+
+    /// The tenant that calls, if it is one.
+    pub(super) fn member(&self) -> Option<&Arc<Member>> {
+        self.member.get()
+    }
+
+    /// The operation's name in metrics.
+    pub(super) fn operation(&self) -> &str {
+        &self.operation
+    }
+
+    /// Notes time that was not the gateway's.
+    pub(super) fn waited(&self, span: Duration) {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        self.upstream_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Notes that it waited so long for its turn.
+    pub(super) fn queued(&self, span: Duration) {
+        self.note(|notes| notes.queued = (!span.is_zero()).then_some(span));
+    }
+
+    /// Notes how the answer was come by; `None`: from upstream, as the client wished.
+    pub(super) fn cached(&self, found: Option<Found>) {
+        self.note(|notes| notes.cache = Some(found.map_or("bypass", result_name)));
+    }
+
+    /// Notes what a rate limit says.
+    pub(super) fn tell_rate(&self, told: Told) {
+        self.note(|notes| notes.rates.push(told));
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Notes)) {
+        change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What goes on the answer.
+    fn write_notes(&self, headers: &mut HeaderMap) {
+        let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        for told in notes.rates {
+            headers.append(RATE_POLICY, told.policy);
+            headers.append(RATE, told.state);
+        }
+        if let Some(cache) = notes.cache {
+            headers.insert(CACHE, HeaderValue::from_static(cache));
+        }
+        if let Some(queued) = notes.queued {
+            headers.insert(QUEUED, HeaderValue::from(u64::try_from(queued.as_millis()).unwrap_or(u64::MAX)));
+        }
     }
 }
 
@@ -67,8 +149,10 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
         index,
         own,
         streams: !own && index.is_none_or(takes_form),
-        tenant: OnceLock::new(),
+        member: OnceLock::new(),
+        caller: OnceLock::new(),
         upstream_micros: AtomicU64::new(0),
+        notes: Mutex::default(),
     }
 }
 
@@ -101,6 +185,8 @@ fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<Opera
         Resolved::Operation(index) => (Arc::clone(&gateway.operation_ids[index.position()]), Some(index)),
         _ if path.starts_with("/_mock/") => (Arc::clone(&gateway.names.control), None),
         _ if path.starts_with("/_media/") => (Arc::clone(&gateway.names.media), None),
+        _ if path.starts_with("/_relay/") => (Arc::clone(&gateway.names.relay), None),
+        _ if path == "/_events" => (Arc::clone(&gateway.names.events), None),
         _ if is_document(request) => (Arc::clone(&gateway.names.document), None),
         _ => (Arc::clone(&gateway.names.other), None),
     }
@@ -122,7 +208,9 @@ pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Respons
 pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     parts.headers.insert(REQUEST_ID, call.request_id.clone());
-    parts.headers.insert(MODE, HeaderValue::from_static(gateway.parts.mode));
+    let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode).as_str();
+    parts.headers.insert(MODE, HeaderValue::from_static(mode));
+    call.write_notes(&mut parts.headers);
     let status = parts.status.as_u16();
     let refused = parts.extensions.get::<Refused>().map(|refused| refused.0);
     if let Some(reason) = refused {
@@ -139,7 +227,7 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
         gateway.parts.metrics.request_finished(&Finished {
             tenant: call.tenant(),
             operation: &call.operation,
-            mode: gateway.parts.mode,
+            mode,
             status,
             code,
             took,
@@ -169,14 +257,21 @@ pub(super) fn authenticate(
     mut request: Request,
 ) -> Result<Request, ApiError> {
     let key = api_key(request.headers(), request.uri());
-    let tenant = key.as_ref().and_then(|key| gateway.tenants().authenticate(key, gateway.parts.clock.now()));
-    if tenant.is_none() && !gateway.parts.open {
+    let now = gateway.parts.clock.now();
+    let member = key.as_ref().and_then(|key| gateway.members().by_key.authenticate(key, now));
+    if member.is_none() && !gateway.parts.open {
         let what =
             "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
         return Err(ApiError::new(Reason::Unauthorized, what));
     }
-    if let Some(tenant) = tenant {
-        let _ = call.tenant.set(tenant.id.as_str().into());
+    if let Some(member) = member {
+        let _ = call.member.set(member);
+    }
+    if call.member.get().is_none()
+        && request.headers().contains_key("idempotency-key")
+        && let Some(key) = &key
+    {
+        let _ = call.caller.set(hex(&crate::tenants::hash(key.expose())));
     }
     let headers = request.headers_mut();
     match key.map(|key| HeaderValue::from_str(&format!("Bearer {}", key.expose()))) {
@@ -201,9 +296,11 @@ pub(super) fn authenticate_own(
         return Ok(request);
     }
     let mut request = authenticate(gateway, call, request)?;
-    if let Some(tenant) = call.tenant.get() {
-        request.extensions_mut().insert(Owner(Arc::clone(tenant)));
+    let Some(member) = call.member.get() else { return Ok(request) };
+    if !member.tenant.may_come_from(address(gateway, &request)) {
+        return Err(ApiError::new(Reason::Forbidden, NOT_FROM_THERE));
     }
+    request.extensions_mut().insert(Caller(Arc::clone(&member.label)));
     Ok(request)
 }
 
@@ -219,39 +316,333 @@ fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
     (!key.is_empty()).then(|| Secret::new(key))
 }
 
-/// Refuses what nobody may do here: paths that are no operation, where the gateway does not forward them.
+const NOT_FROM_THERE: &str = "this key may not be used from your address";
+
+/// Refuses what the tenant may not do, as far as that can be said before the body is here: paths that are no operation
+/// where the gateway does not forward them, operations that are not allowed, addresses that it may not come from.
 pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result<Request, ApiError> {
+    let forbidden = |what: &str| Err(ApiError::new(Reason::Forbidden, what));
     if call.index.is_none() && !gateway.parts.forward_unknown {
-        let what = "this gateway forwards known operations only (unknown_paths = \"deny\")";
-        return Err(ApiError::new(Reason::Forbidden, what));
+        return forbidden("this gateway forwards known operations only (unknown_paths = \"deny\")");
+    }
+    let Some(member) = call.member.get() else { return Ok(request) };
+    if !member.tenant.may_come_from(address(gateway, &request)) {
+        return forbidden(NOT_FROM_THERE);
+    }
+    if !member.tenant.may_call(&call.operation) {
+        return forbidden(&format!("this key may not use {}", call.operation));
     }
     Ok(request)
 }
 
-/// The end of the path: whatever stands behind the gateway answers.
-pub(super) async fn send_upstream(gateway: &Gateway, call: &Call, request: Request) -> Response {
+/// Where a request comes from: the peer, or, where that is a proxy which is believed, what the last proxy that is not says.
+fn address(gateway: &Gateway, request: &Request) -> Option<IpAddr> {
+    let trusted = |address: &IpAddr| gateway.parts.trusted_proxies.iter().any(|net| net.contains(*address));
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0)?;
+    if !trusted(&peer) {
+        return Some(peer);
+    }
+    let told = request.headers().get_all(FORWARDED_FOR).iter();
+    let told: Vec<&str> = told.flat_map(|value| value.to_str().unwrap_or("?").split(',')).collect();
+    let mut address = peer;
+    for hop in told.iter().rev() {
+        // What cannot be read is nobody's address.
+        address = hop.trim().parse().ok()?;
+        if !trusted(&address) {
+            break;
+        }
+    }
+    Some(address)
+}
+
+/// Counts the call against the tenant's rate.
+pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
+    if gateway.draining.load(Ordering::Relaxed) {
+        let what = "this gateway is about to stop; another one, or the next, will answer";
+        return Err(ApiError::new(Reason::Draining, what).retry_after(Duration::from_secs(1)));
+    }
+    let Some((member, limit)) =
+        call.member.get().and_then(|member| Some((member, member.limits.requests.as_ref()?)))
+    else {
+        return Ok(());
+    };
+    let told = limit.check();
+    let (verdict, shadowed) = (told.verdict, told.shadowed);
+    call.tell_rate(told);
+    if shadowed {
+        gateway.parts.metrics.shadow_refused(&member.label, Reason::RateLimited);
+    } else if !verdict.admitted {
+        let what = "too many calls with this key in too short a time";
+        return Err(ApiError::new(Reason::RateLimited, what).retry_after(verdict.next_in));
+    }
+    Ok(())
+}
+
+/// Sends a request the way that it has to go, by what it is and whom it comes from.
+pub(super) async fn dispatch(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode);
+    let (Some(index), false) = (call.index, call.streams) else {
+        return pass_unread(gateway, call, mode, request).await;
+    };
+    let ask = Ask::new(request, index).await?;
+    let operation = gateway.parts.catalogue.operation(index);
+    permit_model(call, &ask, operation)?;
+    let claimed = match claim(gateway, call, &ask, operation).await? {
+        Outcome::None => None,
+        Outcome::Yours(claimed) => Some(claimed),
+        Outcome::Replay(answer) => return Ok(answer.into_response()),
+    };
+    let is_paid = matches!(operation.behaviour, Behaviour::Create(..));
+    let is_version = matches!(operation.behaviour, Behaviour::Upgrade(_));
+    match (mode, call.member.get()) {
+        (Mode::Mock, Some(member)) if is_paid => {
+            create::create(gateway, call, member, ask, Lane::Mock, claimed).await
+        }
+        (Mode::Mock, Some(member)) if is_version => {
+            upgrade::upgrade(gateway, call, member, ask, Lane::Mock).await
+        }
+        (Mode::Mock, Some(member)) if operation.class == Class::Chat => {
+            talk(gateway, call, member, Lane::Mock, ask, operation).await
+        }
+        (Mode::Mock, _) => simulate(gateway, call, ask, claimed).await,
+        (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
+        (_, Some(member)) => {
+            ask.unambiguous(operation)?;
+            let (lane, task) = own(gateway, member, &ask, operation).await?;
+            if is_paid {
+                create::create(gateway, call, member, ask, lane, claimed).await
+            } else if lane != Lane::Nowhere && is_shared(operation) {
+                let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
+                look::look(call, Question::new(gateway, call, ask, lane, task), wants_fresh, wait).await
+            } else if is_version {
+                upgrade::upgrade(gateway, call, member, ask, lane).await
+            } else if operation.class == Class::Action {
+                act(gateway, call, member, lane, ask).await
+            } else if operation.class == Class::Chat {
+                talk(gateway, call, member, lane, ask, operation).await
+            } else {
+                pass(gateway, call, lane, ask.into_request()).await
+            }
+        }
+    }
+}
+
+/// Passes a chat on, and notes what it has cost.
+async fn talk(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    member: &Arc<Member>,
+    lane: Lane,
+    ask: Ask,
+    operation: &Operation,
+) -> Result<Response, ApiError> {
+    chat::admit(gateway, member).await?;
+    let model = gateway.parts.catalogue.model_label(ask.index, ask.request(operation)).to_owned();
+    let response = pass(gateway, call, lane, ask.into_request()).await?;
+    Ok(chat::metered(gateway, member, model, response))
+}
+
+/// Passes on what is done with a task, and learns what comes of it: ids and addresses of its own.
+async fn act(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    member: &Member,
+    lane: Lane,
+    ask: Ask,
+) -> Result<Response, ApiError> {
+    let asked = ask.body.clone();
+    let answer = Whole::read(pass(gateway, call, lane, ask.into_request()).await?).await?;
+    gateway.learn(member, lane, &asked, &answer).await?;
+    Ok(answer.into_response())
+}
+
+/// Whether the answer to `operation` may be kept and shared: questions, and links to results.
+fn is_shared(operation: &Operation) -> bool {
+    is_read(operation) || matches!(operation.behaviour, Behaviour::Link(..))
+}
+
+/// Refuses models that the tenant may not use.
+fn permit_model(call: &Call, ask: &Ask, operation: &Operation) -> Result<(), ApiError> {
+    let Some(member) = call.member.get().filter(|member| member.tenant.minds_models()) else { return Ok(()) };
+    let Some(name) = operation.model_of(ask.request(operation)) else { return Ok(()) };
+    let siblings = operation.own_models();
+    if member.tenant.may_use(crate::tenants::NamedModel { name, siblings: &siblings }) {
+        return Ok(());
+    }
+    let shown: String = name.chars().filter(|sign| !sign.is_control()).take(80).collect();
+    Err(ApiError::new(Reason::Forbidden, format!("this key may not use the model {shown}")))
+}
+
+/// Claims the idempotency key of a create, if it has one.
+async fn claim(
+    gateway: &Gateway,
+    call: &Call,
+    ask: &Ask,
+    operation: &Operation,
+) -> Result<Outcome, ApiError> {
+    if operation.class != Class::Create {
+        return Ok(Outcome::None);
+    }
+    let scope = match call.member.get() {
+        Some(member) => format!("tenant {}", member.label),
+        None => format!("caller {}", call.caller.get().map_or("", String::as_str)),
+    };
+    idempotency::claim(gateway, &scope, ask).await
+}
+
+/// Finds out whose the things are that a request names, and with that its way.
+async fn own(
+    gateway: &Gateway,
+    member: &Member,
+    ask: &Ask,
+    operation: &Operation,
+) -> Result<(Lane, Option<Arc<Task>>), ApiError> {
+    let request = ask.request(operation);
+    let positions = gateway.parts.catalogue.ids(ask.index, request);
+    let verdict = ownership::judge(&*gateway.parts.store, &member.tenant.id, request, &positions).await?;
+    Ok(match verdict {
+        Verdict::Nothing => (first_key(gateway, member), None),
+        Verdict::Own { task, key } => (gateway.lane_of(key.as_deref()), task),
+        Verdict::Foreign => (Lane::Nowhere, None),
+    })
+}
+
+/// The way with the first of the tenant's keys that is good for something.
+fn first_key(gateway: &Gateway, member: &Member) -> Lane {
+    let usable = gateway.parts.accounts.usable(&member.keys);
+    usable.first().map_or(Lane::Nowhere, |account| Lane::Live(account.key))
+}
+
+/// Passes on what is not read here: forms, and what is no operation.
+async fn pass_unread(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    mode: Mode,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let lane = match (mode, call.member.get()) {
+        (Mode::Mock, _) => Lane::Mock,
+        (_, None) => return Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
+        (_, Some(member)) => {
+            // Nobody knows what such a path takes: but what is another's may stand nowhere in it.
+            let words = words(request.uri());
+            let store = &*gateway.parts.store;
+            let is_foreign = ownership::names_foreign(store, &member.tenant.id, words.into_iter()).await?;
+            if is_foreign { Lane::Nowhere } else { first_key(gateway, member) }
+        }
+    };
+    pass(gateway, call, lane, request).await
+}
+
+/// The parts of a path and the values of a query, decoded.
+fn words(uri: &Uri) -> Vec<String> {
+    let decoded = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let path = uri.path().split(['/', ';', '=', ':']).map(decoded);
+    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    path.chain(query.map(|(_, value)| value.into_owned())).collect()
+}
+
+/// Hands a request on as it is; its answer streams back.
+pub(super) async fn pass(
+    gateway: &Gateway,
+    call: &Call,
+    lane: Lane,
+    request: Request,
+) -> Result<Response, ApiError> {
     let about = About {
         operation: Arc::clone(&call.operation),
-        tenant: call.tenant.get().cloned(),
+        tenant: call.member.get().map(|member| Arc::clone(&member.label)),
         streams: call.streams,
-        key: KeyIx::default(),
+        key: lane.key(),
     };
     let since = Instant::now();
-    let answer = gateway.parts.upstream.send(request, about).await;
-    let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-    call.upstream_micros.fetch_add(micros, Ordering::Relaxed);
-    answer.unwrap_or_else(|error| {
+    let answer = gateway.parts.upstreams.of(&lane).send(request, about).await;
+    call.waited(since.elapsed());
+    answer.map_err(|error| {
         tracing::warn!(request.id = call.request_id(), "{error}");
-        refuse(gateway, call, error.into())
+        error.into()
     })
+}
+
+/// Answers by the simulator; a create with an idempotency key is answered to its end, whoever still waits.
+async fn simulate(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    ask: Ask,
+    claimed: Option<idempotency::Claimed>,
+) -> Result<Response, ApiError> {
+    let Some(claimed) = claimed else {
+        return match ask.wait_seconds() {
+            Some(wait) if gateway.parts.catalogue.operation(ask.index).class == Class::Details => {
+                wait_for_news(gateway, call, ask, wait).await
+            }
+            _ => pass(gateway, call, Lane::Mock, ask.into_request()).await,
+        };
+    };
+    let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
+    let work = async move {
+        let response = pass(&gateway, &call, Lane::Mock, ask.into_request()).await?;
+        let answer = Whole::read(response).await?;
+        claimed.keep(&answer).await;
+        Ok(answer.into_response())
+    };
+    let broken = |_| ApiError::new(Reason::UpstreamUnreachable, "the simulator broke");
+    crate::background::spawn(work).await.map_err(broken)?
+}
+
+/// Looks at a simulated task until there is news.
+async fn wait_for_news(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    ask: Ask,
+    wait: u64,
+) -> Result<Response, ApiError> {
+    let once = || {
+        let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
+        let again = Request::from_parts(ask.parts.clone(), Body::from(ask.body.clone()));
+        async move { Ok(Whole::read(pass(&gateway, &call, Lane::Mock, again).await?).await?) }.boxed()
+    };
+    let is_running = |answer: &Whole| gateway.parts.catalogue.is_running(ask.index, &answer.json());
+    look::wait_for_news(wait, once, is_running).await.map(Whole::into_response)
+}
+
+/// The refusal as a whole answer, to be kept.
+pub(super) async fn refusal(gateway: &Gateway, call: &Call, error: ApiError) -> Whole {
+    let response = refuse(gateway, call, error);
+    let empty =
+        || Whole { status: StatusCode::BAD_GATEWAY, headers: HeaderMap::new(), body: bytes::Bytes::new() };
+    Whole::read(response).await.unwrap_or_else(|_| empty())
+}
+
+/// The store is of no help: what cannot be counted is not let through.
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!("{error}");
+        Self::new(Reason::Overloaded, "the gateway cannot read its counters")
+            .retry_after(Duration::from_secs(1))
+    }
 }
 
 /// A path of kiegate's own that does not exist in this mode.
 pub(super) async fn not_here(State(gateway): State<Arc<Gateway>>, uri: Uri) -> ProblemDocument {
+    is_not_in(gateway.parts.mode, &uri)
+}
+
+fn is_not_in(mode: Mode, uri: &Uri) -> ProblemDocument {
     ProblemDocument::new(
         StatusCode::NOT_FOUND,
-        format!("there is no {} in {} mode", uri.path(), gateway.parts.mode),
+        format!("there is no {} in {} mode", uri.path(), mode.as_str()),
     )
+}
+
+/// The refusal of whoever asks for a sandbox and has none, since the real API answers it.
+pub(super) fn without_sandbox(call: &Call, uri: &Uri) -> Option<Response> {
+    let member = call.member.get().filter(|member| member.mode != Mode::Mock)?;
+    Some(is_not_in(member.mode, uri).into_response())
 }
 
 /// Refuses bodies above the limit, and gives up on those that stop coming. A body that kiegate itself reads is read

@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 use axum::body::Body;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 
+use super::headers::strip_private;
 use super::{About, Upstream, UpstreamError, fault_of_body};
 use crate::sim::{Owner, Sim};
 
@@ -32,6 +34,25 @@ impl Upstream for Simulated {
             broken.get().copied().map_or(Ok(answer), |fault: Fault| Err(fault.into()))
         }
         .boxed()
+    }
+}
+
+/// Answers where a request names what is not the caller's: by a simulation that knows no task but those which came of such
+/// requests, each tenant's apart. What the caller wishes of a simulator is not heard.
+pub struct Nowhere(pub Sim);
+
+impl Upstream for Nowhere {
+    fn send(
+        &self,
+        mut request: Request<Body>,
+        about: About,
+    ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
+        strip_private(request.headers_mut());
+        let world = format!("Bearer nowhere-{}", about.tenant.as_deref().unwrap_or_default());
+        if let Ok(world) = HeaderValue::from_str(&world) {
+            request.headers_mut().insert(AUTHORIZATION, world);
+        }
+        self.0.answer(request, None).map(Ok).boxed()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Stories: what users of kiegate see, told over the whole program in process.
 #![expect(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking, and is no library")]
 
+mod account;
 mod bad_input;
 mod callbacks;
 mod catalogue;

@@ -2,7 +2,7 @@
 //!
 //! Everything runs in this process, without sockets, on tokio's paused time: exact, and as fast as the machine.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -15,10 +15,18 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, StatusCode};
 use kiegate::catalogue::Catalogue;
 use kiegate::clock::{Clock, Timestamp};
-use kiegate::gateway::{self, DataPlane, Gateway};
-use kiegate::ids::{Credits, Secret};
-use kiegate::proxy::Simulated;
+use kiegate::config::{Config, Mode, Sources};
+use kiegate::gateway::{self, Accounts, DataPlane, Gateway, Upstreams};
+use kiegate::ids::{Credits, Secret, TenantId};
+use kiegate::outbound::guard::{Delivered, Failure};
+use kiegate::proxy::{Retries, Simulated};
 use kiegate::sim::{self, Courier, Parcel, Room, Settings, Sim, Spool};
+use kiegate::store::{Embedded, Store};
+use kiegate::tasks::Tracker;
+use kiegate::tasks::delivery::{Deliveries, Post};
+use kiegate::tasks::schedule::Schedule;
+use kiegate::tasks::simulated::SimulatedEnds;
+use kiegate::tasks::tracker;
 use kiegate::telemetry::Metrics;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -63,7 +71,7 @@ impl World {
 
     /// Somebody with that bearer token.
     pub fn client(&self, token: &str) -> Client {
-        Client { plane: self.plane.clone(), token: Some(token.to_owned()), headers: HeaderMap::new() }
+        Client::of(self.plane.clone(), token)
     }
 
     /// Somebody without a key.
@@ -167,21 +175,68 @@ impl WorldBuilder {
             observer: Arc::clone(&metrics) as Arc<dyn sim::Observer>,
             spool: Spool::new(uploads.path(), self.room),
         });
+        let store: Arc<dyn Store> = Arc::new(Embedded::default());
         let gateway = Gateway::new(gateway::Parts {
             catalogue: Arc::clone(&CATALOGUE),
             clock,
             open: self.open,
-            mode: "mock",
-            upstream: Arc::new(Simulated(sim.clone())),
+            mode: Mode::Mock,
+            upstreams: Upstreams { mock: Some(Arc::new(Simulated(sim.clone()))), ..Upstreams::default() },
+            accounts: Accounts::default(),
+            retries: Retries::default(),
             metrics: Arc::clone(&metrics),
+            store: Arc::clone(&store),
+            tracker: tracker(&store, clock, &metrics),
+            simulated: Arc::new(SimulatedEnds::new(store, clock)),
+            freshness: defaults().cache,
+            public_url: None,
+            trusted_proxies: Vec::new(),
             largest_json: self.largest_json,
             largest_upload: 1024 * 1024,
             body_timeout: Duration::from_secs(75),
             forward_unknown: true,
         });
-        gateway.set_tenants(kiegate::tenants::Tenants::from_config(&self.tenants));
+        gateway.set_tenants(&self.tenants);
         let plane = DataPlane::new(Arc::new(gateway), Some(sim::routes(sim)));
         World { plane, receiver, metrics, uploads }
+    }
+}
+
+/// The configuration that holds when nothing is set.
+fn defaults() -> Config {
+    Sources::default().read().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Follows nothing: in mock mode time is the sandbox's.
+fn tracker(store: &Arc<dyn Store>, clock: Clock, metrics: &Arc<Metrics>) -> Tracker {
+    let deliveries = Deliveries::new(clock, Schedule::new(None), Arc::clone(metrics), Arc::new(NoPost));
+    Tracker::new(tracker::Parts {
+        catalogue: Arc::clone(&CATALOGUE),
+        clock,
+        metrics: Arc::clone(metrics),
+        store: Arc::clone(store),
+        deliveries,
+        webhook_secrets: HashMap::new(),
+        can_be_called: false,
+    })
+}
+
+/// Where nothing is relayed.
+struct NoPost;
+
+impl Post for NoPost {
+    fn secret(&self, _: &TenantId) -> Option<Secret> {
+        None
+    }
+
+    fn post(
+        &self,
+        _: &TenantId,
+        url: Arc<str>,
+        _: HeaderMap,
+        _: Bytes,
+    ) -> BoxFuture<'static, Result<Delivered, Failure>> {
+        panic!("nothing is relayed in mock mode, but {url}");
     }
 }
 
@@ -323,6 +378,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// Somebody with that bearer token.
+    pub fn of(plane: DataPlane, token: &str) -> Self {
+        Self { plane, token: Some(token.to_owned()), headers: HeaderMap::new() }
+    }
+
     /// The same client with one more header.
     pub fn with(&self, name: &'static str, value: &str) -> Self {
         let mut client = self.clone();

@@ -1,0 +1,212 @@
+//! Building the gateway and what stands behind it from a configuration. Nothing is started here.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::{StartError, wiring};
+use crate::catalogue::Catalogue;
+use crate::clock::Clock;
+use crate::config::{self, Config, Mode, UnknownPaths};
+use crate::gateway::{self, Accounts, Gateway, Upstreams};
+use crate::ids::Credits;
+use crate::outbound::Client;
+use crate::outbound::guard::Guarded;
+use crate::proxy::{Live, Nowhere, Retries, Simulated, Upstream};
+use crate::sim::{self, Sim};
+use crate::store::Store;
+use crate::tasks::delivery::{Deliveries, Post};
+use crate::tasks::schedule::Schedule;
+use crate::tasks::simulated::SimulatedEnds;
+use crate::tasks::tracker::{self, Tracker};
+use crate::telemetry::Metrics;
+
+/// What everything is built from.
+pub struct Plan<'c> {
+    /// What is asked for.
+    pub config: &'c Config,
+    /// What is known of the API.
+    pub catalogue: Arc<Catalogue>,
+    /// Real time.
+    pub clock: Clock,
+    /// Who is told.
+    pub metrics: Arc<Metrics>,
+    /// What must not be forgotten.
+    pub store: Arc<dyn Store>,
+    /// What answers in the real API's place; absent: the real API.
+    pub live: Option<Arc<dyn Upstream>>,
+    /// What posts callbacks to tenants; absent: the network.
+    pub post: Option<Arc<dyn Post>>,
+}
+
+/// The gateway, and the simulator where one is asked for.
+pub struct Built {
+    /// It has the tenants of the configuration.
+    pub gateway: Arc<Gateway>,
+    /// What tenants and open sandboxes call.
+    pub sim: Option<Sim>,
+    /// The real API, where it is asked.
+    pub live: Option<Arc<Live>>,
+}
+
+impl Plan<'_> {
+    /// Builds both.
+    ///
+    /// # Errors
+    /// A mode that is not available, or upstream keys that are no good.
+    pub fn build(self) -> Result<Built, StartError> {
+        let config = self.config;
+        let modes = || config.tenants.iter().filter_map(|tenant| tenant.mode).chain([config.mode]);
+        if let Some(mode) = modes().find(|mode| !matches!(mode, Mode::Mock | Mode::Live)) {
+            return Err(StartError::Mode(format!("mode {} is not available yet", mode.as_str())));
+        }
+        let client = Client::new(config.upstream.connect_timeout, config.upstream.idle_timeout);
+        let ends = Arc::new(SimulatedEnds::new(Arc::clone(&self.store), self.clock));
+        let known = Arc::new(OnceLock::new());
+        let tracker = self.tracker(&known);
+        let sim = modes().any(|mode| mode == Mode::Mock).then(|| self.simulator(client.clone(), &ends));
+        let mut upstreams = Upstreams {
+            mock: sim.clone().map(|sim| Arc::new(Simulated(sim)) as Arc<dyn Upstream>),
+            ..Upstreams::default()
+        };
+        let mut watched = None;
+        if modes().any(Mode::is_paid) {
+            upstreams.nowhere = Some(Arc::new(Nowhere(self.nowhere(&tracker))));
+            upstreams.live = Some(if let Some(live) = &self.live {
+                Arc::clone(live)
+            } else {
+                let api = self.real_api(client)?;
+                watched = Some(Arc::clone(&api));
+                api
+            });
+        }
+        let gateway = Arc::new(self.gateway(upstreams, tracker, ends));
+        let _ = known.set(Arc::downgrade(&gateway));
+        gateway.set_tenants(&config.tenants);
+        self.tell_when_asked(&gateway, watched.as_ref());
+        Ok(Built { gateway, sim, live: watched })
+    }
+
+    fn real_api(&self, client: Client) -> Result<Arc<Live>, StartError> {
+        let api = Live::new(&self.config.upstream, client, Arc::clone(&self.metrics));
+        let what = "live mode needs an [[upstream.key]] that fits in a header";
+        api.map(Arc::new).ok_or_else(|| StartError::Mode(what.into()))
+    }
+
+    fn tracker(&self, gateway: &Arc<OnceLock<Weak<Gateway>>>) -> Tracker {
+        let config = self.config;
+        let to_tenants = || {
+            let guarded = Guarded::new(self.catalogue.shared().callback_timeout);
+            Arc::new(wiring::ToTenants { guarded, gateway: Arc::clone(gateway) }) as Arc<dyn Post>
+        };
+        let post = self.post.clone().unwrap_or_else(to_tenants);
+        let schedule = Schedule::new(config.callbacks.retry.clone());
+        let deliveries = Deliveries::new(self.clock, schedule, Arc::clone(&self.metrics), post);
+        let secrets = config.upstream.keys.iter();
+        let secrets = secrets.filter_map(|key| Some((key.name.as_str().into(), key.webhook_secret.clone()?)));
+        Tracker::new(tracker::Parts {
+            catalogue: Arc::clone(&self.catalogue),
+            clock: self.clock,
+            metrics: Arc::clone(&self.metrics),
+            store: Arc::clone(&self.store),
+            deliveries,
+            webhook_secrets: secrets.collect(),
+            can_be_called: config.public_url.is_some(),
+        })
+    }
+
+    fn gateway(&self, upstreams: Upstreams, tracker: Tracker, simulated: Arc<SimulatedEnds>) -> Gateway {
+        let config = self.config;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Gateway::new(gateway::Parts {
+            catalogue: Arc::clone(&self.catalogue),
+            clock: self.clock,
+            open: config.mode == Mode::Mock && config.mock.open,
+            mode: config.mode,
+            upstreams,
+            accounts: Accounts::new(&config.upstream.keys, self.clock),
+            retries: Retries::default(),
+            metrics: Arc::clone(&self.metrics),
+            store: Arc::clone(&self.store),
+            tracker,
+            simulated,
+            freshness: config.cache.clone(),
+            public_url: config.public_url.as_ref().map(ToString::to_string),
+            trusted_proxies: config.trusted_proxies.clone(),
+            largest_json: size(config.server.json_body),
+            largest_upload: size(config.server.upload),
+            body_timeout: config.server.idle_timeout,
+            forward_unknown: config.mode == Mode::Mock || config.unknown_paths == UnknownPaths::Forward,
+        })
+    }
+
+    /// The simulator that tenants and open sandboxes call.
+    fn simulator(&self, client: Client, ends: &Arc<SimulatedEnds>) -> Sim {
+        let (config, mock) = (self.config, &self.config.mock);
+        let told = wiring::Told { metrics: Arc::clone(&self.metrics), ends: Arc::clone(ends) };
+        Sim::new(sim::Parts {
+            catalogue: Arc::clone(&self.catalogue),
+            clock: self.clock,
+            settings: sim::Settings {
+                pace: match mock.pace {
+                    config::Pace::Instant => sim::Pace::Instant,
+                    config::Pace::Fast => sim::Pace::Fast,
+                    config::Pace::Realistic => sim::Pace::Realistic,
+                },
+                seed: mock.seed,
+                latency: (*mock.latency.start(), *mock.latency.end()),
+                failure_rate: mock.failure_rate,
+                emulate_quota: mock.emulate_quota,
+                http_status: match mock.http_status {
+                    config::HttpStatus::Wire => sim::HttpStatus::Wire,
+                    config::HttpStatus::Real => sim::HttpStatus::Real,
+                },
+            },
+            credits: mock.credits,
+            webhook_secret: Some(mock.webhook_secret.clone()),
+            public_url: config.public_url.as_ref().map(ToString::to_string),
+            courier: Arc::new(client),
+            observer: Arc::new(told),
+            spool: spool(config),
+        })
+    }
+
+    /// The simulator that answers in the real API's place where a request names what is not the tenant's.
+    fn nowhere(&self, tracker: &Tracker) -> Sim {
+        let settings = sim::Settings { pace: sim::Pace::Realistic, ..sim::Settings::default() };
+        let courier = wiring::IntoRelay { tracker: tracker.clone(), store: Arc::clone(&self.store) };
+        Sim::new(sim::Parts {
+            catalogue: Arc::clone(&self.catalogue),
+            clock: self.clock,
+            settings,
+            credits: Credits::whole(1_000_000_000),
+            webhook_secret: None,
+            public_url: None,
+            courier: Arc::new(courier),
+            observer: Arc::new(wiring::Deaf),
+            spool: sim::Spool::new(std::env::temp_dir(), sim::Room { total: 0, each: 0 }),
+        })
+    }
+
+    /// What changes without anything happening is looked at when the metrics are read.
+    fn tell_when_asked(&self, gateway: &Arc<Gateway>, live: Option<&Arc<Live>>) {
+        let (gateway, metrics) = (Arc::downgrade(gateway), Arc::downgrade(&self.metrics));
+        let live = live.map(Arc::downgrade);
+        self.metrics.before_page(Box::new(move || {
+            let (Some(gateway), Some(metrics)) = (gateway.upgrade(), metrics.upgrade()) else { return };
+            gateway.tell(&metrics);
+            let live = live.as_ref().and_then(Weak::upgrade);
+            for (host, is_open) in live.iter().flat_map(|live| live.breakers()) {
+                metrics.breaker(host, is_open);
+            }
+        }));
+    }
+}
+
+/// Where uploaded files lie. What a killed process has left there is removed on the way.
+fn spool(config: &Config) -> sim::Spool {
+    let parent = config.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let room = sim::Room { total: config.mock.upload_space, each: config.mock.upload_space_per_key };
+    let spool = sim::Spool::new(&parent, room);
+    // A large folder takes a while to look through, and nothing waits for that.
+    tokio::task::spawn_blocking(move || sim::Spool::clear(&parent));
+    spool
+}

@@ -1,0 +1,126 @@
+//! The upstream keys as the gateway spends them: whose turn it is, and which key is of no use for now.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::select_ok;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::UpstreamKey;
+use crate::ids::TenantId;
+use crate::limits::{Quota, QuotaTimeout, Turn};
+use crate::proxy::KeyIx;
+
+/// How long a key rests that the upstream has refused, or that has no credits left.
+const REST: Duration = Duration::from_mins(1);
+
+/// An upstream key with its quota.
+pub struct Account {
+    /// As the configuration calls it.
+    pub name: Arc<str>,
+    /// Its place among the upstream keys.
+    pub key: KeyIx,
+    /// What the upstream grants it.
+    pub quota: Quota,
+    /// How long a create may wait for its turn.
+    pub max_wait: Duration,
+    /// Until when it is used only if there is no other.
+    rests_until: AtomicI64,
+    clock: Clock,
+}
+
+impl Account {
+    /// With its whole quota.
+    pub fn new(key: KeyIx, config: &UpstreamKey, clock: Clock) -> Self {
+        Self {
+            name: config.name.as_str().into(),
+            key,
+            quota: Quota::new(config.creates, config.max_concurrent_tasks),
+            max_wait: config.max_wait,
+            rests_until: AtomicI64::new(i64::MIN),
+            clock,
+        }
+    }
+
+    /// Whether the upstream has refused the key lately.
+    pub fn rests(&self) -> bool {
+        self.clock.now() < Timestamp::from_millis(self.rests_until.load(Ordering::Relaxed))
+    }
+
+    /// The upstream refuses the key: others go first for a while.
+    pub fn rest(&self) {
+        self.rests_until.store((self.clock.now() + REST).millis(), Ordering::Relaxed);
+    }
+}
+
+/// All upstream keys.
+#[derive(Default)]
+pub struct Accounts(Vec<Arc<Account>>);
+
+impl Accounts {
+    /// From the configuration, in its order.
+    pub fn new(keys: &[UpstreamKey], clock: Clock) -> Self {
+        let account = |(index, key)| Arc::new(Account::new(KeyIx(index), key, clock));
+        Self(keys.iter().enumerate().map(account).collect())
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.0.iter()
+    }
+
+    /// The one of that name.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Account>> {
+        self.0.iter().find(|account| &*account.name == name)
+    }
+
+    /// The one at that place.
+    pub(super) fn get(&self, key: KeyIx) -> Option<&Arc<Account>> {
+        self.0.get(key.0)
+    }
+
+    /// Those of `keys` that are good for something, in their order; all if none is.
+    pub(super) fn usable(&self, keys: &[KeyIx]) -> Vec<Arc<Account>> {
+        let all = || keys.iter().filter_map(|key| self.get(*key)).cloned();
+        let usable: Vec<_> = all().filter(|account| !account.rests()).collect();
+        if usable.is_empty() { all().collect() } else { usable }
+    }
+}
+
+/// A turn with one of `accounts`: the first that has one at once, else whichever comes first.
+///
+/// # Errors
+/// None has one in time.
+pub(super) async fn turn(
+    accounts: &[Arc<Account>],
+    tenant: &TenantId,
+    weight: NonZeroU32,
+) -> Result<(Arc<Account>, Turn), QuotaTimeout> {
+    let wait = |account: &Arc<Account>| {
+        let (account, tenant) = (Arc::clone(account), tenant.clone());
+        async move {
+            let turn = account.quota.turn(&tenant, weight, account.max_wait).await?;
+            Ok((account, turn))
+        }
+        .boxed()
+    };
+    let mut waiting = Vec::new();
+    for account in accounts {
+        let mut wait = wait(account);
+        match wait.as_mut().now_or_never() {
+            Some(Ok(turn)) => return Ok(turn),
+            // The last one's refusal is as good as any other.
+            Some(Err(timeout))
+                if waiting.is_empty() && Arc::ptr_eq(account, &accounts[accounts.len() - 1]) =>
+            {
+                return Err(timeout);
+            }
+            Some(Err(_)) => {}
+            None => waiting.push(wait),
+        }
+    }
+    select_ok(waiting).await.map(|(turn, _)| turn)
+}

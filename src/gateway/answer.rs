@@ -1,0 +1,70 @@
+//! Answers that are read whole, because the gateway must understand, share or keep them.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use serde_json::Value;
+
+use crate::proxy::UpstreamError;
+use crate::store::KeptAnswer;
+
+/// The largest answer that is read whole, in bytes; usual are some thousand.
+const LARGEST: usize = 32 * 1024 * 1024;
+
+/// An answer with all of its body.
+#[derive(Clone, Debug)]
+pub(super) struct Whole {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Whole {
+    /// Reads `response` to its end.
+    pub(super) async fn read(response: Response) -> Result<Self, UpstreamError> {
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await;
+        let body =
+            body.map_err(|error| UpstreamError::Broken(format!("in the midst of its answer: {error}")))?;
+        Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+    }
+
+    /// The body as JSON; null if it is none.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// What the upstream says became of the request: the code of its envelope, or else the HTTP status.
+    pub(super) fn code(&self, body: &Value) -> u16 {
+        let code = body.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+        code.unwrap_or(self.status.as_u16())
+    }
+
+    /// The answer to be sent on.
+    pub(super) fn into_response(mut self) -> Response {
+        // The server counts the bytes itself; of a HEAD there are none to count.
+        if !self.body.is_empty() {
+            self.headers.remove(CONTENT_LENGTH);
+        }
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+
+    /// The answer to be kept.
+    pub(super) fn kept(&self) -> KeptAnswer {
+        let (headers, body) = (self.headers.clone(), self.body.clone());
+        KeptAnswer { status: self.status.as_u16(), headers, body }
+    }
+}
+
+impl From<&KeptAnswer> for Whole {
+    fn from(kept: &KeptAnswer) -> Self {
+        let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
+        Self { status, headers: kept.headers.clone(), body: kept.body.clone() }
+    }
+}

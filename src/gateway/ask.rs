@@ -1,0 +1,121 @@
+//! A request of the API, read as far as the gateway must understand it.
+
+use std::sync::OnceLock;
+
+use axum::body::Body;
+use axum::extract::Request;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CACHE_CONTROL;
+use http::request::Parts;
+use http_body_util::BodyExt as _;
+use serde_json::{Map, Value};
+
+use crate::catalogue::{Class, ModelChoice, Operation, OperationIx};
+use crate::error::{ApiError, Reason};
+use crate::tasks::body;
+
+/// A request whose body is here.
+pub(super) struct Ask {
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    pub(super) index: OperationIx,
+    request: OnceLock<Value>,
+}
+
+impl Ask {
+    /// Takes over a request whose body has been read.
+    pub(super) async fn new(request: Request, index: OperationIx) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body =
+            body.collect().await.map_err(|_| ApiError::new(Reason::BodyMalformed, "the body broke off"))?;
+        Ok(Self { parts, body: body.to_bytes(), index, request: OnceLock::new() })
+    }
+
+    /// The request as it came.
+    pub(super) fn into_request(self) -> Request {
+        let body = if self.body.is_empty() { Body::empty() } else { Body::from(self.body) };
+        Request::from_parts(self.parts, body)
+    }
+
+    /// What is asked for: the body's JSON, or the query as an object of texts, of lists where a name stands more than
+    /// once. Null where it is neither.
+    pub(super) fn request(&self, operation: &Operation) -> &Value {
+        self.request.get_or_init(|| {
+            if operation.by_query {
+                query(self.parts.uri.query().unwrap_or_default())
+            } else {
+                serde_json::from_slice(&self.body).unwrap_or_default()
+            }
+        })
+    }
+
+    /// Refuses a body in which a name stands twice: the gateway might read one value, and the upstream the other.
+    pub(super) fn unambiguous(&self, operation: &Operation) -> Result<(), ApiError> {
+        if operation.by_query || self.body.is_empty() {
+            return Ok(());
+        }
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        let Some(members) = body::members(text) else { return Ok(()) };
+        let inner = operation.task().and_then(|task| match &task.model {
+            ModelChoice::Market { input, .. } => members.iter().find(|member| member.name == *input),
+            _ => None,
+        });
+        let inner = inner.and_then(|member| body::members(member.value(text))).unwrap_or_default();
+        match body::doubled(&members).or_else(|| body::doubled(&inner)) {
+            None => Ok(()),
+            Some(name) => {
+                let what = format!(
+                    "\"{}\" stands twice in the body; which one counts is not defined",
+                    name.escape_debug()
+                );
+                Err(ApiError::new(Reason::BodyMalformed, what))
+            }
+        }
+    }
+
+    /// How long the client wants to wait for news: `Prefer: wait=30`.
+    ///
+    /// Source: RFC 7240, 4.3 (`wait` in seconds).
+    pub(super) fn wait_seconds(&self) -> Option<u64> {
+        let preferences = self.parts.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let mut preferences = preferences.flat_map(|value| value.split([',', ';'])).map(str::trim);
+        preferences.find_map(|preference| {
+            let (name, value) = preference.split_once('=')?;
+            let is_wait = name.trim().eq_ignore_ascii_case("wait");
+            is_wait.then(|| value.trim().trim_matches('"').parse().ok())?
+        })
+    }
+
+    /// Whether the client wants no kept answer.
+    pub(super) fn wants_fresh(&self) -> bool {
+        wants_fresh(&self.parts.headers)
+    }
+}
+
+/// Whether `Cache-Control` asks for an answer that comes from the source.
+fn wants_fresh(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut directives = values.flat_map(|value| value.split(',')).map(str::trim);
+    directives.any(|directive| {
+        ["no-cache", "no-store", "max-age=0"].iter().any(|fresh| directive.eq_ignore_ascii_case(fresh))
+    })
+}
+
+fn query(text: &str) -> Value {
+    let mut members = Map::new();
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+        let value = Value::String(value.into_owned());
+        match members.get_mut(&*name) {
+            None => drop(members.insert(name.into_owned(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    Value::Object(members)
+}
+
+/// Whether `operation` changes nothing and may be asked again.
+pub(super) fn is_read(operation: &Operation) -> bool {
+    matches!(operation.class, Class::Details | Class::Account) && operation.task().is_none()
+}

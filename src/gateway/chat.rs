@@ -1,0 +1,176 @@
+//! What chats cost: nobody knows before they are over, so they are let in while there is something left, and what the
+//! upstream says that one has cost is read from its answer as it passes by.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::Gateway;
+use super::create::over_budget;
+use super::member::Member;
+use crate::background;
+use crate::config::Mode;
+use crate::error::ApiError;
+use crate::ids::Credits;
+
+/// Refuses where nothing is left.
+///
+/// # Errors
+/// A window whose credits are spent; a store that cannot be read.
+pub(super) async fn admit(gateway: &Gateway, member: &Member) -> Result<(), ApiError> {
+    let caps = &member.limits.caps.credits;
+    if caps.is_empty() {
+        return Ok(());
+    }
+    let now = gateway.parts.clock.now();
+    let spent = gateway.parts.store.spent(&member.tenant.id, now).await?;
+    let full = caps.iter().find(|(window, most)| spent[window.position()] >= *most);
+    match full {
+        Some((window, _)) => Err(over_budget(gateway, Credits::ZERO, *window, spent[window.position()])),
+        None => Ok(()),
+    }
+}
+
+/// The answer to a chat, whose cost is noted when it has passed.
+pub(super) fn metered(
+    gateway: &Arc<Gateway>,
+    member: &Arc<Member>,
+    model: String,
+    response: Response,
+) -> Response {
+    let meter =
+        Meter { gateway: Arc::clone(gateway), member: Arc::clone(member), model, reader: Reader::default() };
+    response.map(|body| Body::new(Metered { body, meter }))
+}
+
+/// Where the cost of one chat is noted.
+struct Meter {
+    gateway: Arc<Gateway>,
+    member: Arc<Member>,
+    model: String,
+    reader: Reader,
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let Some(cost) = self.reader.found() else { return };
+        // The simulator tells of its chats itself.
+        if self.member.mode != Mode::Mock {
+            self.gateway.parts.metrics.chat_charged(&self.member.label, &self.model, cost);
+        }
+        let (gateway, member) = (Arc::clone(&self.gateway), Arc::clone(&self.member));
+        background::spawn(async move {
+            let now = gateway.parts.clock.now();
+            if let Err(error) = gateway.parts.store.spend(&member.tenant.id, cost, now).await {
+                tracing::error!("what a chat has cost cannot be written down: {error}");
+            }
+        });
+    }
+}
+
+struct Metered {
+    body: Body,
+    meter: Meter,
+}
+
+impl http_body::Body for Metered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.meter.reader.read(data);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The name under which answers say what they have cost.
+const NAME: &[u8] = b"\"credits_consumed\":";
+/// The longest number that may follow.
+const NUMBER: usize = 32;
+
+/// Finds the cost in a text that comes in pieces. The last one said counts.
+#[derive(Debug, Default)]
+struct Reader {
+    /// The end of what has passed, where a name or number may have been cut.
+    tail: Vec<u8>,
+    found: Option<Credits>,
+}
+
+impl Reader {
+    fn read(&mut self, piece: &[u8]) {
+        self.tail.extend_from_slice(piece);
+        self.look(false);
+        let keep = NAME.len() + NUMBER;
+        let cut = self.tail.len().saturating_sub(keep);
+        self.tail.drain(..cut);
+    }
+
+    /// What was said last.
+    fn found(&mut self) -> Option<Credits> {
+        self.look(true);
+        self.found
+    }
+
+    /// `is_over`: nothing follows that a number could go on with.
+    fn look(&mut self, is_over: bool) {
+        let mut rest = &self.tail[..];
+        while let Some(at) = rest.windows(NAME.len()).position(|window| window == NAME) {
+            rest = rest[at + NAME.len()..].trim_ascii_start();
+            let is_part = |byte: &u8| byte.is_ascii_digit() || b".eE+-".contains(byte);
+            let end = rest.iter().position(|byte| !is_part(byte));
+            let Some(end) = end.or(is_over.then_some(rest.len())) else { return };
+            let number = std::str::from_utf8(&rest[..end]).ok().and_then(|text| text.parse().ok());
+            self.found = number.and_then(Credits::from_f64).or(self.found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_is_found_wherever_the_text_is_cut() {
+        let text = b"data: {\"x\": 1}\n\ndata: {\"usage\": {}, \"credits_consumed\": 12.75, \"y\": 2}\n\ndata: [DONE]\n\n";
+        for cut in 0..text.len() {
+            let mut reader = Reader::default();
+            reader.read(&text[..cut]);
+            reader.read(&text[cut..]);
+            assert_eq!(reader.found(), Credits::from_f64(12.75), "cut at {cut}");
+        }
+        let mut whole = Reader::default();
+        for byte in text {
+            whole.read(&[*byte]);
+        }
+        assert_eq!(whole.found(), Credits::from_f64(12.75));
+        assert!(whole.tail.len() < 100);
+    }
+
+    #[test]
+    fn an_answer_without_a_cost_costs_nothing() {
+        let mut reader = Reader::default();
+        reader.read(b"{\"credits_consumed\": null, \"credits\": 5}");
+        assert_eq!(reader.found(), None);
+    }
+}

@@ -1,0 +1,511 @@
+//! The way of a create: written down before it is paid for, sent once, in its turn, and never lost sight of.
+//!
+//! What is counted is held by a [`Draft`]; wherever the way ends before the upstream has the create, dropping it gives
+//! everything back. Once the create is on the wire it goes on without its client: the answer is read, written down and
+//! kept under its idempotency key whether or not somebody still waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderName, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
+
+use super::account::{self, Account};
+use super::answer::Whole;
+use super::ask::Ask;
+use super::idempotency::Claimed;
+use super::member::Member;
+use super::steps::Call;
+use super::{Gateway, Lane};
+use crate::background;
+use crate::catalogue::{Operation, OperationIx};
+use crate::error::{ApiError, Reason};
+use crate::ids::Credits;
+use crate::limits::{QuotaTimeout, Turn, Window};
+use crate::outbound::guard;
+use crate::proxy::{About, Safe, UpstreamError};
+use crate::store::{Begun, Caps, CreateId, Owner, Store, Task, TaskState};
+use crate::tasks::{body, ownership};
+
+/// Names a create whose answer was lost.
+const CREATE: HeaderName = HeaderName::from_static("x-kiegate-create");
+/// When it is worth trying again where tasks have to end first, which nobody can foretell.
+const A_TASK_ENDS: Duration = Duration::from_secs(5);
+
+/// A create that is counted and not sent. Dropped, it was never there.
+pub(super) struct Draft {
+    create: CreateId,
+    store: Arc<dyn Store>,
+    claimed: Option<Claimed>,
+    /// Its fate is written down.
+    settled: bool,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.settled {
+            let (store, create) = (Arc::clone(&self.store), self.create);
+            background::spawn(async move { settle(store.refused(create).await) });
+        }
+    }
+}
+
+/// What one way upstream ended with, as far as the create is concerned.
+enum Sent {
+    /// There is an answer for the client; what it means is written down.
+    Answered(Whole),
+    /// The upstream has had too many creates: back into the queue.
+    Throttled(Draft, Option<Turn>, Option<Duration>),
+    /// The upstream refuses the key.
+    KeyRefused(Draft, Whole),
+    /// Nothing arrived.
+    Nowhere(UpstreamError),
+    /// Nobody knows whether it arrived.
+    Lost(CreateId),
+}
+
+/// A create as it goes upstream.
+#[derive(Clone)]
+struct Errand {
+    gateway: Arc<Gateway>,
+    call: Arc<Call>,
+    parts: Parts,
+    body: Bytes,
+    task: Arc<Task>,
+    lane: Lane,
+}
+
+/// Answers a create of a tenant.
+pub(super) async fn create(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    member: &Arc<Member>,
+    ask: Ask,
+    lane: Lane,
+    claimed: Option<Claimed>,
+) -> Result<Response, ApiError> {
+    let operation = gateway.parts.catalogue.operation(ask.index);
+    let is_shared = lane != Lane::Mock;
+    let callback = Callback::find(&ask, operation);
+    if let (true, Some(callback)) = (is_shared, &callback)
+        && let Some(forbidden) = guard::refusal(&callback.url, &member.callbacks.allow_hosts)
+    {
+        return Err(ApiError::new(Reason::ForbiddenCallback, forbidden.to_string()));
+    }
+    let task = Arc::new(intent(gateway, member, &ask, operation, callback.as_ref(), &lane));
+    let draft = reserve(gateway, call, member, &task, claimed).await?;
+    let body = match &callback {
+        Some(callback) if is_shared => {
+            callback.readdressed(&ask, gateway.relay_url(task.create, lane).as_deref())
+        }
+        _ => ask.body.clone(),
+    };
+    let mut parts = ask.parts;
+    parts.headers.remove(CONTENT_LENGTH);
+    let errand = Errand { gateway: Arc::clone(gateway), call: Arc::clone(call), parts, body, task, lane };
+    let sent = match errand.lane {
+        Lane::Live(_) => errand.in_turn(member, draft).await?,
+        Lane::Mock | Lane::Nowhere => errand.send(draft, None).await,
+    };
+    answer(sent)
+}
+
+/// What is written down of a create before it is sent.
+pub(super) fn intent(
+    gateway: &Gateway,
+    member: &Member,
+    ask: &Ask,
+    operation: &Operation,
+    callback: Option<&Callback>,
+    lane: &Lane,
+) -> Task {
+    let catalogue = &gateway.parts.catalogue;
+    let request = ask.request(operation);
+    let named = operation.model_of(request);
+    let model = named.and_then(|name| catalogue.model_by_name(ask.index, name));
+    let price = catalogue.price_of(ask.index, model, &operation.completed(request));
+    let label = catalogue.model_label(ask.index, request);
+    Task {
+        create: CreateId::new(),
+        tenant: member.tenant.id.clone(),
+        operation: Arc::clone(&gateway.operation_ids[ask.index.position()]),
+        model: Some(label.into()),
+        key: None,
+        callback: callback.filter(|_| *lane != Lane::Mock).map(|callback| callback.url.as_str().into()),
+        request: ask.body.clone(),
+        created: gateway.parts.clock.now(),
+        reserved: price.unwrap_or_default(),
+        id: None,
+        base: None,
+        state: TaskState::Sent,
+    }
+}
+
+/// Counts the create against the tenant's limits of tasks, credits and creates, all of them or none.
+async fn reserve(
+    gateway: &Gateway,
+    call: &Call,
+    member: &Member,
+    task: &Task,
+    claimed: Option<Claimed>,
+) -> Result<Draft, ApiError> {
+    let store = &gateway.parts.store;
+    let begun = store.begin(task.clone(), &member.limits.caps).await?;
+    match begun {
+        Begun::Yes => {}
+        Begun::TooMany { running } => {
+            let what = format!("{running} tasks are under way, the most that this key may have");
+            return Err(ApiError::new(Reason::TooManyTasks, what).retry_after(A_TASK_ENDS));
+        }
+        Begun::OverBudget { window, spent } => {
+            return Err(over_budget(gateway, task.reserved, window, spent));
+        }
+    }
+    let draft = Draft { create: task.create, store: Arc::clone(store), claimed, settled: false };
+    shadow(gateway, member, task).await?;
+    if let Some(limit) = &member.limits.creates {
+        let told = limit.check();
+        let verdict = told.verdict;
+        let refused = !verdict.admitted && !told.shadowed;
+        if told.shadowed {
+            gateway.parts.metrics.shadow_refused(&member.label, Reason::RateLimited);
+        }
+        call.tell_rate(told);
+        if refused {
+            let what = "too many creates for this key in too short a time";
+            return Err(ApiError::new(Reason::RateLimited, what).retry_after(verdict.next_in));
+        }
+    }
+    Ok(draft)
+}
+
+/// The refusal of what costs `price` where so much of a window's credits is spent.
+pub(super) fn over_budget(gateway: &Gateway, price: Credits, window: Window, spent: Credits) -> ApiError {
+    let now = gateway.parts.clock.now();
+    let ends = window.ends(now);
+    let what = format!(
+        "this costs {price} credits or more, and this key has spent or reserved {spent} of what it may in this {}, \
+         which ends at {ends}",
+        window.name()
+    );
+    ApiError::new(Reason::BudgetExceeded, what).retry_after(ends.saturating_since(now))
+}
+
+/// Counts another version of a result against the tenant's credits alone: it is no task of its own.
+pub(super) async fn reserve_credits(
+    gateway: &Gateway,
+    member: &Member,
+    task: &Task,
+) -> Result<Draft, ApiError> {
+    let store = &gateway.parts.store;
+    let caps = Caps { tasks: None, credits: member.limits.caps.credits.clone() };
+    if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
+        return Err(over_budget(gateway, task.reserved, window, spent));
+    }
+    Ok(Draft { create: task.create, store: Arc::clone(store), claimed: None, settled: false })
+}
+
+/// Tells where limits that are only tried out would have refused.
+async fn shadow(gateway: &Gateway, member: &Member, task: &Task) -> Result<(), ApiError> {
+    let Caps { tasks, credits } = &member.limits.shadow;
+    let (store, metrics) = (&gateway.parts.store, &gateway.parts.metrics);
+    if let Some(most) = tasks
+        && store.running(&task.tenant).await? > *most
+    {
+        metrics.shadow_refused(&member.label, Reason::TooManyTasks);
+    }
+    if !credits.is_empty() {
+        let spent = store.spent(&task.tenant, task.created).await?;
+        if credits.iter().any(|(window, most)| spent[window.position()] > *most) {
+            metrics.shadow_refused(&member.label, Reason::BudgetExceeded);
+        }
+    }
+    Ok(())
+}
+
+impl Errand {
+    /// Waits for a turn with one of the tenant's keys and sends; again where the upstream wants it otherwise.
+    async fn in_turn(self, member: &Member, mut draft: Draft) -> Result<Sent, ApiError> {
+        let accounts = &self.gateway.parts.accounts;
+        let mut keys = member.keys.clone();
+        let mut turn = None;
+        loop {
+            let (account, granted) = if let Some(again) = turn.take() {
+                again
+            } else {
+                let usable = accounts.usable(&keys);
+                let granted = account::turn(&usable, &member.tenant.id, member.weight).await;
+                granted.map_err(|timeout| late(&timeout))?
+            };
+            self.call.queued(granted.waited());
+            self.gateway.parts.metrics.waited_for_turn(&account.name, granted.waited());
+            draft.store.sent_with(draft.create, Arc::clone(&account.name)).await?;
+            match self.clone().with(&account).send(draft, Some(granted)).await {
+                Sent::Throttled(back, Some(granted), retry_after) => {
+                    draft = back;
+                    let again = granted.throttled(retry_after).await.map_err(|timeout| late(&timeout))?;
+                    turn = Some((account, again));
+                }
+                Sent::KeyRefused(back, answer) => {
+                    account.rest();
+                    tracing::warn!(
+                        key = &*account.name,
+                        "the upstream refuses this key; others go first for a while"
+                    );
+                    keys.retain(|key| *key != account.key);
+                    if keys.is_empty() {
+                        return Ok(Sent::Answered(back.refused(answer).await));
+                    }
+                    draft = back;
+                }
+                sent => return Ok(sent),
+            }
+        }
+    }
+
+    fn with(mut self, account: &Account) -> Self {
+        self.lane = Lane::Live(account.key);
+        let mut task = Task::clone(&self.task);
+        task.key = Some(Arc::clone(&account.name));
+        self.task = Arc::new(task);
+        self
+    }
+
+    /// Sends the create; goes on to the end also when its client has gone.
+    async fn send(self, draft: Draft, turn: Option<Turn>) -> Sent {
+        let create = draft.create;
+        let sent = background::spawn(self.send_on(draft, turn)).await;
+        sent.unwrap_or(Sent::Lost(create))
+    }
+
+    async fn send_on(self, draft: Draft, turn: Option<Turn>) -> Sent {
+        let parts = &self.gateway.parts;
+        let about = About {
+            operation: Arc::clone(&self.task.operation),
+            tenant: Some(self.task.tenant.as_str().into()),
+            streams: false,
+            key: self.lane.key(),
+        };
+        let upstream = parts.upstreams.of(&self.lane);
+        let response = parts.retries.send(upstream, &self.parts, &self.body, &about, Safe::Unsent).await;
+        let answer = match response {
+            Ok(response) => Whole::read(response).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) => self.understand(draft, turn, answer).await,
+            Err(error) if error.may_have_arrived() => {
+                tracing::warn!(create = %draft.create, "the answer to a create was lost: {error}");
+                draft.lost(&self).await
+            }
+            Err(error) => {
+                if let Some(turn) = turn {
+                    turn.refused();
+                }
+                draft.not_sent(error).await
+            }
+        }
+    }
+
+    /// Writes down what the answer means.
+    async fn understand(self, draft: Draft, turn: Option<Turn>, answer: Whole) -> Sent {
+        let body = answer.json();
+        let code = answer.code(&body);
+        let operation = self.gateway.parts.catalogue.operation_by_id(&self.task.operation);
+        let id = operation.and_then(|operation| self.gateway.parts.catalogue.task_id(operation, &body));
+        match (id, code) {
+            (Some(id), _) => Sent::Answered(self.started(draft, turn, id, &body, answer).await),
+            (None, 200) if self.is_done_at_once(operation) => {
+                if let Some(turn) = turn {
+                    turn.refused();
+                }
+                Sent::Answered(self.done(draft, answer).await)
+            }
+            (None, 429) if turn.is_some() => Sent::Throttled(draft, turn, retry_after(&answer.headers)),
+            (None, 401 | 402 | 433) if turn.is_some() => Sent::KeyRefused(draft, answer),
+            _ => {
+                if let Some(turn) = turn {
+                    turn.refused();
+                }
+                Sent::Answered(draft.refused(answer).await)
+            }
+        }
+    }
+
+    /// Whether the answer to such a create is its result.
+    fn is_done_at_once(&self, operation: Option<OperationIx>) -> bool {
+        let catalogue = &self.gateway.parts.catalogue;
+        let model = |operation| catalogue.model_by_name(operation, self.task.model.as_deref()?);
+        operation.is_some_and(|operation| catalogue.is_inline(operation, model(operation)))
+    }
+
+    /// It was taken, and is over.
+    async fn done(self, draft: Draft, answer: Whole) -> Whole {
+        let parts = &self.gateway.parts;
+        let charged = parts.catalogue.charged(&answer.json());
+        if self.lane != Lane::Mock {
+            let model = self.task.model.as_deref().unwrap_or("other");
+            parts.metrics.task_created(
+                self.task.tenant.as_str(),
+                &self.task.operation,
+                model,
+                self.task.reserved,
+            );
+        }
+        if let Err(error) = parts.tracker.finish(&self.task, charged, self.lane != Lane::Mock).await {
+            tracing::error!("the end of a create cannot be written down: {error}");
+        }
+        draft.started(answer).await
+    }
+
+    /// The upstream has taken it.
+    async fn started(self, draft: Draft, turn: Option<Turn>, id: &str, body: &Value, answer: Whole) -> Whole {
+        let parts = &self.gateway.parts;
+        let is_new = settle_or(draft.store.started(draft.create, id).await, true);
+        if !is_new {
+            // The upstream names a task that is there already: nothing was begun.
+            if let Some(turn) = turn {
+                turn.refused();
+            }
+            return draft.refused(answer).await;
+        }
+        if self.lane == Lane::Mock {
+            // The simulator tells of its tasks itself.
+            parts.simulated.started(&self.task, id).await;
+        } else {
+            let model = self.task.model.as_deref().unwrap_or("other");
+            let tenant = self.task.tenant.as_str();
+            parts.metrics.task_created(tenant, &self.task.operation, model, self.task.reserved);
+            parts.tracker.watch(&self.task, turn.map(Turn::started));
+            let owner = Owner { tenant: self.task.tenant.clone(), key: self.task.key.clone() };
+            let now = parts.clock.now();
+            settle(ownership::learn(&*parts.store, &owner, &self.task.request, body, now).await);
+        }
+        draft.started(answer).await
+    }
+}
+
+/// No turn came in time.
+fn late(timeout: &QuotaTimeout) -> ApiError {
+    let what = "the account's quota of creates left no room in time";
+    ApiError::new(Reason::QuotaTimeout, what).retry_after(timeout.retry_after)
+}
+
+/// What the client hears.
+fn answer(sent: Sent) -> Result<Response, ApiError> {
+    match sent {
+        Sent::Answered(answer) | Sent::KeyRefused(_, answer) => Ok(answer.into_response()),
+        Sent::Throttled(..) => Err(late(&QuotaTimeout { retry_after: Duration::ZERO })),
+        Sent::Nowhere(error) => Err(error.into()),
+        Sent::Lost(create) => Err(lost(create)),
+    }
+}
+
+/// The answer to a create whose answer was lost.
+fn lost(create: CreateId) -> ApiError {
+    let what = "the upstream's answer was lost, and the task may have been created: it is not sent again; if it was, its \
+                callback comes all the same";
+    let value = HeaderValue::from_str(&create.to_string()).expect("hex digits are visible ASCII");
+    ApiError::new(Reason::UpstreamTimeout, what).with_header(CREATE, value)
+}
+
+impl Draft {
+    /// The upstream has taken it.
+    pub(super) async fn started(mut self, answer: Whole) -> Whole {
+        self.settled = true;
+        self.keep(&answer).await;
+        answer
+    }
+
+    /// The upstream has refused it: as if it had not been, but for its answer.
+    pub(super) async fn refused(mut self, answer: Whole) -> Whole {
+        self.settled = true;
+        settle(self.store.refused(self.create).await);
+        self.keep(&answer).await;
+        answer
+    }
+
+    async fn not_sent(mut self, error: UpstreamError) -> Sent {
+        self.settled = true;
+        settle(self.store.refused(self.create).await);
+        Sent::Nowhere(error)
+    }
+
+    /// Nobody knows: what is reserved stays so until somebody does.
+    async fn lost(mut self, errand: &Errand) -> Sent {
+        self.settled = true;
+        settle(self.store.lost(self.create).await);
+        errand.gateway.parts.tracker.watch(&errand.task, None);
+        if let Some(claimed) = self.claimed.take() {
+            let error = lost(self.create);
+            claimed.keep(&super::steps::refusal(&errand.gateway, &errand.call, error).await).await;
+        }
+        Sent::Lost(self.create)
+    }
+
+    async fn keep(&mut self, answer: &Whole) {
+        if let Some(claimed) = self.claimed.take() {
+            claimed.keep(answer).await;
+        }
+    }
+}
+
+/// A failing store is told in the log: the answer that is here is the client's all the same.
+fn settle<T, E: std::fmt::Display>(written: Result<T, E>) {
+    if let Err(error) = written {
+        tracing::error!("what became of a create cannot be written down: {error}");
+    }
+}
+
+fn settle_or<T, E: std::fmt::Display>(written: Result<T, E>, otherwise: T) -> T {
+    written.unwrap_or_else(|error| {
+        tracing::error!("what became of a create cannot be written down: {error}");
+        otherwise
+    })
+}
+
+/// `Retry-After` in seconds; as a date it is not worth the trouble here, since a whole period is waited for without one.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Where a request wants its task to call back.
+pub(super) struct Callback {
+    pub(super) url: String,
+    members: Vec<body::Member>,
+    index: usize,
+    required: bool,
+}
+
+impl Callback {
+    /// The address in `ask`; an empty one counts as none.
+    pub(super) fn find(ask: &Ask, operation: &Operation) -> Option<Self> {
+        let name = operation.task()?.callback_at.strip_prefix('/')?;
+        let text = std::str::from_utf8(&ask.body).ok()?;
+        let members = body::members(text)?;
+        let index = members.iter().position(|member| member.name == name)?;
+        let url: String = serde_json::from_str(members[index].value(text)).ok()?;
+        let schema = operation.request.as_ref().map(crate::catalogue::Schema::source);
+        let required = schema.and_then(|schema| schema.get("required")).and_then(Value::as_array);
+        let required = required.is_some_and(|names| names.iter().any(|required| required == name));
+        (!url.is_empty()).then_some(Self { url, members, index, required })
+    }
+
+    /// The body with the relay's address in the place of the tenant's; every other byte stays. Where the upstream cannot
+    /// call, the address goes, or leads nowhere if there must be one.
+    pub(super) fn readdressed(&self, ask: &Ask, relay: Option<&str>) -> Bytes {
+        let text = std::str::from_utf8(&ask.body).unwrap_or_default();
+        let changed = match relay {
+            None if !self.required => body::without(text, &self.members, self.index),
+            relay => {
+                let relay = Value::from(relay.unwrap_or("https://callback.invalid/"));
+                body::with_value(text, &self.members[self.index], &relay.to_string())
+            }
+        };
+        changed.into()
+    }
+}

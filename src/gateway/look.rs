@@ -1,0 +1,251 @@
+//! The way of a question: about a task, about the account. Asked once for many, kept while it is true.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::answer::Whole;
+use super::ask::{Ask, is_read};
+use super::steps::Call;
+use super::{Gateway, Lane};
+use crate::cache::{Found, Keep, Key};
+use crate::catalogue::{Behaviour, Class, OperationIx};
+use crate::clock::{Timestamp, hex};
+use crate::error::ApiError;
+use crate::proxy::{About, Safe, UpstreamError};
+use crate::store::Task;
+
+/// The longest that a client may wait for news, in seconds.
+const LONGEST_WAIT: u64 = 60;
+/// How often a task is looked at for somebody who waits, where each look is answered anew.
+const LOOKS: Duration = Duration::from_millis(100);
+
+/// What a question was answered with.
+#[derive(Clone, Debug)]
+pub(super) struct Fetched(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    answer: Result<Whole, UpstreamError>,
+    fresh_until: Option<Timestamp>,
+    /// The task's state, and whether it is the last; for details of a task.
+    state: Option<(String, bool)>,
+}
+
+impl Keep for Fetched {
+    fn size(&self) -> usize {
+        self.0.answer.as_ref().map_or(0, |answer| answer.body.len() + 64 * answer.headers.len())
+    }
+
+    fn fresh_until(&self) -> Option<Timestamp> {
+        self.0.fresh_until
+    }
+}
+
+/// A question that can be asked again.
+#[derive(Clone)]
+pub(super) struct Question {
+    gateway: Arc<Gateway>,
+    parts: http::request::Parts,
+    body: bytes::Bytes,
+    index: OperationIx,
+    about: About,
+    lane: Lane,
+    task: Option<Arc<Task>>,
+    key: Key,
+}
+
+impl Question {
+    /// From a client's request.
+    pub(super) fn new(
+        gateway: &Arc<Gateway>,
+        call: &Call,
+        ask: Ask,
+        lane: Lane,
+        task: Option<Arc<Task>>,
+    ) -> Self {
+        let tenant = call.tenant_label();
+        let operation = Arc::clone(&gateway.operation_ids[ask.index.position()]);
+        let key = key(&tenant, &operation, ask.parts.uri.query().unwrap_or_default(), &ask.body);
+        let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
+        let gateway = Arc::clone(gateway);
+        Self { gateway, parts: ask.parts, body: ask.body, index: ask.index, about, lane, task, key }
+    }
+
+    /// The gateway's own question for the details of `task`; `None` where the catalogue knows no way to ask.
+    pub(super) fn own(gateway: &Arc<Gateway>, task: Arc<Task>, lane: Lane) -> Option<Self> {
+        let catalogue = &gateway.parts.catalogue;
+        let create = catalogue.operation_by_id(&task.operation)?;
+        let (index, at) = catalogue.details_of(create)?;
+        let details = catalogue.operation(index);
+        let name = at.strip_prefix('/')?;
+        let query =
+            form_urlencoded::Serializer::new(String::new()).append_pair(name, task.id.as_deref()?).finish();
+        let request = http::Request::get(format!("{}?{query}", details.path)).body(()).ok()?;
+        let (parts, ()) = request.into_parts();
+        let tenant: Arc<str> = task.tenant.as_str().into();
+        let operation = Arc::clone(&gateway.operation_ids[index.position()]);
+        let key = key(&tenant, &operation, &query, &[]);
+        let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
+        let body = bytes::Bytes::new();
+        Some(Self { gateway: Arc::clone(gateway), parts, body, index, about, lane, task: Some(task), key })
+    }
+
+    /// Keeps what the upstream would answer, without asking it.
+    pub(super) fn keep_answer(&self, body: bytes::Bytes) {
+        let parts = &self.gateway.parts;
+        let kept_for = parts.freshness.finished;
+        if kept_for.is_zero() {
+            return;
+        }
+        let mut headers = http::HeaderMap::new();
+        if let Ok(kind) = HeaderValue::from_str(&parts.catalogue.shared().content_type) {
+            headers.insert(CONTENT_TYPE, kind);
+        }
+        let answer = Ok(Whole { status: StatusCode::OK, headers, body });
+        let fresh_until = Some(parts.clock.now() + kept_for);
+        // What it says of the state, nobody has to wait for: it is the last.
+        let state = Some((String::new(), true));
+        self.gateway.cache.keep(&self.key, &Fetched(Arc::new(Inner { answer, fresh_until, state })));
+    }
+
+    /// Under what its answer is kept.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Asks, and understands the answer.
+    pub(super) async fn fetch(self) -> Fetched {
+        let parts = &self.gateway.parts;
+        let operation = parts.catalogue.operation(self.index);
+        let safe = if is_read(operation) { Safe::Always } else { Safe::Unsent };
+        let upstream = parts.upstreams.of(&self.lane);
+        let response = parts.retries.send(upstream, &self.parts, &self.body, &self.about, safe).await;
+        let answer = match response {
+            Ok(response) => Whole::read(response).await,
+            Err(error) => Err(error),
+        };
+        let (state, fresh_for) = match &answer {
+            Ok(answer) => self.understand(answer).await,
+            Err(_) => (None, None),
+        };
+        let now = parts.clock.now();
+        let fresh_until = fresh_for.filter(|span| !span.is_zero()).map(|span| now + span);
+        Fetched(Arc::new(Inner { answer, fresh_until, state }))
+    }
+
+    /// The state that an answer tells of, and how long it stays true.
+    async fn understand(&self, answer: &Whole) -> (Option<(String, bool)>, Option<Duration>) {
+        let parts = &self.gateway.parts;
+        let body = answer.json();
+        let freshness = &parts.freshness;
+        if let Some(task) = &self.task
+            && parts.catalogue.operation(self.index).class == Class::Details
+        {
+            let seen = parts.tracker.seen(task, &body).await;
+            let state = seen.unwrap_or_else(|error| {
+                tracing::error!("what was seen of a task cannot be written down: {error}");
+                None
+            });
+            let fresh_for =
+                state.as_ref().map(|(_, ended)| if *ended { freshness.finished } else { freshness.running });
+            return (state, fresh_for);
+        }
+        if answer.status != StatusCode::OK || answer.code(&body) != 200 {
+            return (None, None);
+        }
+        if matches!(parts.catalogue.operation(self.index).behaviour, Behaviour::Link(..)) {
+            return (None, Some(freshness.download_url));
+        }
+        (None, Some(freshness.credits))
+    }
+}
+
+/// Whose question it is, and which.
+fn key(tenant: &str, operation: &str, query: &str, body: &[u8]) -> Key {
+    let body = if body.is_empty() { String::new() } else { hex(&Sha256::digest(body)) };
+    [tenant, operation, query, &body].join("\n").into()
+}
+
+/// Answers a question, from what is kept if it is still true.
+pub(super) async fn look(
+    call: &Call,
+    question: Question,
+    wants_fresh: bool,
+    wait: Option<u64>,
+) -> Result<Response, ApiError> {
+    let gateway = Arc::clone(&question.gateway);
+    let is_details = gateway.parts.catalogue.operation(question.index).class == Class::Details;
+    let until = Instant::now() + Duration::from_secs(wait.unwrap_or(0).min(LONGEST_WAIT));
+    let (mut fetched, mut found) = once(call, &question, wants_fresh).await;
+    let first = fetched.0.state.clone();
+    let mut is_fresh = wants_fresh;
+    if let (true, Some((state, false)), Some(_)) = (is_details, &first, wait) {
+        while Instant::now() < until && fetched.0.state.as_ref().is_some_and(|(now, _)| now == state) {
+            tokio::time::sleep_until(until.min(Instant::now() + next_look(&gateway, &fetched))).await;
+            (fetched, found) = once(call, &question, false).await;
+            is_fresh = false;
+        }
+    }
+    call.cached(if is_fresh { None } else { Some(found) });
+    gateway.parts.metrics.cache_asked(call.operation(), if is_fresh { "bypass" } else { result_name(found) });
+    match &fetched.0.answer {
+        Ok(answer) => Ok(answer.clone().into_response()),
+        Err(error) => Err(error.clone().into()),
+    }
+}
+
+/// One look, whose wait counts as the upstream's.
+async fn once(call: &Call, question: &Question, wants_fresh: bool) -> (Fetched, Found) {
+    let gateway = &question.gateway;
+    let key = question.key().clone();
+    let since = Instant::now();
+    let ask = || question.clone().fetch();
+    let answer = if wants_fresh {
+        gateway.cache.ask(&key, ask).await
+    } else {
+        gateway.cache.look(&key, gateway.parts.clock.now(), ask).await
+    };
+    if answer.1 != Found::Hit {
+        call.waited(since.elapsed());
+    }
+    answer
+}
+
+/// When the next look may bring news: when what is kept is no longer true.
+fn next_look(gateway: &Gateway, fetched: &Fetched) -> Duration {
+    let fresh = fetched.0.fresh_until.map(|until| until.saturating_since(gateway.parts.clock.now()));
+    fresh.unwrap_or_default().max(LOOKS)
+}
+
+/// As `X-Cache` and metrics say it.
+pub(super) const fn result_name(found: Found) -> &'static str {
+    match found {
+        Found::Hit => "hit",
+        Found::Miss => "miss",
+        Found::Coalesced => "coalesced",
+    }
+}
+
+/// Looks at a simulated task until its details say something else than at first, or time is up. Every look is a call of
+/// its own there, since time is the sandbox's.
+pub(super) async fn wait_for_news(
+    wait: u64,
+    ask: impl Fn() -> BoxFuture<'static, Result<Whole, ApiError>>,
+    is_running: impl Fn(&Whole) -> bool,
+) -> Result<Whole, ApiError> {
+    let until = Instant::now() + Duration::from_secs(wait.min(LONGEST_WAIT));
+    let first = ask().await?;
+    let mut latest = first.clone();
+    while Instant::now() < until && is_running(&latest) && latest.body == first.body {
+        tokio::time::sleep_until(until.min(Instant::now() + LOOKS)).await;
+        latest = ask().await?;
+    }
+    Ok(latest)
+}

@@ -1,0 +1,135 @@
+//! A tenant as the gateway deals with it: who it is, what answers it, what it may use up.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::config::{self, Limit, Mode, Rate, TenantCallbacks};
+use crate::ids::Credits;
+use crate::limits::{RateLimiter, RateVerdict, Window};
+use crate::proxy::KeyIx;
+use crate::store::Caps;
+use crate::tenants::Tenant;
+
+/// A tenant with all that belongs to it.
+pub struct Member {
+    /// Who it is and what it may use.
+    pub tenant: Tenant,
+    /// Its id, for labels.
+    pub label: Arc<str>,
+    /// What answers it.
+    pub mode: Mode,
+    /// What it may use up.
+    pub limits: Arc<Limits>,
+    /// The upstream keys that its creates may use, in that order.
+    pub keys: Vec<KeyIx>,
+    /// Its share of the upstream quota.
+    pub weight: NonZeroU32,
+    /// How it is called back.
+    pub callbacks: TenantCallbacks,
+}
+
+/// A tenant's limits, at work.
+pub struct Limits {
+    configured: config::Limits,
+    /// All calls.
+    pub requests: Option<RateLimit>,
+    /// Creates.
+    pub creates: Option<RateLimit>,
+    /// What is enforced of tasks under way and credits.
+    pub caps: Caps,
+    /// What is only counted of them.
+    pub shadow: Caps,
+}
+
+/// A rate limit, and how it is told.
+pub struct RateLimit {
+    limiter: RateLimiter,
+    shadow: bool,
+    name: &'static str,
+    policy: HeaderValue,
+}
+
+/// What a rate limit says of one call.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// As in `RateLimit-Policy`.
+    pub policy: HeaderValue,
+    /// As in `RateLimit`.
+    pub state: HeaderValue,
+    /// What the limiter says.
+    pub verdict: RateVerdict,
+    /// It would have been refused if the limit were in force.
+    pub shadowed: bool,
+}
+
+impl RateLimit {
+    fn new(name: &'static str, limit: Limit<Rate>) -> Self {
+        let Rate { requests, per, burst } = limit.limit;
+        // The quota of a bucket is what it holds, its window the time in which it fills up.
+        let fills = per.mul_f64(f64::from(burst.get()) / f64::from(requests.get()));
+        let policy = format!("\"{name}\";q={burst};w={}", whole_seconds(fills));
+        Self { limiter: RateLimiter::new(limit.limit), shadow: limit.shadow, name, policy: header(&policy) }
+    }
+
+    /// Counts one call.
+    pub fn check(&self) -> Told {
+        let verdict = self.limiter.check();
+        let RateVerdict { admitted, remaining, full_in, next_in } = verdict;
+        // The same point in time as `Retry-After` tells, where there is one.
+        let reset = whole_seconds(if admitted { full_in } else { next_in });
+        let state = header(&format!("\"{}\";r={remaining};t={reset}", self.name));
+        Told { policy: self.policy.clone(), state, verdict, shadowed: self.shadow && !admitted }
+    }
+}
+
+fn whole_seconds(span: std::time::Duration) -> u128 {
+    span.as_nanos().div_ceil(1_000_000_000)
+}
+
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("names and digits are visible ASCII")
+}
+
+impl Limits {
+    /// From the configuration, with nothing used up.
+    pub fn new(configured: &config::Limits) -> Self {
+        let rate = |name, limit: Option<Limit<Rate>>| limit.map(|limit| RateLimit::new(name, limit));
+        Self {
+            requests: rate("requests", configured.requests),
+            creates: rate("creates", configured.creates),
+            caps: caps(configured, false),
+            shadow: caps(configured, true),
+            configured: configured.clone(),
+        }
+    }
+
+    /// Whether these are the limits of that configuration.
+    pub fn are_of(&self, configured: &config::Limits) -> bool {
+        self.configured == *configured
+    }
+
+    /// The credits that each window allows, whether that is enforced or not.
+    pub fn credits(&self) -> impl Iterator<Item = (Window, Credits)> {
+        self.caps.credits.iter().chain(&self.shadow.credits).copied()
+    }
+}
+
+/// The limits of tasks and credits that are enforced, or those that are only counted.
+fn caps(limits: &config::Limits, shadow: bool) -> Caps {
+    let windows = [
+        (Window::Hour, &limits.credits_hour),
+        (Window::Day, &limits.credits_day),
+        (Window::Month, &limits.credits_month),
+    ];
+    let credits = windows.into_iter().filter_map(|(window, limit)| Some((window, limit.as_ref()?)));
+    let tasks = limits.concurrent_tasks.filter(|limit| limit.shadow == shadow);
+    Caps {
+        tasks: tasks.map(|limit| limit.limit.get()),
+        credits: credits
+            .filter(|(_, limit)| limit.shadow == shadow)
+            .map(|(window, limit)| (window, limit.limit))
+            .collect(),
+    }
+}

@@ -1,0 +1,178 @@
+//! Limits of tenants: rates, tasks under way, credits; exact under any interleaving.
+
+use kiegate::clock::Draw;
+
+use super::*;
+
+fn with_limits(limits: &str) -> Shared {
+    let lines = format!(
+        "mode = \"live\"\npublic_url = \"https://gateway.test\"\n[[upstream.key]]\n%main\ncreates = \"1000/10s\"\n\
+         [[tenant]]\n%acme\n[tenant.limits]\n{limits}\n[[tenant]]\n%bolt\n"
+    );
+    Shared::new(&lines)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_over_its_rate_is_told_when_to_come_back() {
+    let world = with_limits("requests = \"2/10s\"");
+    let acme = world.client("acme");
+    let first = acme.get("/api/v1/chat/credit").await.expect_status(200);
+    assert_eq!(first.header("ratelimit-policy"), "\"requests\";q=2;w=10");
+    assert_eq!(first.header("ratelimit"), "\"requests\";r=1;t=5");
+    acme.get("/api/v1/chat/credit").await.expect_status(200);
+    let refused = acme.get("/api/v1/chat/credit").await.expect_status(429);
+    assert_eq!(refused.header("x-kiegate-error"), "rate_limited");
+    assert_eq!((refused.header("retry-after"), refused.header("ratelimit")), ("5", "\"requests\";r=0;t=5"));
+    assert_eq!(refused.json()["code"], 429);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    acme.get("/api/v1/chat/credit").await.expect_status(200);
+    world.client("bolt").get("/api/v1/chat/credit").await.expect_status(200);
+    assert_eq!(world.metric("kiegate_refusals_total{reason=\"rate_limited\",tenant=\"acme\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn creates_have_a_rate_of_their_own_and_a_refused_one_costs_nothing() {
+    let world = with_limits("creates = \"1/10s\"\nconcurrent_tasks = 5");
+    let acme = world.client("acme");
+    assert_eq!(acme.create().await.expect_code(200).header("ratelimit"), "\"creates\";r=0;t=10");
+    let refused = acme.create().await.expect_status(429);
+    assert_eq!((refused.header("x-kiegate-error"), refused.header("retry-after")), ("rate_limited", "10"));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (1, 12));
+    acme.get("/api/v1/chat/credit").await.expect_status(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_tasks_at_once_and_no_more() {
+    let world = with_limits("concurrent_tasks = 3");
+    let acme = world.client("acme");
+    let creates = futures_util::future::join_all((0..10).map(|_| acme.create())).await;
+    let accepted = creates.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((accepted, world.upstream.count("runway.generate")), (3, 3));
+    let refused = creates.iter().find(|answer| answer.status == 429).unwrap();
+    assert_eq!(refused.header("x-kiegate-error"), "too_many_tasks");
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
+    let id = creates.iter().find(|answer| answer.status == 200).unwrap().task_id();
+    acme.until_ended(&id).await;
+    acme.create().await.expect_code(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credits_are_reserved_and_settled() {
+    let world = with_limits("credits = { hour = 30 }");
+    let acme = world.client("acme");
+    acme.create().await.expect_code(200);
+    let mut failing = video();
+    failing["prompt"] = "x [[mock:fail:nsfw]]".into();
+    let failing = acme.post("/api/v1/runway/generate", &failing).await.expect_code(200).task_id();
+    let refused = acme.create().await.expect_status(402);
+    assert_eq!(refused.header("x-kiegate-error"), "budget_exceeded");
+    assert!(refused.text().contains("12 credits") && refused.text().contains("24"), "{}", refused.text());
+    acme.until_ended(&failing).await;
+    assert_eq!(world.spent("acme").await, 12, "a failed task costs nothing");
+    acme.create().await.expect_code(200);
+    assert_eq!(world.metric("kiegate_budget_remaining{tenant=\"acme\",window=\"hour\"}"), 6);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    acme.create().await.expect_code(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_in_shadow_is_told_and_refuses_nobody() {
+    let world = with_limits(
+        "requests = { limit = \"1/10s\", shadow = true }\ncreates = { limit = \"1/10s\", shadow = true }\n\
+         concurrent_tasks = { limit = 1, shadow = true }\ncredits = { day = { limit = 12, shadow = true } }",
+    );
+    let acme = world.client("acme");
+    for _ in 0..3 {
+        acme.create().await.expect_code(200);
+    }
+    for (reason, count) in [("rate_limited", 4), ("too_many_tasks", 2), ("budget_exceeded", 2)] {
+        let line = format!("kiegate_refusals_total{{reason=\"{reason}_shadow\",tenant=\"acme\"}}");
+        assert_eq!(world.metric(&line), count, "{reason}");
+    }
+}
+
+/// Creates, ends, failures, lost answers and clients that leave, in any order: never more than allowed, and in the end
+/// everything adds up.
+#[tokio::test(start_paused = true)]
+async fn limits_hold_under_any_interleaving() {
+    for seed in 0..12_u8 {
+        let world = Arc::new(with_limits("concurrent_tasks = 4\ncredits = { month = 120 }"));
+        let most = Arc::new(Mutex::new((0, 0)));
+        let watch = {
+            let (world, most) = (Arc::clone(&world), Arc::clone(&most));
+            kiegate::background::spawn(async move {
+                loop {
+                    let (running, spent) = (world.running("acme").await, world.spent("acme").await);
+                    {
+                        let mut most = most.lock().unwrap();
+                        *most = (most.0.max(running), most.1.max(spent));
+                    }
+                    tokio::time::sleep(Duration::from_millis(7)).await;
+                }
+            })
+        };
+        let clients = (0..40_u8).map(|number| {
+            let world = Arc::clone(&world);
+            kiegate::background::spawn(async move {
+                let mut draw = Draw::new(&[&[seed, number]]);
+                tokio::time::sleep(Duration::from_millis(draw.integer(0, 30_000))).await;
+                world.upstream.takes(Duration::from_millis(draw.integer(0, 800)));
+                match draw.integer(0, 9) {
+                    0 => world.upstream.meets([Misfortune::Answers(200, json!({"code": 500, "msg": "x"}))]),
+                    1 => world.upstream.meets([Misfortune::Unreachable]),
+                    _ => {}
+                }
+                let mut request = video();
+                if draw.integer(0, 2) == 0 {
+                    request["prompt"] = "x [[mock:fail:nsfw]]".into();
+                }
+                let patience = Duration::from_millis(draw.integer(0, 3000));
+                let acme = world.client("acme");
+                let create = acme.post("/api/v1/runway/generate", &request);
+                let Ok(answer) = tokio::time::timeout(patience, create).await else { return };
+                if answer.status == 200 && answer.json()["code"] == 200 {
+                    acme.until_ended(&answer.task_id()).await;
+                }
+            })
+        });
+        futures_util::future::join_all(clients).await;
+        watch.abort();
+        // Those whose clients left are looked after by the gateway.
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        let (running, spent) = *most.lock().unwrap();
+        assert!(running <= 4, "seed {seed}: {running} at once");
+        assert!(spent <= 120, "seed {seed}: {spent} credits");
+        assert_eq!(world.running("acme").await, 0, "seed {seed}");
+        assert_eq!(world.spent("acme").await % 12, 0, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_leaves_what_is_used_up_where_limits_stay() {
+    let lines = "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[tenant.limits]\nrequests = \"1/10s\"\n[[tenant]]\n%bolt\n";
+    let world = Shared::new(lines);
+    let acme = world.client("acme");
+    acme.get("/api/v1/chat/credit").await.expect_status(200);
+    world.gateway.set_tenants(&live(lines).tenants);
+    acme.get("/api/v1/chat/credit").await.expect_status(429);
+    world.gateway.set_tenants(&live(&lines.replace("1/10s", "2/10s")).tenants);
+    acme.get("/api/v1/chat/credit").await.expect_status(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_hold_for_tenants_of_the_simulator_too() {
+    let world = Shared::new(
+        "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\nmode = \"mock\"\n[tenant.limits]\nconcurrent_tasks = 1\n[[tenant]]\n%bolt\n",
+    );
+    let acme = world.client("acme");
+    let first = acme.create().await.expect_code(200);
+    assert_eq!(first.header("x-kiegate-mode"), "mock");
+    acme.create().await.expect_status(429);
+    acme.until_ended(&first.task_id()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    acme.create().await.expect_code(200);
+    assert_eq!(world.upstream.arrived().len(), 0, "such a key can never spend");
+    acme.get("/_mock/tasks").await.expect_status(200);
+    world.client("bolt").get("/_mock/tasks").await.expect_status(404);
+}

@@ -1,0 +1,232 @@
+//! The relay: callbacks come in, are checked, and are passed on; where none comes, the gateway looks itself.
+
+use http::Method;
+
+use super::*;
+
+const SIGNED: &str = "mode = \"live\"\npublic_url = \"https://gateway.test\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[tenant.callbacks]\nsecret = \"env:TENANT\"\n[[tenant]]\n%bolt\n";
+
+fn song(url: &str) -> Value {
+    json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5", "callBackUrl": url})
+}
+
+/// Where upstream was told to call back about its last create.
+fn relay_path(world: &Shared) -> String {
+    let arrived = world.upstream.arrived();
+    let created = arrived.iter().rev().find(|arrived| !arrived.body.is_empty()).unwrap();
+    let body: Value = serde_json::from_slice(&created.body).unwrap();
+    body["callBackUrl"].as_str().unwrap().strip_prefix("https://gateway.test").unwrap().to_owned()
+}
+
+fn signed(id: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    kiegate::wire::sign(&mut headers, WEBHOOK_KEY, id, 1_785_999_477);
+    headers
+}
+
+async fn call_back(world: &Shared, path: &str, headers: HeaderMap, body: &str) -> u16 {
+    let mut request = Request::post(path).body(Body::from(body.to_owned())).unwrap();
+    *request.headers_mut() = headers;
+    world.plane.answer(request).await.status().as_u16()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_is_passed_on_byte_for_byte_and_signed_for_its_tenant() {
+    let world = Shared::new(SIGNED);
+    let acme = world.client("acme");
+    let id =
+        acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a?x=1")).await.task_id();
+    let got = world.receiver.until(1).await;
+    let callback = &got[0];
+    assert_eq!((&*callback.tenant, &*callback.url), ("acme", "https://hooks.example.com/a?x=1"));
+    assert_eq!(kiegate::wire::signature_is_valid(TENANT_KEY, &callback.headers, &callback.raw), Some(true));
+    assert_eq!(callback.json()["data"]["task_id"], *id);
+    assert_eq!(callback.headers["x-kiegate-attempt"], "1");
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 12));
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(world.receiver.got().len(), 1);
+    assert_eq!(
+        world.metric("kiegate_callbacks_total{direction=\"in\",result=\"accepted\",tenant=\"acme\"}"),
+        1
+    );
+    assert_eq!(
+        world.metric("kiegate_callbacks_total{direction=\"out\",result=\"delivered\",tenant=\"acme\"}"),
+        1
+    );
+    assert_eq!(world.metric("kiegate_callback_pending{tenant=\"acme\"}"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stages_of_a_song_arrive_in_order_each_once() {
+    let world = Shared::new(SIGNED);
+    world.receiver.answers(&[500]);
+    world
+        .client("acme")
+        .post("/api/v1/generate", &song("https://hooks.example.com/a"))
+        .await
+        .expect_code(200);
+    let got = world.receiver.until(4).await;
+    let stages: Vec<_> = got.iter().map(|got| got.json()["data"]["callbackType"].clone()).collect();
+    assert_eq!(stages, ["text", "text", "first", "complete"]);
+    assert_eq!(got[1].headers["x-kiegate-attempt"], "2");
+    assert_eq!(got[0].headers["x-kiegate-delivery"], got[1].headers["x-kiegate-delivery"]);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(world.receiver.got().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_what_it_says_is_refused_and_counted() {
+    let world = Shared::with(&live(SIGNED), Settings { pace: sim::Pace::Realistic, ..Settings::default() });
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await.task_id();
+    let path = relay_path(&world);
+    let theirs =
+        bolt.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/b")).await.task_id();
+    let body = |id: &str| {
+        json!({"code": 200, "msg": "All generated successfully.", "data": {"task_id": id, "video_id": "v",
+               "video_url": "https://files.test/v.mp4", "image_url": "https://files.test/v.png"}})
+        .to_string()
+    };
+    let unsigned = HeaderMap::new();
+    assert_eq!(call_back(&world, &path, unsigned.clone(), &body(&id)).await, 401);
+    assert_eq!(call_back(&world, &path, signed("other"), &body(&id)).await, 401);
+    assert_eq!(call_back(&world, &path, signed(&theirs), &body(&theirs)).await, 409, "another's task");
+    assert_eq!(
+        call_back(&world, "/_relay/00000000000000000000000000000000", signed(&id), &body(&id)).await,
+        404
+    );
+    assert_eq!(call_back(&world, "/_relay/guess", signed(&id), &body(&id)).await, 404);
+    assert_eq!(call_back(&world, &path, signed(&id), "no json").await, 401);
+    assert_eq!(world.receiver.got().len(), 0);
+    let get = acme.send(Method::GET, &path, "").await;
+    assert_eq!(get.status, 405);
+    assert_eq!(call_back(&world, &path, signed(&id), &body(&id)).await, 200);
+    assert_eq!(
+        call_back(&world, &path, signed(&id), &body(&id)).await,
+        200,
+        "twice is no fault of upstream's"
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.receiver.got().len(), 1);
+    let count = |result: &str, tenant: &str| {
+        world.metric(&format!(
+            "kiegate_callbacks_total{{direction=\"in\",result=\"{result}\",tenant=\"{tenant}\"}}"
+        ))
+    };
+    assert_eq!(
+        [count("bad_signature", "acme"), count("other_task", "acme"), count("duplicate", "acme")],
+        [3, 1, 1]
+    );
+    assert_eq!(count("unknown", "other"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_answers_later_polls_where_it_says_all() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let request = json!({"model": "nano-banana-2", "input": {"prompt": "a banana"},
+                         "callBackUrl": "https://hooks.example.com/a"});
+    let id = acme.post("/api/v1/jobs/createTask", &request).await.task_id();
+    world.receiver.until(1).await;
+    let record = acme.get(&format!("/api/v1/jobs/recordInfo?taskId={id}")).await;
+    assert_eq!((record.header("x-cache"), world.upstream.count("jobs.details")), ("hit", 0));
+    assert_eq!(record.json()["data"]["state"], "success");
+    let fresh =
+        acme.with("cache-control", "no-cache").get(&format!("/api/v1/jobs/recordInfo?taskId={id}")).await;
+    let (mut kept, mut asked) = (record.json(), fresh.json());
+    // The address of the callback is the tenant's in the one, and ours in the other.
+    for record in [&mut kept, &mut asked] {
+        record["data"]["param"] = Value::Null;
+    }
+    assert_eq!(kept, asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_calls_the_gateway_looks_and_tells_the_same() {
+    let called = Shared::new(CALLED_BACK);
+    let alone = Shared::new(NOT_CALLED_BACK);
+    for request in [song("https://hooks.example.com/a")] {
+        for world in [&called, &alone] {
+            world.client("acme").post("/api/v1/generate", &request).await.expect_code(200);
+        }
+    }
+    let expected = called.receiver.until(3).await;
+    let got = alone.receiver.until(3).await;
+    for (expected, got) in expected.iter().zip(&got) {
+        let stage = |got: &Got| got.json()["data"]["callbackType"].clone();
+        assert_eq!(stage(expected), stage(got));
+        let keys = |got: &Got| {
+            got.json()["data"]["data"][0].as_object().map(|track| track.keys().cloned().collect::<Vec<_>>())
+        };
+        assert_eq!(keys(expected), keys(got));
+    }
+    assert_eq!(alone.running("acme").await, 0);
+    let polls = alone.upstream.count("suno.details");
+    assert!((1..=20).contains(&polls), "{polls} looks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_does_not_come_is_made_up_for() {
+    let world = Shared::new(CALLED_BACK);
+    let mut request = video_to("https://hooks.example.com/a");
+    request["prompt"] = "x [[mock:callback:drop]]".into();
+    let id = world.client("acme").post("/api/v1/runway/generate", &request).await.task_id();
+    let got = world.receiver.until(1).await;
+    assert_eq!(got[0].json()["data"]["task_id"], *id);
+    assert!(got[0].json()["data"]["video_url"].as_str().unwrap().starts_with("https://files.test/"));
+    assert_eq!(world.running("acme").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_secret_a_callback_only_wakes_a_look() {
+    let lines = CALLED_BACK.replace("%main", "name = \"main\"\nsecret = \"env:MAIN\"");
+    let world = Shared::with(&live(&lines), Settings { pace: sim::Pace::Realistic, ..Settings::default() });
+    let id = world
+        .client("acme")
+        .post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a"))
+        .await
+        .task_id();
+    let forged =
+        json!({"code": 200, "msg": "ok", "data": {"task_id": id, "video_url": "https://evil.example/"}});
+    assert_eq!(call_back(&world, &relay_path(&world), HeaderMap::new(), &forged.to_string()).await, 200);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((world.receiver.got().len(), world.upstream.count("runway.details")), (0, 1));
+    let got = world.receiver.until(1).await;
+    assert!(!got[0].raw.windows(4).any(|bytes| bytes == b"evil"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_be_called_reads_what_happened() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let id = acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await.task_id();
+    world.receiver.until(1).await;
+    let feed = acme.get("/_events").await.expect_status(200).json();
+    assert_eq!((&feed["events"][0]["taskId"], feed["events"].as_array().unwrap().len()), (&json!(id), 1));
+    assert_eq!(feed["events"][0]["body"]["data"]["task_id"], *id);
+    let after = feed["cursor"].as_str().unwrap();
+    let rest = acme.get(&format!("/_events?after={after}")).await.json();
+    assert_eq!((rest["events"].as_array().unwrap().len(), &rest["cursor"]), (0, &feed["cursor"]));
+    assert_eq!(world.client("bolt").get("/_events").await.json()["events"], json!([]));
+    acme.get("/_events?after=x").await.expect_status(400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_that_must_not_be_called_are_refused() {
+    let lines = CALLED_BACK.replace("%bolt", "%bolt\n[tenant.callbacks]\nallow_hosts = [\"127.0.0.1\"]");
+    let world = Shared::new(&lines);
+    let acme = world.client("acme");
+    for url in
+        ["http://example.com/", "https://127.0.0.1/", "https://[::1]/", "https://localhost/x", "nonsense"]
+    {
+        let refused = acme.post("/api/v1/runway/generate", &video_to(url)).await.expect_status(400);
+        assert_eq!(refused.header("x-kiegate-error"), "forbidden_callback", "{url}");
+    }
+    assert_eq!((world.upstream.arrived().len(), world.running("acme").await), (0, 0));
+    acme.post("/api/v1/runway/generate", &video_to("")).await.expect_code(200);
+    world
+        .client("bolt")
+        .post("/api/v1/runway/generate", &video_to("http://127.0.0.1:9/x"))
+        .await
+        .expect_code(200);
+}

@@ -1,0 +1,201 @@
+//! Creates: sent once, whatever happens; twins share one answer; what is lost is found again.
+
+use kiegate::store::TaskState;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_create_goes_upstream_as_it_was_written_but_for_its_callback() {
+    let world = Shared::new(CALLED_BACK);
+    let text = "{ \"prompt\": \"A \\u0062oat\",\n \"callBackUrl\":\"https://hooks.example.com/a?b=c\",\"duration\":5 ,\
+                \"quality\":\"720p\", \"aspectRatio\":\"16:9\", \"unknown\": 1.50}";
+    let acme = world.client("acme");
+    acme.send(http::Method::POST, "/api/v1/runway/generate", text).await.expect_code(200);
+    let arrived = world.upstream.arrived().pop().unwrap();
+    let body = String::from_utf8(arrived.body.to_vec()).unwrap();
+    let (before, rest) = body.split_once("\"https://gateway.test/_relay/").unwrap();
+    let (id, after) = rest.split_once('"').unwrap();
+    assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    assert_eq!([before, "\"https://hooks.example.com/a?b=c\"", after].concat(), text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_upstream_cannot_call_the_address_stays_behind() {
+    let world = Shared::new(NOT_CALLED_BACK);
+    let acme = world.client("acme");
+    acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await.expect_code(200);
+    let sent: Value = serde_json::from_slice(&world.upstream.arrived()[0].body).unwrap();
+    assert_eq!(sent, video());
+    let song = json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5",
+                      "callBackUrl": "https://hooks.example.com/a"});
+    acme.post("/api/v1/generate", &song).await.expect_code(200);
+    let sent: Value = serde_json::from_slice(&world.upstream.arrived()[1].body).unwrap();
+    assert_eq!(sent["callBackUrl"], "https://callback.invalid/", "it must be there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_arrive_is_sent_again_and_what_may_have_is_not() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    world.upstream.meets([Misfortune::Unreachable, Misfortune::Unreachable]);
+    acme.create().await.expect_code(200);
+    assert_eq!(world.upstream.count("runway.generate"), 1);
+    world.upstream.meets([Misfortune::Broken]);
+    let lost = acme.create().await.expect_status(504);
+    assert_eq!(lost.header("x-kiegate-error"), "upstream_timeout");
+    assert_eq!(lost.header("x-kiegate-create").len(), 32);
+    assert_eq!(world.upstream.count("runway.generate"), 2, "it was not sent again");
+    world.upstream.meets([Misfortune::Unreachable, Misfortune::Unreachable, Misfortune::Unreachable]);
+    let refused = acme.create().await.expect_status(502);
+    assert_eq!(refused.header("x-kiegate-error"), "upstream_unreachable");
+    assert_eq!(world.running("acme").await, 2, "what was never sent counts for nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_create_is_found_again_by_its_callback() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    world.upstream.meets([Misfortune::AnswerLost]);
+    let lost = acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await;
+    let create = kiegate::store::CreateId::parse(lost.expect_status(504).header("x-kiegate-create")).unwrap();
+    let task = world.store.by_create(create).await.unwrap().unwrap();
+    assert_eq!((task.state, world.spent("acme").await), (TaskState::Indeterminate, 12));
+    let got = world.receiver.until(1).await;
+    let id = got[0].json()["data"]["task_id"].as_str().unwrap().to_owned();
+    let task = world.store.by_create(create).await.unwrap().unwrap();
+    assert_eq!(task.id.as_deref(), Some(&*id));
+    assert!(matches!(task.state, TaskState::Ended { success: true, .. }));
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 12));
+    assert_eq!(acme.details(&id).await.json()["data"]["state"], "success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nonsense_from_upstream_passes_and_reservations_do_not_stay() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let large = vec![b'x'; 10 * 1024 * 1024];
+    world.upstream.meets([
+        Misfortune::Garbage(b"<html>not what you think</html>".to_vec()),
+        Misfortune::Garbage(large.clone()),
+        Misfortune::Answers(500, json!({"oops": true})),
+        Misfortune::Answers(200, json!({"code": 422, "msg": "no", "data": null})),
+    ]);
+    assert_eq!(acme.create().await.expect_status(200).text(), "<html>not what you think</html>");
+    assert_eq!(acme.create().await.expect_status(200).raw.len(), large.len());
+    assert_eq!(acme.create().await.expect_status(500).json(), json!({"oops": true}));
+    acme.create().await.expect_refusal(422, "no");
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_key_gives_the_same_answer_and_spends_once() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme").with("idempotency-key", "order-1");
+    let first = acme.create().await.expect_code(200);
+    let again = acme.create().await.expect_code(200);
+    assert_eq!((first.raw.clone(), again.header("idempotency-replayed")), (again.raw.clone(), "true"));
+    assert!(first.headers.get("idempotency-replayed").is_none());
+    assert_eq!(world.upstream.count("runway.generate"), 1);
+    let mut other = video();
+    other["duration"] = 10.into();
+    let conflict = acme.post("/api/v1/runway/generate", &other).await.expect_status(409);
+    assert_eq!(conflict.header("x-kiegate-error"), "idempotency_conflict");
+    let bolt = world.client("bolt").with("idempotency-key", "order-1");
+    assert_ne!(bolt.create().await.expect_code(200).raw, first.raw, "keys are each tenant's own");
+    tokio::time::sleep(Duration::from_secs(24 * 3600 + 1)).await;
+    assert_ne!(acme.create().await.expect_code(200).raw, first.raw, "after a day it is another request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn twins_wait_for_the_first() {
+    let world = Shared::new(CALLED_BACK);
+    world.upstream.takes(Duration::from_secs(2));
+    let acme = world.client("acme").with("idempotency-key", "order-1");
+    let (first, second, third) = tokio::join!(acme.create(), acme.create(), acme.create());
+    assert_eq!([&first.raw, &second.raw], [&third.raw, &third.raw]);
+    assert_eq!(world.upstream.count("runway.generate"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_after_sending_finds_its_answer_again() {
+    let world = Shared::new(CALLED_BACK);
+    world.upstream.takes(Duration::from_secs(5));
+    let acme = world.client("acme").with("idempotency-key", "order-1");
+    let gone = tokio::time::timeout(Duration::from_secs(1), acme.create()).await;
+    assert!(gone.is_err());
+    let answer = acme.create().await.expect_code(200);
+    assert_eq!(answer.header("idempotency-replayed"), "true");
+    assert_eq!(world.upstream.count("runway.generate"), 1);
+    assert_eq!(acme.details(&answer.task_id()).await.json()["code"], 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_not_a_reason_to_pay_twice() {
+    let world = Shared::new(CALLED_BACK);
+    world.upstream.meets([Misfortune::AnswerLost]);
+    let acme = world.client("acme").with("idempotency-key", "order-1");
+    let first = acme.create().await.expect_status(504);
+    let again = acme.create().await.expect_status(504);
+    assert_eq!(first.header("x-kiegate-create"), again.header("x-kiegate-create"));
+    assert_eq!(world.upstream.count("runway.generate"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_can_be_read_in_two_ways_is_refused() {
+    let world = Shared::new(CALLED_BACK);
+    let text =
+        "{\"prompt\":\"x\",\"callBackUrl\":\"https://a.example/\",\"callBackUrl\":\"https://b.example/\"}";
+    let answer = world.client("acme").send(http::Method::POST, "/api/v1/runway/generate", text).await;
+    assert_eq!(answer.expect_status(400).header("x-kiegate-error"), "body_malformed");
+    assert_eq!(world.upstream.arrived().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_version_is_paid_for_once_and_calls_back_by_the_relay() {
+    let lines = CALLED_BACK.replace("%acme", "%acme\n[tenant.limits]\ncredits = { day = 400 }");
+    let world = Shared::new(&lines);
+    let acme = world.client("acme");
+    let id = acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3"})).await.task_id();
+    let details = format!("/api/v1/veo/record-info?taskId={id}");
+    while acme.get(&details).await.json()["data"]["successFlag"] != 1 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    assert_eq!(world.spent("acme").await, 250);
+    let wish = json!({"taskId": id, "callBackUrl": "https://hooks.example.com/4k"});
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(422);
+    assert_eq!((world.spent("acme").await, world.running("acme").await), (370, 0));
+    let got = world.receiver.until(1).await;
+    assert_eq!(
+        (&*got[0].url, &got[0].json()["data"]["taskId"]),
+        ("https://hooks.example.com/4k", &json!(id))
+    );
+    let sent: Value = serde_json::from_slice(&world.upstream.arrived().pop().unwrap().body).unwrap();
+    assert_ne!(sent["callBackUrl"], "https://hooks.example.com/4k");
+    let hd = format!("/api/v1/veo/get-1080p-video?taskId={id}");
+    for _ in 0..3 {
+        acme.get(&hd).await.expect_status(200);
+        tokio::time::sleep(Duration::from_mins(2)).await;
+    }
+    assert_eq!(world.spent("acme").await, 375);
+    acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3"})).await.expect_status(402);
+}
+
+#[tokio::test(start_paused = true)]
+async fn chats_are_let_in_while_something_is_left_and_cost_what_upstream_says() {
+    let lines = CALLED_BACK.replace("%acme", "%acme\n[tenant.limits]\ncredits = { day = 1 }");
+    let world = Shared::new(&lines);
+    let acme = world.client("acme");
+    let chat = json!({"messages": [{"role": "user", "content": "x".repeat(20_000)}], "stream": true});
+    let mut answered = 0;
+    loop {
+        let answer = acme.post("/gemini-3-pro/v1/chat/completions", &chat).await;
+        if answer.status == 402 {
+            assert_eq!(answer.header("x-kiegate-error"), "budget_exceeded");
+            break;
+        }
+        answered += 1;
+        assert!(answer.expect_status(200).text().contains("credits_consumed") && answered < 20);
+    }
+    assert_eq!(world.upstream.arrived().len(), answered);
+}

@@ -1,0 +1,175 @@
+//! Nobody sees another's tasks: the matrix of tenants, operations and positions, and what is not in it.
+
+use kiegate::catalogue::{IdAt, IdKind, OperationIx};
+use kiegate::store::Owner;
+
+use super::*;
+
+const MINE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1";
+const THEIRS: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb2";
+const NOBODYS: &str = "ccccccccccccccccccccccccccccccc3";
+
+/// The example of an operation, or of a model of it, with `name` at the position.
+fn naming(
+    operation: OperationIx,
+    model: Option<kiegate::catalogue::ModelIx>,
+    at: &IdAt<'_>,
+    name: &str,
+) -> Value {
+    let known = CATALOGUE.operation(operation);
+    let mut request = match model {
+        Some(model) => json!({"model": CATALOGUE.model(model).name, "input": CATALOGUE.model(model).example}),
+        None => known.example.clone().unwrap_or_else(|| json!({})),
+    };
+    let (parent, field) = at.at.rsplit_once('/').unwrap();
+    request.pointer_mut(parent).unwrap()[field] = name.into();
+    request
+}
+
+/// What an id of that kind looks like that belongs to `tenant`.
+async fn given_to(world: &Shared, tenant: &str, name: &str) {
+    let owner = Owner { tenant: TenantId::new(tenant), key: Some("main".into()) };
+    let now = Timestamp::from_millis(1_785_999_477_123);
+    world.store.learn(&owner, &[name], now).await.unwrap();
+}
+
+/// Tenant × operation × position: a foreign id is answered as an unknown one, byte for byte, and nothing goes upstream.
+#[tokio::test(start_paused = true)]
+async fn what_belongs_to_another_looks_like_what_does_not_exist() {
+    let mut positions = 0;
+    for (operation, model, at) in CATALOGUE.id_positions() {
+        let world = Shared::new(CALLED_BACK);
+        let address = |name: &str| {
+            if at.kind == IdKind::Url { format!("https://files.test/{name}.mp4") } else { name.to_owned() }
+        };
+        let (mine, theirs, nobodys) = (address(MINE), address(THEIRS), address(NOBODYS));
+        given_to(&world, "acme", &mine).await;
+        for other in CATALOGUE.ids_of(operation, model) {
+            let there = naming(operation, model, &at, &mine);
+            if let Some(name) = there.pointer(&other.at).and_then(Value::as_str) {
+                given_to(&world, "acme", name).await;
+            }
+        }
+        given_to(&world, "bolt", &theirs).await;
+        let id = &CATALOGUE.operation(operation).id;
+        let place = format!("{id} {:?} {}", model.map(|model| &CATALOGUE.model(model).name), at.at);
+        let acme = world.client("acme");
+        let foreign = acme.call(id, &naming(operation, model, &at, &theirs)).await;
+        let unknown = acme.call(id, &naming(operation, model, &at, &nobodys)).await;
+        let comparable = |answer: &Answer, name: &str| {
+            let mut text = answer.text().replace(name, "ID");
+            // A create that is accepted and must fail names a task of its own.
+            if let Some(task) = answer.json()["data"]["taskId"].as_str() {
+                text = text.replace(task, "TASK");
+            }
+            (answer.status, text)
+        };
+        assert_eq!(comparable(&foreign, &theirs), comparable(&unknown, &nobodys), "{place}");
+        assert_eq!(world.upstream.arrived().len(), 0, "{place}: nothing goes upstream");
+        assert!(foreign.headers.get("x-kiegate-error").is_none(), "{place}: {}", foreign.text());
+        acme.call(id, &naming(operation, model, &at, &mine)).await;
+        assert_eq!(world.upstream.arrived().len(), 1, "{place}: one's own does");
+        positions += 1;
+    }
+    assert_eq!(positions, 78, "positions of ids in the catalogue");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_answers_to_whoever_made_it() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    assert_eq!(bolt.details(&id).await.json(), json!({"code": 200, "msg": "success", "data": null}));
+    assert_eq!(acme.details(&id).await.json()["data"]["taskId"], *id);
+    let both = format!("/api/v1/runway/record-detail?taskId={}&taskId={id}", bolt.create().await.task_id());
+    assert_eq!(
+        bolt.get(&both).await.json()["data"],
+        Value::Null,
+        "one foreign id among one's own is foreign"
+    );
+    let hidden = format!("/api/v1/runway/record-detail?task%49d={id}");
+    assert_eq!(bolt.get(&hidden).await.json()["data"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_came_out_of_tasks_are_learned_from_records_and_callbacks() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let song = json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5",
+                      "callBackUrl": "https://hooks.example.com/a"});
+    acme.post("/api/v1/generate", &song).await.expect_code(200);
+    let got = world.receiver.until(3).await;
+    let audio = got[2].json()["data"]["data"][0]["id"].as_str().unwrap().to_owned();
+    let extend = json!({"defaultParamFlag": false, "audioId": audio, "model": "V5",
+                        "callBackUrl": "https://hooks.example.com/b"});
+    let before = world.upstream.arrived().len();
+    bolt.post("/api/v1/generate/extend", &extend).await;
+    assert_eq!(world.upstream.arrived().len(), before, "another's track does not exist for bolt");
+    acme.post("/api/v1/generate/extend", &extend).await.expect_code(200);
+    assert_eq!(world.upstream.count("suno.extend"), 1);
+}
+
+/// A create that upstream would accept and let fail does so here, without upstream, down to its callback.
+#[tokio::test(start_paused = true)]
+async fn a_create_from_a_foreign_task_fails_as_one_from_an_unknown_task() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    acme.until_ended(&id).await;
+    let before = world.upstream.arrived().len();
+    let extend = json!({"taskId": id, "prompt": "on", "quality": "720p",
+                        "callBackUrl": "https://hooks.example.com/bolt"});
+    let phantom = bolt.post("/api/v1/runway/extend", &extend).await.expect_code(200).task_id();
+    let record = bolt.until_ended(&phantom).await;
+    assert_eq!(record["data"]["state"], "fail");
+    let got = world.receiver.until(1).await;
+    assert_eq!((&*got[0].tenant, &got[0].json()["data"]["task_id"]), ("bolt", &json!(phantom)));
+    assert_eq!(world.upstream.arrived().len(), before);
+    assert_eq!((world.running("bolt").await, world.spent("bolt").await), (0, 0));
+    assert_eq!(acme.details(&phantom).await.json()["data"], Value::Null);
+}
+
+/// A record shows the request that it was made from; whoever writes another's id into a request does not come by it.
+#[tokio::test(start_paused = true)]
+async fn an_id_is_not_had_by_writing_it_into_a_request() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    let smuggle = json!({"model": "nano-banana-2", "input": {"prompt": "x"}, "taskId": id, "videoId": id});
+    let before = world.upstream.arrived().len();
+    bolt.post("/api/v1/jobs/createTask", &smuggle).await;
+    assert_eq!(world.upstream.arrived().len(), before, "what is another's may stand nowhere");
+    assert_eq!(bolt.details(&id).await.json()["data"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn paths_that_nobody_knows_do_not_lead_around_it() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    let before = world.upstream.arrived().len();
+    for path in [
+        format!("/api/v1//runway/record-detail?taskId={id}"),
+        format!("/api/v1/runway/record-detail/?taskId={id}"),
+        format!("/api/v1/runway/record%2Ddetail?x={id}"),
+        format!("/api/v1/else/{id}"),
+        format!("/api/v1/else;id={id}"),
+    ] {
+        let answer = bolt.get(&path).await;
+        assert_eq!((answer.status, world.upstream.arrived().len()), (404, before), "{path}");
+    }
+    acme.get(&format!("/api/v1/else/{id}")).await;
+    assert_eq!(world.upstream.arrived().len(), before + 1, "one's own goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_asked_for_with_the_key_that_made_it() {
+    let lines = "mode = \"live\"\n[[upstream.key]]\n%main\n[[upstream.key]]\n%spare\n[[tenant]]\n%acme\nupstream_keys = [\"spare\", \"main\"]\n[[tenant]]\n%bolt\n";
+    let world = Shared::new(lines);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let (theirs, ours) = (bolt.create().await.task_id(), acme.create().await.task_id());
+    bolt.details(&theirs).await.expect_code(200);
+    acme.details(&ours).await.expect_code(200);
+    let keys: Vec<usize> = world.upstream.arrived().iter().map(|arrived| arrived.key).collect();
+    assert_eq!(keys, [0, 1, 0, 1]);
+}

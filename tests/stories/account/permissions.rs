@@ -1,0 +1,99 @@
+//! Who may do what, and from where.
+
+use http::Method;
+use kiegate::gateway::Peer;
+
+use super::*;
+
+fn tenant(lines: &str) -> Shared {
+    Shared::new(&format!(
+        "trusted_proxies = [\"10.0.0.0/8\"]\nmode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n{lines}\n"
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_and_models_that_are_not_allowed_are_refused_in_the_familys_form() {
+    let world = tenant(
+        "allow = [\"runway.*\", \"jobs.*\", \"chat.*\", \"model:google/*\"]\ndeny = [\"runway.extend\", \"model:gpt-5*\"]",
+    );
+    let acme = world.client("acme");
+    acme.create().await.expect_code(200);
+    let forbidden = |answer: Answer| {
+        let answer = answer.expect_status(403);
+        assert_eq!(answer.header("x-kiegate-error"), "forbidden");
+        answer.json()
+    };
+    let veo = forbidden(acme.post("/api/v1/veo/generate", &json!({"prompt": "x"})).await);
+    assert_eq!((&veo["code"], &veo["data"]), (&json!(403), &Value::Null));
+    forbidden(acme.post("/api/v1/runway/extend", &json!({})).await);
+    forbidden(acme.get("/api/v1/chat/credit").await);
+    let market = json!({"model": "nano-banana-2", "input": {"prompt": "x"}});
+    let told = forbidden(acme.post("/api/v1/jobs/createTask", &market).await);
+    assert!(told["msg"].as_str().unwrap().contains("nano-banana-2"), "{told}");
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}]});
+    let told = forbidden(acme.post("/gpt-5-2/v1/chat/completions", &chat).await);
+    assert!(told["error"]["message"].is_string(), "{told}");
+    assert_eq!(world.upstream.arrived().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_those_of_the_peer_or_of_a_proxy_that_is_believed() {
+    let world = tenant("ip_allow = [\"192.0.2.0/24\"]");
+    let from = async |peer: &str, forwarded: &str| {
+        let mut request = Request::get("/api/v1/chat/credit").header("authorization", "Bearer acme");
+        if !forwarded.is_empty() {
+            request = request.header("x-forwarded-for", forwarded);
+        }
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+        world.plane.answer(request).await.status().as_u16()
+    };
+    assert_eq!(from("192.0.2.7", "").await, 200);
+    assert_eq!(from("198.51.100.1", "").await, 403);
+    assert_eq!(from("198.51.100.1", "192.0.2.7").await, 403, "nobody believes a stranger");
+    assert_eq!(from("10.0.0.1", "192.0.2.7").await, 200);
+    assert_eq!(from("10.0.0.1", "192.0.2.7, 198.51.100.1").await, 403, "the last hop is the client");
+    assert_eq!(from("10.0.0.1", "198.51.100.1, 192.0.2.7, 10.0.0.2").await, 200);
+    assert_eq!(from("10.0.0.1", "nonsense").await, 403);
+    assert_eq!(from("10.0.0.1", "").await, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_comes_in_four_ways_and_strangers_are_all_alike() {
+    let hash = |key: &str| kiegate::clock::hex(&kiegate::tenants::hash(key));
+    let expired = format!("{{ hash = \"sha256:{}\", expires = \"2026-01-01\" }}", hash("old"));
+    let world = Shared::new(&format!(
+        "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\nid = \"acme\"\nkeys = [\"sha256:{}\", {expired}]\n",
+        hash("acme")
+    ));
+    let call = async |name: &str, value: &str, query: &str| {
+        let request = Request::get(format!("/api/v1/chat/credit{query}")).header(name, value);
+        let response = world.plane.answer(request.body(Body::empty()).unwrap()).await;
+        let status = response.status().as_u16();
+        (status, axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap())
+    };
+    for (name, value, query) in [
+        ("authorization", "Bearer acme", ""),
+        ("x-api-key", "acme", ""),
+        ("x-goog-api-key", "acme", ""),
+        ("x-other", "x", "?key=acme"),
+    ] {
+        assert_eq!(call(name, value, query).await.0, 200, "{name}");
+    }
+    let unknown = call("authorization", "Bearer nobody", "").await;
+    assert_eq!((unknown.0, call("authorization", "Bearer old", "").await), (401, unknown));
+    for arrived in world.upstream.arrived() {
+        assert!(
+            !arrived.path.contains("acme") || arrived.path.contains("key="),
+            "the live upstream strips it"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_is_about_to_stop_takes_nothing_new() {
+    let world = tenant("");
+    world.gateway.drain();
+    let refused = world.client("acme").send(Method::GET, "/api/v1/chat/credit", "").await.expect_status(503);
+    assert_eq!((refused.header("x-kiegate-error"), refused.header("retry-after")), ("draining", "1"));
+}

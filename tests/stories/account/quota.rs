@@ -1,0 +1,113 @@
+//! The account's quota: never exceeded, shared fairly, learned when it is another.
+
+use super::*;
+
+fn account(creates: &str, more: &str) -> Shared {
+    let lines = format!(
+        "mode = \"live\"\npublic_url = \"https://gateway.test\"\n[[upstream.key]]\n%main\ncreates = \"{creates}\"\n{more}\n\
+         [[tenant]]\n%acme\nweight = 3\n[[tenant]]\n%bolt\n"
+    );
+    Shared::with(&live(&lines), Settings { emulate_quota: true, ..Settings::default() })
+}
+
+/// The most requests that arrived within any span of that length.
+fn most_within(arrived: &[Arrived], span: Duration) -> usize {
+    let mut times: Vec<Instant> = arrived.iter().map(|arrived| arrived.at).collect();
+    times.sort();
+    (0..times.len())
+        .map(|first| times[first..].iter().take_while(|at| **at - times[first] < span).count())
+        .max()
+        .unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn upstream_never_sees_more_than_its_quota() {
+    let world = account("20/10s", "max_wait = \"300s\"");
+    world.upstream.takes(Duration::from_millis(400));
+    let creates = (0..90).map(|number: u64| {
+        let client = world.client(if number.is_multiple_of(2) { "acme" } else { "bolt" });
+        async move {
+            tokio::time::sleep(Duration::from_millis(number * 37)).await;
+            client.create().await
+        }
+    });
+    let answers = futures_util::future::join_all(creates).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.json()["code"] == 200));
+    let arrived = world.upstream.arrived();
+    assert_eq!((arrived.len(), most_within(&arrived, Duration::from_secs(10))), (90, 20));
+    let waited = answers.iter().filter_map(|answer| answer.headers.get("x-kiegate-queued"));
+    assert!(waited.count() >= 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_waited_too_long_is_refused_and_leaves_nothing_behind() {
+    let world = account("1/10s", "max_wait = \"3s\"");
+    let acme = world.client("acme");
+    acme.create().await.expect_code(200);
+    let began = Instant::now();
+    let refused = acme.create().await.expect_status(429);
+    assert_eq!(
+        (refused.header("x-kiegate-error"), began.elapsed()),
+        ("quota_timeout", Duration::from_secs(3))
+    );
+    assert_eq!(refused.header("retry-after"), "8");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!((world.running("acme").await, world.upstream.arrived().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_gives_its_place_up() {
+    let world = account("1/10s", "max_wait = \"60s\"");
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    acme.create().await.expect_code(200);
+    assert!(tokio::time::timeout(Duration::from_secs(2), acme.create()).await.is_err());
+    let began = Instant::now();
+    bolt.create().await.expect_code(200);
+    assert!(began.elapsed() < Duration::from_secs(9));
+    assert_eq!((world.upstream.arrived().len(), world.running("acme").await), (2, 1));
+    assert_eq!(world.metric("kiegate_upstream_queue{key=\"main\"}"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_go_by_weight_when_there_are_not_enough() {
+    let world = account("4/10s", "max_wait = \"600s\"");
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let clients = ["acme", "bolt"].into_iter().flat_map(|name| (0..20).map(move |_| name)).map(|name| {
+        let (client, order) = (world.client(name), Arc::clone(&order));
+        async move {
+            client.create().await.expect_code(200);
+            order.lock().unwrap().push(name);
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    let first: Vec<_> = order.lock().unwrap()[4..24].to_vec();
+    let acme = first.iter().filter(|name| **name == "acme").count();
+    assert!((14..=16).contains(&acme), "{acme} of 20 for three quarters: {first:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_smaller_than_configured_is_learned() {
+    // The account grants 20 in 10 seconds, whatever we think.
+    let world = account("30/10s", "max_wait = \"300s\"");
+    let acme = world.client("acme");
+    let creates = (0..60).map(|_| acme.create());
+    let answers = futures_util::future::join_all(creates).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.json()["code"] == 200));
+    let arrived = world.upstream.arrived().len();
+    assert!((60..=90).contains(&arrived), "{arrived} requests for 60 creates");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_tasks_are_under_way() {
+    let world = account("100/10s", "max_concurrent_tasks = 2\nmax_wait = \"60s\"");
+    let acme = world.client("acme");
+    let ids = [acme.create().await.task_id(), acme.create().await.task_id()];
+    let began = Instant::now();
+    let poll = async {
+        for id in &ids {
+            acme.until_ended(id).await;
+        }
+    };
+    let (third, ()) = tokio::join!(acme.create(), poll);
+    assert!(third.expect_code(200).status == 200 && began.elapsed() > Duration::from_secs(1));
+}
