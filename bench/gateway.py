@@ -27,7 +27,10 @@ from simulator import Figure, Options, page, table
 
 KEY = "bench-tenant-key"
 POLL = "/api/v1/veo/record-info?taskId=0123456789abcdef0123456789abcdef"
-BODY = '{"code":200,"msg":"success","data":{"taskId":"0123456789abcdef0123456789abcdef","pad":"%s"}}' % ("x" * 213)
+CREATE = "/api/v1/veo/generate"
+# A record of a task that runs (0) or has ended well (1).
+RECORD = '{"code":200,"msg":"success","data":{"taskId":"0123456789abcdef0123456789abcdef","successFlag":%d,"pad":"%s"}}'
+RUNNING, ENDED = RECORD % (0, "x" * 195), RECORD % (1, "x" * 195)
 CORES = len(os.sched_getaffinity(0))
 CONNECTIONS = 64
 
@@ -78,9 +81,18 @@ upload_url = "http://127.0.0.1:%(upload)d"
 [[upstream.key]]
 name = "main"
 secret = "env:UPSTREAM_KEY"
+creates = "1000/s"
+[cache]
+running = "0s"
 [[tenant]]
 id = "bench"
 keys = ["sha256:%(hash)s"]
+allow = ["veo.*", "common.*", "file-upload.*", "other"]
+[tenant.limits]
+requests = "1000000/s"
+creates = "1000/s"
+concurrent_tasks = 1000
+credits = { hour = 1000000, day = 1000000, month = 1000000 }
 """
 
 
@@ -151,7 +163,7 @@ class Nginx(Server):
 
     def __init__(self, name, http, workers, logs, **values):
         super().__init__(name)
-        values |= {"port": self.port, "body": BODY}
+        values = {"body": RUNNING} | values | {"port": self.port}
         log = f"{self.log_path} line" if logs else "off"
         text = NGINX % {"folder": self.folder.name, "workers": workers, "log": log, "http": http % values}
         self.config = self.file("nginx.conf", text)
@@ -186,11 +198,18 @@ class Live(Gateway):
         path.write_text(KIEGATE % values)
         self.command += ["--config", str(path)]
 
+    def start(self):
+        """Starts it, and makes the task that is asked for the tenant's own."""
+        took = super().start()
+        with socket.create_connection((HOST, self.port)) as client:
+            ask(client, request(self.port, "POST", CREATE, '{"prompt":"x","model":"veo3"}'))
+        return took
+
 
 @contextlib.contextmanager
-def upstream():
+def upstream(body=RUNNING):
     """An upstream that answers at once, in one process that is not counted."""
-    with Nginx("the upstream", ANSWERING, 1, False) as server:
+    with Nginx("the upstream", ANSWERING, 1, False, body=body) as server:
         yield server.port
 
 
@@ -214,16 +233,43 @@ def passing(options):
                     for server in servers:
                         say(f"passing on: {server.name}, log {'on' if logs else 'off'}, turn {turn}")
                         seconds = options.seconds if turn else 1
-                        load = wrk(server, KEY, "get.lua", [POLL], seconds=seconds, connections=CONNECTIONS)
+                        load = wrk(server, KEY, "fresh.lua", [POLL], seconds=seconds, connections=CONNECTIONS)
                         if turn:  # the first one only warms up
                             loads.setdefault(server.name, []).append(load)
-            micros = {name: median(load.micros_each for load in runs) for name, runs in loads.items()}
-            what = "one line a request in a file" if logs else "no line a request"
-            for name, runs in loads.items():
-                rate = median(load.requests / load.seconds for load in runs)
-                note = f"{rate:,.0f} requests/s, {CONNECTIONS} connections, {what}"
-                yield Figure(f"CPU per request passed on, {name}, {'with' if logs else 'without'} log", micros[name],
-                             "µs", None, note)
+            yield from compared("request passed on", loads, logs, 1.25)
+
+
+def compared(what, loads, logs, most):
+    """The figures of several programs at the same work, and the first one's ratio to the second's."""
+    micros = {name: median(load.micros_each for load in runs) for name, runs in loads.items()}
+    how = "with" if logs else "without"
+    for name, runs in loads.items():
+        rate = median(load.requests / load.seconds for load in runs)
+        line = "one line a request in a file" if logs else "no line a request"
+        note = f"{rate:,.0f} requests/s, {CONNECTIONS} connections, {line}"
+        yield Figure(f"CPU per {what}, {name}, {how} log", micros[name], "µs", None, note)
+    first, second = list(micros)[:2]
+    yield Figure(f"CPU per {what}, {first} to {second}, {how} log", micros[first] / micros[second], "", most, "")
+
+
+def cached(options):
+    """CPU per poll that is answered from what is kept, beside nginx answering by itself."""
+    with upstream(ENDED) as port:
+        for logs in [True, False]:
+            loads = {}
+            quiet = {} if logs else {"log__level": "error"}
+            servers = [Live(options.binary, port, **quiet), Nginx("nginx", ANSWERING, CORES, logs, body=ENDED)]
+            with contextlib.ExitStack() as stack:
+                for server in servers:
+                    stack.enter_context(server)
+                for turn in range(options.runs + 1):
+                    for server in servers:
+                        say(f"kept polls: {server.name}, log {'on' if logs else 'off'}, turn {turn}")
+                        seconds = options.seconds if turn else 1
+                        load = wrk(server, KEY, "get.lua", [POLL], seconds=seconds, connections=CONNECTIONS)
+                        if turn:
+                            loads.setdefault(server.name, []).append(load)
+            yield from compared("kept poll", loads, logs, 1.5)
 
 
 def ask(client, request):
@@ -243,8 +289,14 @@ def ask(client, request):
     return received
 
 
+def request(port, method, path, body=""):
+    head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nAuthorization: Bearer {KEY}\r\n"
+    length = f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n" if body else ""
+    return f"{head}{length}\r\n{body}".encode()
+
+
 def poll_request(port):
-    return f"GET {POLL} HTTP/1.1\r\nHost: {HOST}:{port}\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
+    return request(port, "GET", POLL)
 
 
 def idle_connections(options):
@@ -360,7 +412,7 @@ def latency(options):
                              f"{at(direct):.3f} ms without; 500 requests/s over one connection")
 
 
-PARTS = {"passing": passing, "idle": idle_connections, "upload": upload, "latency": latency}
+PARTS = {"passing": passing, "cached": cached, "idle": idle_connections, "upload": upload, "latency": latency}
 
 
 def main():
