@@ -65,7 +65,7 @@ impl<T: Keep> Cache<T> {
         self.kept.get(key).filter(|kept| kept.fresh_until().is_some_and(|until| now < until))
     }
 
-    /// Keeps `answer`, or forgets what was kept if it is not to be.
+    /// Keeps `answer`, if it is to be kept.
     pub fn keep(&self, key: &Key, answer: &T) {
         keep(&self.kept, key, answer);
     }
@@ -147,10 +147,9 @@ impl<T: Keep> Cache<T> {
 }
 
 fn keep<T: Keep>(kept: &moka::sync::Cache<Key, T>, key: &Key, answer: &T) {
+    // One that is not to be kept leaves what was there, which has gone stale or will.
     if answer.fresh_until().is_some() {
         kept.insert(Arc::clone(key), answer.clone());
-    } else {
-        kept.invalidate(&**key);
     }
 }
 

@@ -87,6 +87,8 @@ pub struct Catalogue {
     shared: Shared,
     routes: Routes,
     operations_by_id: HashMap<String, OperationIx>,
+    /// By operation: the one that tells of the tasks that it starts.
+    details: Vec<Option<OperationIx>>,
     /// By family: the upgrades whose records stand in the place of the base task's.
     replacing: Vec<Vec<OperationIx>>,
     models_by_name: HashMap<String, ModelIx>,

@@ -330,7 +330,7 @@ impl Poller for OwnQuestions {
         async move {
             let Some(gateway) = gateway else { return };
             let lane = gateway.lane_of(task.key.as_deref());
-            let Some(question) = Question::own(&gateway, task, lane) else { return };
+            let Some(question) = Question::own(&gateway, task, lane).map(Arc::new) else { return };
             let key = question.key().clone();
             gateway.cache.ask(&key, || question.fetch()).await;
         }

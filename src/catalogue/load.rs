@@ -71,10 +71,12 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
         shared,
         routes: Routes::default(),
         operations_by_id: HashMap::new(),
+        details: Vec::new(),
         replacing: Vec::new(),
         models_by_name: HashMap::new(),
     };
     loader.index_operations(&mut catalogue);
+    catalogue.details = Catalogue::find_details(&catalogue.operations);
     for (file, raw) in raw.models {
         loader.add_model(&file, raw, &lifecycles, &mut catalogue);
     }

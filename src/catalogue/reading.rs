@@ -10,8 +10,8 @@ use std::cell::Cell;
 use serde_json::Value;
 
 use super::{
-    Behaviour, Bindings, Catalogue, Follows, Found, Lifecycle, Lookup, ModelChoice, ModelIx, OperationIx,
-    Scope, TaskKind, Template,
+    Behaviour, Bindings, Catalogue, Follows, Found, Lifecycle, Lookup, ModelChoice, ModelIx, Operation,
+    OperationIx, Scope, TaskKind, Template,
 };
 use crate::clock::Timestamp;
 use crate::ids::Credits;
@@ -142,11 +142,23 @@ impl Catalogue {
 
     /// The operation that tells of the tasks that `create` starts, and the JSON pointer to the id in its request.
     pub fn details_of(&self, create: OperationIx) -> Option<(OperationIx, &str)> {
-        let records = &self.operation(create).task()?.records;
-        self.operations().find_map(|(index, operation)| match &operation.behaviour {
-            Behaviour::Details(lookup, _) if lookup.records.contains(records) => Some((index, &*lookup.at)),
+        let details = self.details[create.position()]?;
+        match &self.operation(details).behaviour {
+            Behaviour::Details(lookup, _) => Some((details, &lookup.at)),
             _ => None,
-        })
+        }
+    }
+
+    /// Finds out what [`Catalogue::details_of`] tells.
+    pub(super) fn find_details(operations: &[Operation]) -> Vec<Option<OperationIx>> {
+        let tells_of = |records: &String| {
+            let place = operations.iter().position(|operation| match &operation.behaviour {
+                Behaviour::Details(lookup, _) => lookup.records.contains(records),
+                _ => false,
+            });
+            place.map(|place| OperationIx(super::small(place)))
+        };
+        operations.iter().map(|operation| tells_of(&operation.task()?.records)).collect()
     }
 
     /// How far a task of that kind is, by an answer to the question for its details; `None` if it is no record.

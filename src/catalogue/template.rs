@@ -63,7 +63,8 @@ enum Piece {
 
 #[derive(Clone, Debug)]
 struct Member {
-    /// The key as JSON text, quotes and colon included.
+    name: Box<str>,
+    /// The name as JSON text, quotes and colon included.
     key: Box<str>,
     optional: bool,
     value: Node,
@@ -260,7 +261,7 @@ fn compile_member(key: &str, value: &Value, at: &str) -> Result<Member, Template
         return Err(error(at, &format!("unknown directive \"{name}\"; there are $by, $each and $json")));
     }
     let value = compile(value, &format!("{at}/{key}"))?;
-    Ok(Member { key: format!("{}:", Value::from(name)).into(), optional, value })
+    Ok(Member { name: name.into(), key: format!("{}:", Value::from(name)).into(), optional, value })
 }
 
 fn compile_by(members: &serde_json::Map<String, Value>, at: &str) -> Result<Node, TemplateError> {

@@ -49,7 +49,6 @@ impl Keep for Fetched {
 }
 
 /// A question that can be asked again.
-#[derive(Clone)]
 pub(super) struct Question {
     gateway: Arc<Gateway>,
     parts: http::request::Parts,
@@ -121,7 +120,7 @@ impl Question {
     }
 
     /// Asks, and understands the answer.
-    pub(super) async fn fetch(self) -> Fetched {
+    pub(super) async fn fetch(self: Arc<Self>) -> Fetched {
         let parts = &self.gateway.parts;
         let operation = parts.catalogue.operation(self.index);
         let safe = if is_read(operation) { Safe::Always } else { Safe::Unsent };
@@ -176,7 +175,7 @@ fn key(tenant: &str, operation: &str, query: &str, body: &[u8]) -> Key {
 /// Answers a question, from what is kept if it is still true.
 pub(super) async fn look(
     call: &Call,
-    question: Question,
+    question: Arc<Question>,
     wants_fresh: bool,
     wait: Option<u64>,
 ) -> Result<Response, ApiError> {
@@ -202,11 +201,11 @@ pub(super) async fn look(
 }
 
 /// One look, whose wait counts as the upstream's.
-async fn once(call: &Call, question: &Question, wants_fresh: bool) -> (Fetched, Found) {
+async fn once(call: &Call, question: &Arc<Question>, wants_fresh: bool) -> (Fetched, Found) {
     let gateway = &question.gateway;
     let key = question.key().clone();
     let since = Instant::now();
-    let ask = || question.clone().fetch();
+    let ask = || Arc::clone(question).fetch();
     let answer = if wants_fresh {
         gateway.cache.ask(&key, ask).await
     } else {

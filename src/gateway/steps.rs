@@ -417,7 +417,8 @@ pub(super) async fn dispatch(
                 create::create(gateway, call, member, ask, lane, claimed).await
             } else if lane != Lane::Nowhere && is_shared(operation) {
                 let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
-                look::look(call, Question::new(gateway, call, ask, lane, task), wants_fresh, wait).await
+                let question = Arc::new(Question::new(gateway, call, ask, lane, task));
+                look::look(call, question, wants_fresh, wait).await
             } else if is_version {
                 upgrade::upgrade(gateway, call, member, ask, lane).await
             } else if operation.class == Class::Action {
@@ -503,7 +504,9 @@ async fn own(
 ) -> Result<(Lane, Option<Arc<Task>>), ApiError> {
     let request = ask.request(operation);
     let positions = gateway.parts.catalogue.ids(ask.index, request);
-    let verdict = ownership::judge(&*gateway.parts.store, &member.tenant.id, request, &positions).await?;
+    // What a query has beside its positions upstream does not look at; of a body that is not so sure.
+    let (store, sweep) = (&*gateway.parts.store, !operation.by_query);
+    let verdict = ownership::judge(store, &member.tenant.id, request, &positions, sweep).await?;
     Ok(match verdict {
         Verdict::Nothing => (first_key(gateway, member), None),
         Verdict::Own { task, key } => (gateway.lane_of(key.as_deref()), task),

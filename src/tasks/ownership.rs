@@ -25,8 +25,8 @@ pub enum Verdict {
     Foreign,
 }
 
-/// Judges what `request` names on behalf of `tenant`: at `positions` it must be the tenant's own, and anywhere else it
-/// must not be somebody else's.
+/// Judges what `request` names on behalf of `tenant`: at `positions` it must be the tenant's own, and with `sweep` it must
+/// not be somebody else's anywhere.
 ///
 /// # Errors
 /// The store cannot be reached.
@@ -35,6 +35,7 @@ pub async fn judge(
     tenant: &TenantId,
     request: &Value,
     positions: &[IdAt<'_>],
+    sweep: bool,
 ) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::Nothing;
     for position in positions {
@@ -48,6 +49,9 @@ pub async fn judge(
                 _ => return Ok(Verdict::Foreign),
             }
         }
+    }
+    if !sweep {
+        return Ok(verdict);
     }
     let mut words = Vec::new();
     texts(request, &mut words);

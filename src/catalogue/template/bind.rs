@@ -55,10 +55,6 @@ impl Template {
     }
 }
 
-fn name_of(key: &str) -> String {
-    key.strip_suffix(':').and_then(|key| serde_json::from_str(key).ok()).unwrap_or_default()
-}
-
 fn fixed_fits(fixed: &Value, body: &Value) -> bool {
     match (fixed, body) {
         (Value::Object(fixed), Value::Object(body)) => fixed
@@ -84,9 +80,8 @@ impl Node {
             Self::Object(members) => {
                 body.is_null()
                     || members.iter().all(|member| {
-                        let name = name_of(&member.key);
-                        let there = body.get(&name).unwrap_or(&Value::Null);
-                        WORDS.contains(&name.as_str()) || member.value.fits_member(there, known)
+                        let there = body.get(&*member.name).unwrap_or(&Value::Null);
+                        WORDS.contains(&&*member.name) || member.value.fits_member(there, known)
                     })
             }
             Self::By { subject, cases, otherwise } => match known {
@@ -115,7 +110,7 @@ impl Node {
         match self {
             Self::Expression(expression) => expression.is(name).then_some(body),
             Self::Object(members) => {
-                members.iter().find_map(|member| member.value.at_hole(body.get(name_of(&member.key))?, name))
+                members.iter().find_map(|member| member.value.at_hole(body.get(&*member.name)?, name))
             }
             Self::List(items) => {
                 items.iter().zip(body.as_array()?).find_map(|(node, item)| node.at_hole(item, name))
@@ -139,7 +134,7 @@ impl Node {
                 items.iter().zip(there).for_each(|(node, item)| node.bind(item, scope, bindings));
             }
             Self::Object(members) => members.iter().for_each(|member| {
-                if let Some(value) = body.get(name_of(&member.key)) {
+                if let Some(value) = body.get(&*member.name) {
                     member.value.bind(value, scope, bindings);
                 }
             }),
