@@ -238,7 +238,7 @@ impl Gateway {
             tenant: Tenant::new(tenant),
             label: tenant.id.as_str().into(),
             mode: tenant.mode.unwrap_or(self.parts.mode),
-            limits: limits.unwrap_or_else(|| Arc::new(Limits::new(&tenant.limits))),
+            limits: limits.unwrap_or_else(|| Arc::new(Limits::new(&tenant.limits, self.parts.clock))),
             keys: tenant.upstream_keys.as_ref().map_or_else(all, named),
             weight: tenant.weight,
             callbacks: tenant.callbacks.clone(),

@@ -38,7 +38,7 @@ impl Account {
         Self {
             name: config.name.as_str().into(),
             key,
-            quota: Quota::new(config.creates, config.max_concurrent_tasks),
+            quota: Quota::new(config.creates, config.max_concurrent_tasks, clock),
             max_wait: config.max_wait,
             rests_until: AtomicI64::new(i64::MIN),
             clock,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::clock::Clock;
 use crate::config::{self, Limit, Mode, Rate, TenantCallbacks};
 use crate::ids::Credits;
 use crate::limits::{RateLimiter, RateVerdict, Window};
@@ -65,12 +66,12 @@ pub struct Told {
 }
 
 impl RateLimit {
-    fn new(name: &'static str, limit: Limit<Rate>) -> Self {
+    fn new(name: &'static str, limit: Limit<Rate>, clock: Clock) -> Self {
         let Rate { requests, per, burst } = limit.limit;
         // The quota of a bucket is what it holds, its window the time in which it fills up.
         let fills = per.mul_f64(f64::from(burst.get()) / f64::from(requests.get()));
         let policy = format!("\"{name}\";q={burst};w={}", whole_seconds(fills));
-        Self { limiter: RateLimiter::new(limit.limit), shadow: limit.shadow, name, policy: header(&policy) }
+        Self { limiter: RateLimiter::new(limit.limit, clock), shadow: limit.shadow, name, policy: header(&policy) }
     }
 
     /// Counts one call.
@@ -94,8 +95,8 @@ fn header(text: &str) -> HeaderValue {
 
 impl Limits {
     /// From the configuration, with nothing used up.
-    pub fn new(configured: &config::Limits) -> Self {
-        let rate = |name, limit: Option<Limit<Rate>>| limit.map(|limit| RateLimit::new(name, limit));
+    pub fn new(configured: &config::Limits, clock: Clock) -> Self {
+        let rate = |name, limit: Option<Limit<Rate>>| limit.map(|limit| RateLimit::new(name, limit, clock));
         Self {
             requests: rate("requests", configured.requests),
             creates: rate("creates", configured.creates),

@@ -1,519 +1,464 @@
-//! What the upstream grants one account: so many creates in any window of time, and so many tasks at once. What is above
-//! waits for its turn, fairly among tenants.
+//! The quota of one account at the upstream: so many creates in any period, so many tasks at a time. Whatever
+//! is above it waits its turn, fairly among tenants.
 //!
-//! The upstream counts creates when they arrive, which may be any time between sending and answer. So a create takes up
-//! its place from its turn until a whole window after its answer: then no window, wherever the network lets it begin,
-//! holds more than is granted.
-//!
-//! Whose turn is next is decided by stride: each tenant has a pass, which a turn moves on by one over its weight; the
-//! smallest pass is next. One that comes back after a pause starts where the others are, so that waiting saves nothing up.
+//! Decides only when a create may be sent; sending it and reading the answer is the caller's business, who
+//! tells how it went by what it does with the [`Turn`]. `window` knows how many the upstream may have
+//! counted, `queue` who is next; both are pure, and one lock here holds them together. Turns are given out
+//! under that lock whenever something changes, and handed over outside of it. What only time can change, an
+//! alarm waits for: one sleeping job, and only while somebody waits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod queue;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
+use self::queue::{Charge, FairQueue, Next};
+use self::window::{Room, Window};
 use crate::background;
+use crate::clock::Clock;
 use crate::config::Rate;
 use crate::ids::TenantId;
 
-/// The quota of one upstream key. Clones share it.
+/// The quota of one account. A handle, cheap to clone.
 #[derive(Clone)]
 pub struct Quota(Arc<Shared>);
 
-/// No turn came in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no turn came in time; one may be there in {retry_after:?}")]
-pub struct QuotaTimeout {
-    /// When those who waited before will have had their turns, as far as that can be said.
-    pub retry_after: Duration,
-}
-
-/// How a quota stands.
+/// How things stand, for metrics and operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaStatus {
-    /// Creates that may be sent now.
-    pub available: u32,
-    /// Creates in a window, as learned.
-    pub limit: u32,
-    /// Creates in a window, as configured.
+    /// Creates in a period, by the configuration.
     pub configured: u32,
-    /// Creates that wait.
+    /// Creates in a period by now: fewer than configured for a while after the upstream answered 429.
+    pub limit: u32,
+    /// Creates that the upstream may count at present.
+    pub in_window: u32,
+    /// How many creates would get a turn at once.
+    pub available: u32,
+    /// Creates that wait for a turn.
     pub waiting: usize,
-    /// Tasks under way.
+    /// Tasks under way, with one for each create that is being sent.
     pub tasks: u32,
-    /// For so long the upstream wants nothing.
+    /// Tasks that may be under way.
+    pub max_tasks: u32,
+    /// How long the upstream wants no creates; zero if it takes them.
     pub blocked_for: Duration,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    changed: Notify,
+/// No turn came in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no turn in the upstream's quota after {waited:?}, another try in {retry_after:?}")]
+pub struct QuotaTimeout {
+    /// How long the create stood in the queue.
+    pub waited: Duration,
+    /// When a create could get a turn if all that wait now went first: an estimate, and never zero. It
+    /// supposes that what is under way is answered now, and a task at the limit of tasks ends within a
+    /// period.
+    pub retry_after: Duration,
 }
 
-struct State {
-    per: Duration,
-    configured: u32,
-    /// What the upstream grants, as it has shown.
-    limit: u32,
-    /// When the limit may grow by one again.
-    grows_at: Instant,
-    max_tasks: u32,
-    tasks: u32,
-    /// Creates that were sent and not answered.
-    in_flight: u32,
-    /// When the places of answered ones are free again, soonest first.
-    freed_at: VecDeque<Instant>,
-    blocked_until: Option<Instant>,
-    lines: Lines,
-    driven: bool,
-}
-
-/// Who waits, tenant by tenant.
-#[derive(Default)]
-struct Lines {
-    /// Those whom the upstream sent back: first of all, in that order.
-    returned: VecDeque<Waiter>,
-    tenants: HashMap<TenantId, Line>,
-    /// Tenants with somebody waiting, by pass.
-    order: BTreeSet<(u64, TenantId)>,
-    /// The pass of the latest turn: where newcomers start.
-    now: u64,
-    next_ticket: u64,
-}
-
-struct Line {
-    pass: u64,
-    weight: NonZeroU32,
-    waiting: BTreeMap<u64, Waiter>,
-}
-
-struct Waiter {
-    ticket: u64,
-    call: oneshot::Sender<()>,
-}
-
-/// A turn's worth of pass for a weight of one.
-const STRIDE: u64 = 1 << 20;
-/// Added to a window, since clocks and counters on both sides round.
-const MARGIN: Duration = Duration::from_millis(1);
-
-/// One create may be sent now. Dropped without a word it counts as sent and answered.
-#[derive(Debug)]
+/// The right to send one create, now.
+///
+/// Dropped without a verdict it counts like a create that was refused: it may have arrived.
+#[must_use = "a turn that is not used keeps others waiting"]
 pub struct Turn {
-    slot: Option<TaskSlot>,
+    shared: Arc<Shared>,
+    tenant: TenantId,
+    number: u64,
+    charge: Charge,
     waited: Duration,
-    /// Until when the client wants to wait in all.
-    until: Instant,
+    deadline: Instant,
+    stage: Stage,
 }
 
-/// Room for a task among those under way; dropped, it is free again.
-pub struct TaskSlot {
-    quota: Weak<Shared>,
-    /// The create has not been answered yet.
-    unanswered: bool,
+/// How far a turn has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// On its way to the caller, who may be gone: nothing is sent yet.
+    Granted,
+    /// The caller has it: the create may arrive at any time.
+    Taken,
+    /// The caller told how it went.
+    Over,
 }
 
-impl std::fmt::Debug for TaskSlot {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("TaskSlot")
-    }
-}
+/// A place among the tasks under way; dropping it frees the place.
+#[must_use = "the task's place is free as soon as this is dropped"]
+pub struct TaskSlot(Arc<Shared>);
 
 impl Quota {
-    /// All of it is there. The rate's burst does not count: the upstream knows windows.
-    pub fn new(rate: Rate, max_tasks: NonZeroU32) -> Self {
+    /// A quota of which nothing has been used. The burst of the rate means nothing here: the upstream counts
+    /// in windows.
+    pub fn new(rate: Rate, max_tasks: NonZeroU32, clock: Clock) -> Self {
         let state = State {
-            per: rate.per,
-            configured: rate.requests.get(),
-            limit: rate.requests.get(),
-            grows_at: Instant::now(),
-            max_tasks: max_tasks.get(),
+            window: Window::new(rate.requests, rate.per),
+            period: rate.per,
             tasks: 0,
-            in_flight: 0,
-            freed_at: VecDeque::new(),
-            blocked_until: None,
-            lines: Lines::default(),
-            driven: false,
+            max_tasks: max_tasks.get(),
+            returned: BTreeMap::new(),
+            queue: FairQueue::new(),
+            count: 0,
+            alarm: None,
+            runtime: None,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }))
+        Self(Arc::new(Shared { clock, state: Mutex::new(state) }))
     }
 
-    /// Waits for a turn, at most for `patience`. Whoever stops waiting leaves the line and costs nobody anything.
+    /// Waits for a turn. Dropping the future leaves the queue at once, and costs nobody anything.
     ///
     /// # Errors
-    /// None came in time.
+    /// [`QuotaTimeout`] if none came within `patience`; at once where the upstream wants no creates for
+    /// longer.
     pub async fn turn(
         &self,
         tenant: &TenantId,
         weight: NonZeroU32,
         patience: Duration,
     ) -> Result<Turn, QuotaTimeout> {
-        let began = Instant::now();
-        let until = began + patience;
-        {
-            let mut state = self.0.state();
-            if state.lines.is_empty() && state.next_place(began).is_none() {
-                state.take();
-                state.lines.note_turn(tenant, weight);
-                return Ok(Turn { slot: Some(self.slot()), waited: Duration::ZERO, until });
-            }
-        }
-        self.wait(began, until, |lines, call| lines.join(tenant, weight, call)).await
+        let waiting = self.0.change(|state, now| {
+            let deadline = now.checked_add(patience).unwrap_or(now + FOREVER);
+            let stay = Stay { since: now, waited_before: Duration::ZERO, deadline };
+            state.refuse_if_hopeless(stay, now)?;
+            let (sender, receiver) = oneshot::channel();
+            state.runtime = Handle::try_current().ok();
+            state.count += 1;
+            let number = state.count;
+            state.queue.push(tenant, weight, number, Ticket { stay, sender });
+            Ok(Waiting { shared: Arc::clone(&self.0), tenant: tenant.clone(), number, stay, receiver })
+        })?;
+        waiting.turn().await
     }
 
-    /// Takes up room for a task that is under way already, whether there is any or not.
+    /// Takes a place for a task that runs already, as after a restart. There may be more of them than the
+    /// limit; then no create gets a turn until enough have ended.
     pub fn occupy(&self) -> TaskSlot {
-        self.0.state().tasks += 1;
-        TaskSlot { quota: Arc::downgrade(&self.0), unanswered: false }
+        self.0.change(|state, _| state.tasks = state.tasks.saturating_add(1));
+        TaskSlot(Arc::clone(&self.0))
     }
 
-    /// How it stands.
+    /// How things stand.
     pub fn status(&self) -> QuotaStatus {
-        let now = Instant::now();
-        let mut state = self.0.state();
-        state.catch_up(now);
-        let blocked_for =
-            state.blocked_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let free = state.limit.saturating_sub(state.used()).min(state.max_tasks.saturating_sub(state.tasks));
-        QuotaStatus {
-            available: if blocked_for.is_zero() { free } else { 0 },
-            limit: state.limit,
-            configured: state.configured,
-            waiting: state.lines.len(),
-            tasks: state.tasks,
-            blocked_for,
-        }
-    }
-
-    /// Waits in line, where `join` puts the caller.
-    async fn wait(
-        &self,
-        began: Instant,
-        until: Instant,
-        join: impl FnOnce(&mut Lines, oneshot::Sender<()>) -> u64,
-    ) -> Result<Turn, QuotaTimeout> {
-        let (call, called) = oneshot::channel();
-        let ticket = join(&mut self.0.state().lines, call);
-        let mut place = Place { quota: self, ticket, called, taken: false };
-        self.drive();
-        let called = tokio::time::timeout_at(until, &mut place.called).await;
-        match called {
-            Ok(Ok(())) => {
-                place.taken = true;
-                Ok(Turn { slot: Some(self.slot()), waited: began.elapsed(), until })
-            }
-            _ => Err(QuotaTimeout { retry_after: self.0.state().outlook(Instant::now()) }),
-        }
-    }
-
-    fn slot(&self) -> TaskSlot {
-        TaskSlot { quota: Arc::downgrade(&self.0), unanswered: true }
-    }
-
-    /// Sees to it that those who wait are called.
-    fn drive(&self) {
-        let start = !std::mem::replace(&mut self.0.state().driven, true);
-        if start {
-            background::spawn(drive(Arc::downgrade(&self.0)));
-        } else {
-            self.0.changed.notify_one();
-        }
-    }
-}
-
-/// A place in line. Dropped, it is given up; a turn that came in that very moment is passed on.
-struct Place<'q> {
-    quota: &'q Quota,
-    ticket: u64,
-    called: oneshot::Receiver<()>,
-    /// The turn is the caller's, and nobody's to pass on.
-    taken: bool,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if self.taken {
-            return;
-        }
-        let mut state = self.quota.0.state();
-        self.called.close();
-        if self.called.try_recv().is_ok() {
-            state.give_back();
-        } else {
-            state.lines.leave(self.ticket);
-        }
-        drop(state);
-        self.quota.0.changed.notify_one();
+        self.0.change(|state, now| state.status(now))
     }
 }
 
 impl Turn {
-    /// How long it was waited for.
+    /// How long the create stood in the queue, all times taken together.
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// The upstream took the create, and its task is under way: its room is taken until the slot is dropped.
+    /// The upstream took the create, and a task runs until the slot is dropped.
     pub fn started(mut self) -> TaskSlot {
-        let mut slot = self.slot.take().expect("it is taken out by what consumes the turn alone");
-        slot.answered();
-        slot
+        self.stage = Stage::Over;
+        self.shared.change(|state, now| state.window.answered(now));
+        TaskSlot(Arc::clone(&self.shared))
     }
 
-    /// The upstream answered, and no task is under way.
+    /// The upstream answered, and no task runs.
     pub fn refused(self) {
         drop(self);
     }
 
-    /// The upstream has had too many: nothing more is sent until it wants to, and the create waits at the head of the line
-    /// for what is left of its patience.
+    /// The upstream answered 429. No creates are sent for as long as it wants (a whole period if it does not
+    /// say, an hour at most), the limit becomes what it took by then, and this create waits at the head of
+    /// the queue for another turn, within what is left of the patience it came with. Its tenant pays for one
+    /// turn only.
     ///
     /// # Errors
-    /// No turn came in time.
+    /// [`QuotaTimeout`] if the patience ends before; at once where the upstream wants no creates for longer.
     pub async fn throttled(mut self, retry_after: Option<Duration>) -> Result<Self, QuotaTimeout> {
-        let slot = self.slot.take().expect("it is taken out by what consumes the turn alone");
-        let Some(shared) = slot.quota.upgrade() else {
-            return Err(QuotaTimeout { retry_after: Duration::ZERO });
-        };
-        drop(slot);
-        let began = Instant::now();
-        shared.state().throttle(began, retry_after);
-        let waited = self.waited;
-        let mut turn = Quota(shared).wait(began, self.until, Lines::return_to_head).await?;
-        turn.waited += waited;
-        Ok(turn)
+        self.stage = Stage::Over;
+        let waiting = self.shared.change(|state, now| {
+            state.window.throttled(now, retry_after);
+            state.tasks = state.tasks.saturating_sub(1);
+            let stay = Stay { since: now, waited_before: self.waited, deadline: self.deadline };
+            state.refuse_if_hopeless(stay, now)?;
+            let (sender, receiver) = oneshot::channel();
+            let (tenant, number) = (self.tenant.clone(), self.number);
+            state.returned.insert(number, (tenant.clone(), Ticket { stay, sender }));
+            Ok(Waiting { shared: Arc::clone(&self.shared), tenant, number, stay, receiver })
+        })?;
+        drop(self);
+        waiting.turn().await
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Turn")
+            .field("tenant", &self.tenant)
+            .field("waited", &self.waited)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::Granted => self.shared.change(|state, _| {
+                state.window.unsend();
+                state.tasks = state.tasks.saturating_sub(1);
+                state.queue.refund(&self.tenant, self.charge);
+            }),
+            Stage::Taken => self.shared.change(|state, now| {
+                state.window.answered(now);
+                state.tasks = state.tasks.saturating_sub(1);
+            }),
+            Stage::Over => {}
+        }
     }
 }
 
 impl TaskSlot {
-    /// The create was answered: its place in the window is free a whole window from now.
-    fn answered(&mut self) {
-        if std::mem::take(&mut self.unanswered)
-            && let Some(shared) = self.quota.upgrade()
-        {
-            shared.state().answered(Instant::now());
-            shared.changed.notify_one();
-        }
+    /// The task has ended: the same as dropping the slot, in words.
+    pub fn ended(self) {
+        drop(self);
     }
 }
 
 impl Drop for TaskSlot {
     fn drop(&mut self) {
-        self.answered();
-        if let Some(shared) = self.quota.upgrade() {
-            let mut state = shared.state();
-            state.tasks = state.tasks.saturating_sub(1);
-            drop(state);
-            shared.changed.notify_one();
-        }
+        self.0.change(|state, _| state.tasks = state.tasks.saturating_sub(1));
+    }
+}
+
+/// The patience of those who have no end of it.
+const FOREVER: Duration = Duration::from_hours(24 * 3650);
+
+struct Shared {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    window: Window,
+    period: Duration,
+    /// Tasks under way and turns given out.
+    tasks: u32,
+    max_tasks: u32,
+    /// Those whom the upstream sent back with 429, by their number: the head of the queue.
+    returned: BTreeMap<u64, (TenantId, Ticket)>,
+    queue: FairQueue<Ticket>,
+    /// How many have come so far.
+    count: u64,
+    alarm: Option<Alarm>,
+    /// Where those wait who wait.
+    runtime: Option<Handle>,
+}
+
+/// What the queue holds of a create that waits.
+struct Ticket {
+    stay: Stay,
+    sender: oneshot::Sender<Turn>,
+}
+
+/// When a create came into the queue, and when it has to be out of it.
+#[derive(Clone, Copy)]
+struct Stay {
+    since: Instant,
+    waited_before: Duration,
+    deadline: Instant,
+}
+
+/// The job that gives out turns when nothing but time has to pass for it.
+struct Alarm {
+    at: Instant,
+    job: JoinHandle<()>,
+}
+
+impl Stay {
+    fn waited(&self, now: Instant) -> Duration {
+        self.waited_before + now.saturating_duration_since(self.since)
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Changes the state, and gives out the turns that this makes possible. The only way to the state.
+    fn change<R>(self: &Arc<Self>, act: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let (result, granted) = {
+            let mut state = self.lock();
+            // Read under the lock: the window wants times in order.
+            let now = self.clock.instant();
+            let result = act(&mut state, now);
+            let granted = state.grant(now);
+            self.set_alarm(&mut state, now);
+            (result, granted.into_iter().map(|next| self.hand_out(next, now)).collect::<Vec<_>>())
+        };
+        for (sender, turn) in granted {
+            // Whoever is gone does not take the turn; dropping it passes it on.
+            drop(sender.send(turn));
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn hand_out(self: &Arc<Self>, next: Next<Ticket>, now: Instant) -> (oneshot::Sender<Turn>, Turn) {
+        let turn = Turn {
+            shared: Arc::clone(self),
+            tenant: next.tenant,
+            number: next.number,
+            charge: next.charge,
+            waited: next.waiter.stay.waited(now),
+            deadline: next.waiter.stay.deadline,
+            stage: Stage::Granted,
+        };
+        (next.waiter.sender, turn)
+    }
+
+    /// Sees to it that somebody looks again when time alone makes room.
+    fn set_alarm(self: &Arc<Self>, state: &mut State, now: Instant) {
+        let at = state.wakes(now);
+        if at == state.alarm.as_ref().map(|alarm| alarm.at) {
+            return;
+        }
+        if let Some(old) = state.alarm.take() {
+            old.job.abort();
+        }
+        if let (Some(at), Some(runtime)) = (at, &state.runtime) {
+            // Whoever made room, by dropping a slot perhaps, may stand outside of the runtime.
+            let _inside = runtime.enter();
+            state.alarm = Some(Alarm { at, job: background::spawn(ring(Arc::downgrade(self), at)) });
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(alarm) = state.alarm.take() {
+            alarm.job.abort();
+        }
+    }
+}
+
+async fn ring(shared: Weak<Shared>, at: Instant) {
+    sleep_until(at).await;
+    let Some(shared) = shared.upgrade() else { return };
+    shared.change(|state, _| {
+        // It has rung, unless it was set anew while this one waited for the lock.
+        state.alarm.take_if(|alarm| alarm.at == at);
+    });
 }
 
 impl State {
-    /// Creates that count in the present window.
-    fn used(&self) -> u32 {
-        self.in_flight.saturating_add(u32::try_from(self.freed_at.len()).unwrap_or(u32::MAX))
-    }
-
-    /// Lets go what is over by `now`.
-    fn catch_up(&mut self, now: Instant) {
-        while self.freed_at.front().is_some_and(|at| *at <= now) {
-            self.freed_at.pop_front();
+    /// Takes out those whose turn it is, as long as there is room.
+    fn grant(&mut self, now: Instant) -> Vec<Next<Ticket>> {
+        let mut granted = Vec::new();
+        while self.tasks < self.max_tasks
+            && self.window.room(now) == Room::Now
+            && let Some(next) = self.next()
+        {
+            self.window.send(now);
+            self.tasks += 1;
+            granted.push(next);
         }
-        if self.blocked_until.is_some_and(|until| until <= now) {
-            self.blocked_until = None;
+        granted
+    }
+
+    fn next(&mut self) -> Option<Next<Ticket>> {
+        let returned = self.returned.pop_first();
+        let returned = returned.map(|(number, (tenant, waiter))| {
+            // It paid when it had its turn for the first time.
+            Next { number, tenant, waiter, charge: Charge::NOTHING }
+        });
+        returned.or_else(|| self.queue.pop())
+    }
+
+    /// When time alone gives somebody a turn, if it does.
+    fn wakes(&self, now: Instant) -> Option<Instant> {
+        match self.window.room(now) {
+            Room::From(at) if self.waiting() > 0 && self.tasks < self.max_tasks => Some(at),
+            _ => None,
         }
-        while self.limit < self.configured && self.grows_at <= now {
-            self.limit += 1;
-            self.grows_at += self.per;
+    }
+
+    fn waiting(&self) -> usize {
+        self.returned.len() + self.queue.len()
+    }
+
+    /// Leaves the queue, if it has had no turn.
+    fn leave(&mut self, tenant: &TenantId, number: u64) {
+        if self.returned.remove(&number).is_none() {
+            self.queue.remove(tenant, number);
         }
     }
 
-    /// When there may be a place, if there is none at `now`. Answers and ends of tasks may bring one earlier.
-    fn next_place(&mut self, now: Instant) -> Option<Instant> {
-        self.catch_up(now);
-        if let Some(until) = self.blocked_until {
-            return Some(until);
-        }
-        let far = now + self.per + MARGIN;
-        if self.tasks >= self.max_tasks {
-            return Some(far);
-        }
-        if self.used() < self.limit {
-            return None;
-        }
-        let grows = (self.limit < self.configured).then_some(self.grows_at);
-        Some(self.freed_at.front().copied().into_iter().chain(grows).min().unwrap_or(far))
+    /// # Errors
+    /// [`QuotaTimeout`] if the upstream wants no creates for longer than the stay may last.
+    fn refuse_if_hopeless(&self, stay: Stay, now: Instant) -> Result<(), QuotaTimeout> {
+        let blocked = self.window.blocked_until(now).is_some_and(|until| until > stay.deadline);
+        if blocked { Err(self.timeout(stay, now)) } else { Ok(()) }
     }
 
-    /// One more create is sent, and may become a task.
-    fn take(&mut self) {
-        self.in_flight += 1;
-        self.tasks += 1;
+    /// The refusal of a create that is not in the queue any more.
+    fn timeout(&self, stay: Stay, now: Instant) -> QuotaTimeout {
+        let window = self.window.estimate(now, self.waiting()).saturating_duration_since(now);
+        let tasks = if self.tasks < self.max_tasks { Duration::ZERO } else { self.period };
+        QuotaTimeout { waited: stay.waited(now), retry_after: window.max(tasks).max(window::ROUNDING) }
     }
 
-    /// One that was to be sent is not.
-    fn give_back(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.tasks = self.tasks.saturating_sub(1);
-    }
-
-    fn answered(&mut self, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.freed_at.push_back(now + self.per + MARGIN);
-    }
-
-    /// The upstream refused one although there should have been a place: it counts others, or grants less.
-    fn throttle(&mut self, now: Instant, retry_after: Option<Duration>) {
-        self.catch_up(now);
-        // The refused one is among those that were answered.
-        let others = self.used().saturating_sub(1);
-        self.limit = self.limit.min(others).max(1);
-        self.grows_at = now + self.per;
-        let until = now + retry_after.unwrap_or(self.per + MARGIN);
-        self.blocked_until = Some(self.blocked_until.map_or(until, |before| before.max(until)));
-    }
-
-    /// Calls those whose turn it is; says when to look again, `None` if nobody waits.
-    fn call(&mut self, now: Instant) -> Option<Instant> {
-        while !self.lines.is_empty() {
-            if let Some(at) = self.next_place(now) {
-                return Some(at);
-            }
-            let waiter = self.lines.next()?;
-            self.take();
-            if waiter.call.send(()).is_err() {
-                self.give_back();
-            }
-        }
-        None
-    }
-
-    /// When those who wait now will have had their turns, if all goes as granted.
-    fn outlook(&mut self, now: Instant) -> Duration {
-        let first = self.next_place(now).unwrap_or(now);
-        // The one who asks still stands in line.
-        let others = self.lines.len().saturating_sub(1);
-        let rounds = u32::try_from(others).unwrap_or(u32::MAX) / self.limit.max(1);
-        first.saturating_duration_since(now) + self.per.saturating_mul(rounds)
-    }
-}
-
-impl Lines {
-    fn is_empty(&self) -> bool {
-        self.returned.is_empty() && self.order.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.returned.len() + self.tenants.values().map(|line| line.waiting.len()).sum::<usize>()
-    }
-
-    fn ticket(&mut self) -> u64 {
-        self.next_ticket += 1;
-        self.next_ticket
-    }
-
-    /// The line of `tenant`, no further back than where all the others are.
-    fn line(&mut self, tenant: &TenantId, weight: NonZeroU32) -> &mut Line {
-        let now = self.now;
-        // Those who have nobody waiting and were overtaken have nothing that is worth remembering.
-        if self.tenants.len() > 1024 {
-            self.tenants.retain(|_, line| !line.waiting.is_empty() || line.pass > now);
-        }
-        let new = || Line { pass: now, weight, waiting: BTreeMap::new() };
-        let line = self.tenants.entry(tenant.clone()).or_insert_with(new);
-        line.weight = weight;
-        if line.waiting.is_empty() {
-            line.pass = line.pass.max(now);
-        }
-        line
-    }
-
-    /// At the end of the tenant's line.
-    fn join(&mut self, tenant: &TenantId, weight: NonZeroU32, call: oneshot::Sender<()>) -> u64 {
-        let ticket = self.ticket();
-        let line = self.line(tenant, weight);
-        let is_first = line.waiting.is_empty();
-        line.waiting.insert(ticket, Waiter { ticket, call });
-        let pass = line.pass;
-        if is_first {
-            self.order.insert((pass, tenant.clone()));
-        }
-        ticket
-    }
-
-    /// Before all others.
-    fn return_to_head(&mut self, call: oneshot::Sender<()>) -> u64 {
-        let ticket = self.ticket();
-        self.returned.push_back(Waiter { ticket, call });
-        ticket
-    }
-
-    /// A turn that was had without waiting counts, too.
-    fn note_turn(&mut self, tenant: &TenantId, weight: NonZeroU32) {
-        let line = self.line(tenant, weight);
-        line.pass += STRIDE / u64::from(weight.get());
-    }
-
-    /// The one whose turn it is.
-    fn next(&mut self) -> Option<Waiter> {
-        if let Some(waiter) = self.returned.pop_front() {
-            return Some(waiter);
-        }
-        let (pass, tenant) = self.order.pop_first()?;
-        self.now = pass;
-        let line = self.tenants.get_mut(&tenant)?;
-        let (_, waiter) = line.waiting.pop_first()?;
-        line.pass += STRIDE / u64::from(line.weight.get());
-        if !line.waiting.is_empty() {
-            self.order.insert((line.pass, tenant));
-        }
-        Some(waiter)
-    }
-
-    fn leave(&mut self, ticket: u64) {
-        self.returned.retain(|waiter| waiter.ticket != ticket);
-        let of = |line: &Line| line.waiting.contains_key(&ticket);
-        let Some(tenant) = self.tenants.iter().find(|(_, line)| of(line)).map(|(tenant, _)| tenant.clone())
-        else {
-            return;
-        };
-        if let Some(line) = self.tenants.get_mut(&tenant) {
-            line.waiting.remove(&ticket);
-            if line.waiting.is_empty() {
-                self.order.remove(&(line.pass, tenant));
-            }
+    fn status(&self, now: Instant) -> QuotaStatus {
+        let (limit, in_window) = (self.window.limit(now), self.window.occupied(now));
+        let blocked = self.window.blocked_until(now);
+        let room = limit.saturating_sub(in_window).min(self.max_tasks.saturating_sub(self.tasks));
+        QuotaStatus {
+            configured: self.window.configured(),
+            limit,
+            in_window,
+            available: if blocked.is_some() { 0 } else { room },
+            waiting: self.waiting(),
+            tasks: self.tasks,
+            max_tasks: self.max_tasks,
+            blocked_for: blocked.map_or(Duration::ZERO, |until| until.saturating_duration_since(now)),
         }
     }
 }
 
-/// Calls those who wait, when there is a place, as long as somebody waits.
-async fn drive(shared: Weak<Shared>) {
-    loop {
-        let Some(quota) = shared.upgrade() else { return };
-        let changed = quota.changed.notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        let next = {
-            let mut state = quota.state();
-            let next = state.call(Instant::now());
-            state.driven = next.is_some();
-            next
-        };
-        let Some(at) = next else { return };
-        let _ = tokio::time::timeout_at(at, changed).await;
+/// A create that waits. Dropping it leaves the queue, and a turn that was on its way goes to the next.
+struct Waiting {
+    shared: Arc<Shared>,
+    tenant: TenantId,
+    number: u64,
+    stay: Stay,
+    receiver: oneshot::Receiver<Turn>,
+}
+
+impl Waiting {
+    async fn turn(mut self) -> Result<Turn, QuotaTimeout> {
+        // Mostly it is there already, and needs no timer.
+        let mut granted = self.receiver.try_recv().ok();
+        if granted.is_none() {
+            granted = timeout_at(self.stay.deadline, &mut self.receiver).await.ok().and_then(Result::ok);
+        }
+        let Some(mut turn) = granted else { return Err(self.timed_out()) };
+        turn.stage = Stage::Taken;
+        Ok(turn)
+    }
+
+    fn timed_out(&self) -> QuotaTimeout {
+        self.shared.change(|state, now| {
+            state.leave(&self.tenant, self.number);
+            state.timeout(self.stay, now)
+        })
     }
 }
 
-#[cfg(test)]
-mod tests;
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.shared.change(|state, _| state.leave(&self.tenant, self.number));
+    }
+}
