@@ -368,7 +368,7 @@ impl DataPlane {
     /// Answers a request.
     pub async fn answer(&self, request: Request) -> Response {
         let call = Arc::new(steps::identify(&self.gateway, &request)); // request id and operation, which all others speak of
-        let line = format!("{} {}", request.method(), request.uri().path());
+        let line = steps::line(&request); // before the request goes its way
         let answered = if steps::is_own(&request) {
             Box::pin(self.answer_own(&call, request)).await // seldom, and large: others need not carry it
         } else if steps::is_document(&request) {

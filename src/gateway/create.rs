@@ -399,7 +399,9 @@ fn late(timeout: &QuotaTimeout) -> ApiError {
 fn answer(sent: Sent) -> Result<Response, ApiError> {
     match sent {
         Sent::Answered(answer) | Sent::KeyRefused(_, answer) => Ok(answer.into_response()),
-        Sent::Throttled(..) => Err(late(&QuotaTimeout { waited: Duration::ZERO, retry_after: Duration::ZERO })),
+        Sent::Throttled(..) => {
+            Err(late(&QuotaTimeout { waited: Duration::ZERO, retry_after: Duration::ZERO }))
+        }
         Sent::Nowhere(error) => Err(error.into()),
         Sent::Lost(create) => Err(lost(create)),
     }

@@ -187,7 +187,10 @@ pub(super) async fn look(
     let mut is_fresh = wants_fresh;
     if let (true, Some((state, false)), Some(_)) = (is_details, &first, wait) {
         while Instant::now() < until && fetched.0.state.as_ref().is_some_and(|(now, _)| now == state) {
-            tokio::time::sleep_until(until.min(Instant::now() + next_look(&gateway, &fetched))).await;
+            let since = Instant::now();
+            tokio::time::sleep_until(until.min(since + next_look(&gateway, &fetched))).await;
+            // The client asked for it, so it is no overhead.
+            call.waited(since.elapsed());
             (fetched, found) = once(call, &question, false).await;
             is_fresh = false;
         }

@@ -71,7 +71,12 @@ impl RateLimit {
         // The quota of a bucket is what it holds, its window the time in which it fills up.
         let fills = per.mul_f64(f64::from(burst.get()) / f64::from(requests.get()));
         let policy = format!("\"{name}\";q={burst};w={}", whole_seconds(fills));
-        Self { limiter: RateLimiter::new(limit.limit, clock), shadow: limit.shadow, name, policy: header(&policy) }
+        Self {
+            limiter: RateLimiter::new(limit.limit, clock),
+            shadow: limit.shadow,
+            name,
+            policy: header(&policy),
+        }
     }
 
     /// Counts one call.

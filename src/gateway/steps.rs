@@ -23,7 +23,7 @@ use super::idempotency::{self, Outcome};
 use super::look::{self, Question, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Gateway, Lane, Parts, chat, create, upgrade};
+use super::{Gateway, Lane, Parts, chat, create, relay, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::hex;
@@ -154,6 +154,13 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
         upstream_micros: AtomicU64::new(0),
         notes: Mutex::default(),
     }
+}
+
+/// What the log calls a request. The rest of a relay's address is what its callers are trusted for, and stays out.
+pub(super) fn line(request: &Request) -> String {
+    let path = request.uri().path();
+    let shown = if relay::is_callback(request) { "/_relay/…" } else { path };
+    format!("{} {shown}", request.method())
 }
 
 /// Whether a request is for what is kiegate's own, below `/_…`.
