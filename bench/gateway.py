@@ -233,7 +233,7 @@ def passing(options):
                     for server in servers:
                         say(f"passing on: {server.name}, log {'on' if logs else 'off'}, turn {turn}")
                         seconds = options.seconds if turn else 1
-                        load = wrk(server, KEY, "fresh.lua", [POLL], seconds=seconds, connections=CONNECTIONS)
+                        load = wrk(server, KEY, "get.lua", [POLL, "fresh"], seconds=seconds, connections=CONNECTIONS)
                         if turn:  # the first one only warms up
                             loads.setdefault(server.name, []).append(load)
             yield from compared("request passed on", loads, logs, 1.25)

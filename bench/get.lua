@@ -1,12 +1,15 @@
--- Asks for one path again and again. Argument: the path.
-local one
+-- Asks for one path again and again. Arguments: the path, and "fresh" to ask by another address each time.
+local one, path, count = nil, nil, 0
 
 function init(arguments)
-  one = wrk.format("GET", arguments[1])
+  path = arguments[1]
+  one = arguments[2] ~= "fresh" and wrk.format("GET", path) or nil
 end
 
 function request()
-  return one
+  if one then return one end
+  count = count + 1
+  return wrk.format("GET", path .. "&n=" .. count)
 end
 
 function done(summary)

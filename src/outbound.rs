@@ -33,11 +33,7 @@ impl Client {
         tcp.set_connect_timeout(Some(connect_timeout));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
+        let connector = with_tls(tcp);
         let mut pool = Pooled::builder(TokioExecutor::new());
         pool.pool_timer(TokioTimer::new()).pool_idle_timeout(idle_timeout);
         Self((0..=background::cores()).map(|_| pool.build(connector.clone())).collect())
@@ -51,6 +47,12 @@ impl Client {
         let pool = &self.0[background::lane() % self.0.len()];
         pool.request(request).await.map(|response| response.map(Body::new))
     }
+}
+
+/// `tcp` with TLS over it, where a URL says so.
+fn with_tls<R>(tcp: HttpConnector<R>) -> HttpsConnector<HttpConnector<R>> {
+    let tls = HttpsConnectorBuilder::new().with_webpki_roots();
+    tls.https_or_http().enable_all_versions().wrap_connector(tcp)
 }
 
 /// What went wrong, with its causes, on one line.
