@@ -203,7 +203,7 @@ impl Tracker {
         if is_news {
             shared.learn(task, answer).await?;
         }
-        if (is_news || shared.is_untold(task.create)) && !shared.is_called_about(task) {
+        if (is_news || (ended && shared.is_untold(task.create))) && !shared.is_called_about(task) {
             self.tell_by_record(task, operation, model, answer).await?;
         }
         if let Some(end) = &progress.ended {

@@ -196,7 +196,7 @@ impl Expression {
     /// Whether it is nothing but that dotted name.
     fn is(&self, name: &str) -> bool {
         match (&self.terms[..], &self.filters[..]) {
-            ([Term::Path(path)], []) => path.join(".") == name,
+            ([Term::Path(path)], []) => path.iter().map(|part| &**part).eq(name.split('.')),
             _ => false,
         }
     }
