@@ -199,3 +199,16 @@ async fn chats_are_let_in_while_something_is_left_and_cost_what_upstream_says() 
     }
     assert_eq!(world.upstream.arrived().len(), answered);
 }
+
+#[tokio::test(start_paused = true)]
+async fn idempotency_keys_work_in_open_sandboxes_each_for_its_own() {
+    let world = crate::support::World::standard();
+    let (one, two) = (world.client("one"), world.client("two"));
+    let with_key = |client: &Client| client.with("idempotency-key", "order-1");
+    let first = with_key(&one).create().await.expect_code(200);
+    let again = with_key(&one).create().await.expect_code(200);
+    assert_eq!((&first.raw, again.header("idempotency-replayed")), (&again.raw, "true"));
+    let other = with_key(&two).create().await.expect_code(200);
+    assert!(other.headers.get("idempotency-replayed").is_none());
+    assert_eq!(one.get("/_mock/tasks").await.json()["tasks"].as_array().unwrap().len(), 1);
+}

@@ -122,3 +122,20 @@ async fn the_look_of_a_client_that_goes_away_goes_on_for_the_others() {
     let (answer, ()) = tokio::join!(follower, leave);
     assert_eq!((answer.header("x-cache"), world.upstream.count("runway.details")), ("coalesced", 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_on_the_simulator_hears_of_news_too() {
+    let world = crate::support::World::standard();
+    let acme = world.client("acme");
+    let id = acme.create().await.task_id();
+    let began = Instant::now();
+    let first = acme.details(&id).await.json()["data"]["state"].clone();
+    let waiting = acme.with("prefer", "wait=60");
+    assert_ne!(waiting.details(&id).await.json()["data"]["state"], first);
+    assert!(began.elapsed() < Duration::from_secs(10));
+    acme.until_ended(&id).await;
+    let began = Instant::now();
+    waiting.details(&id).await.expect_code(200);
+    waiting.details("unknown").await.expect_code(200);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
