@@ -1,5 +1,7 @@
 //! Answers that are read whole, because the gateway must understand, share or keep them.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
+use tower_http::timeout::TimeoutBody;
 
 use crate::proxy::UpstreamError;
 use crate::store::KeptAnswer;
@@ -23,10 +26,11 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Reads `response` to its end.
-    pub(super) async fn read(response: Response) -> Result<Self, UpstreamError> {
+    /// Reads `response` to its end, unless it stops coming for longer than `patience`.
+    pub(super) async fn read(response: Response, patience: Duration) -> Result<Self, UpstreamError> {
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await;
+        let body = Limited::new(TimeoutBody::new(patience, body), LARGEST);
+        let body = Box::pin(body).collect().await;
         let body =
             body.map_err(|error| UpstreamError::Broken(format!("in the midst of its answer: {error}")))?;
         Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes() })

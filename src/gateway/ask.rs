@@ -6,7 +6,10 @@ use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CACHE_CONTROL;
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE,
+};
 use http::request::Parts;
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
@@ -48,6 +51,22 @@ impl Ask {
                 serde_json::from_slice(&self.body).unwrap_or_default()
             }
         })
+    }
+
+    /// Asks for a whole and plain answer, whatever the client would take: one that the gateway understands, and that can be
+    /// shared by others.
+    pub(super) fn plain(&mut self) {
+        for name in [
+            ACCEPT_ENCODING,
+            RANGE,
+            IF_RANGE,
+            IF_MATCH,
+            IF_NONE_MATCH,
+            IF_MODIFIED_SINCE,
+            IF_UNMODIFIED_SINCE,
+        ] {
+            self.parts.headers.remove(name);
+        }
     }
 
     /// Refuses a body in which a name stands twice: the gateway might read one value, and the upstream the other.

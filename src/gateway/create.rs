@@ -293,7 +293,7 @@ impl Errand {
         let upstream = parts.upstreams.of(&self.lane);
         let response = parts.retries.send(upstream, &self.parts, &self.body, &about, Safe::Unsent).await;
         let answer = match response {
-            Ok(response) => Whole::read(response).await,
+            Ok(response) => Whole::read(response, parts.body_timeout).await,
             Err(error) => Err(error),
         };
         match answer {

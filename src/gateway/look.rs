@@ -127,7 +127,7 @@ impl Question {
         let upstream = parts.upstreams.of(&self.lane);
         let response = parts.retries.send(upstream, &self.parts, &self.body, &self.about, safe).await;
         let answer = match response {
-            Ok(response) => Whole::read(response).await,
+            Ok(response) => Whole::read(response, parts.body_timeout).await,
             Err(error) => Err(error),
         };
         let (state, fresh_for) = match &answer {

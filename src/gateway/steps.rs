@@ -395,7 +395,7 @@ pub(super) async fn dispatch(
     let (Some(index), false) = (call.index, call.streams) else {
         return pass_unread(gateway, call, mode, request).await;
     };
-    let ask = Ask::new(request, index).await?;
+    let mut ask = Ask::new(request, index).await?;
     let operation = gateway.parts.catalogue.operation(index);
     permit_model(call, &ask, operation)?;
     let claimed = match claim(gateway, call, &ask, operation).await? {
@@ -419,6 +419,7 @@ pub(super) async fn dispatch(
         (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
         (_, Some(member)) => {
             ask.unambiguous(operation)?;
+            ask.plain();
             let (lane, task) = own(gateway, member, &ask, operation).await?;
             if is_paid {
                 create::create(gateway, call, member, ask, lane, claimed).await
@@ -463,7 +464,8 @@ async fn act(
     ask: Ask,
 ) -> Result<Response, ApiError> {
     let asked = ask.body.clone();
-    let answer = Whole::read(pass(gateway, call, lane, ask.into_request()).await?).await?;
+    let answer =
+        Whole::read(pass(gateway, call, lane, ask.into_request()).await?, gateway.parts.body_timeout).await?;
     gateway.learn(member, lane, &asked, &answer).await?;
     Ok(answer.into_response())
 }
@@ -596,7 +598,7 @@ async fn simulate(
     let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
     let work = async move {
         let response = pass(&gateway, &call, Lane::Mock, ask.into_request()).await?;
-        let answer = Whole::read(response).await?;
+        let answer = Whole::read(response, gateway.parts.body_timeout).await?;
         claimed.keep(&answer).await;
         Ok(answer.into_response())
     };
@@ -614,7 +616,11 @@ async fn wait_for_news(
     let once = || {
         let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
         let again = Request::from_parts(ask.parts.clone(), Body::from(ask.body.clone()));
-        async move { Ok(Whole::read(pass(&gateway, &call, Lane::Mock, again).await?).await?) }.boxed()
+        async move {
+            Ok(Whole::read(pass(&gateway, &call, Lane::Mock, again).await?, gateway.parts.body_timeout)
+                .await?)
+        }
+        .boxed()
     };
     let is_running = |answer: &Whole| gateway.parts.catalogue.is_running(ask.index, &answer.json());
     look::wait_for_news(wait, once, is_running).await.map(Whole::into_response)
@@ -625,7 +631,7 @@ pub(super) async fn refusal(gateway: &Gateway, call: &Call, error: ApiError) -> 
     let response = refuse(gateway, call, error);
     let empty =
         || Whole { status: StatusCode::BAD_GATEWAY, headers: HeaderMap::new(), body: bytes::Bytes::new() };
-    Whole::read(response).await.unwrap_or_else(|_| empty())
+    Whole::read(response, gateway.parts.body_timeout).await.unwrap_or_else(|_| empty())
 }
 
 /// The store is of no help: what cannot be counted is not let through.

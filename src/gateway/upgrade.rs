@@ -54,7 +54,8 @@ pub(super) async fn upgrade(
         ask.parts.headers.remove(CONTENT_LENGTH);
     }
     let asked = ask.body.clone();
-    let answer = Whole::read(pass(gateway, call, lane, ask.into_request()).await?).await?;
+    let answer =
+        Whole::read(pass(gateway, call, lane, ask.into_request()).await?, gateway.parts.body_timeout).await?;
     let is_made = is_accepted(&gateway.parts.catalogue, kind, &answer);
     gateway.learn(member, lane, &asked, &answer).await?;
     if let (Some(once), Some(draft)) = (once, draft) {
