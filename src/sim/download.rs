@@ -297,6 +297,10 @@ fn head(
 /// ranges), an error if it lies outside of the file.
 fn requested(header: &str, length: u64) -> Option<Result<RangeInclusive<u64>, ()>> {
     let parsed = parse_range_header(header).ok()?;
+    // Of nothing there is no part; the crate's answer would be a byte that is not there.
+    if length == 0 {
+        return Some(Err(()));
+    }
     match parsed.validate(length) {
         Ok(ranges) => <[_; 1]>::try_from(ranges).ok().map(|[range]| Ok(range)),
         Err(_) => Some(Err(())),
