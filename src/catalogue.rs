@@ -36,6 +36,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::Value;
 
+use reading::Readings;
 use route::Routes;
 
 pub use call::{Link, Lookup, Reply, Upgrade, UploadFrom, UploadKind};
@@ -48,7 +49,7 @@ pub use load::{Problem, Source};
 pub use operation::{Behaviour, Class, Fill, Operation, Refusal, Rule};
 pub use pick::Pick;
 pub use price::{Price, Rate, Surcharge};
-pub use reading::{EndedAs, IdAt, IdKind, Known, Progress, Stage};
+pub use reading::{EndedAs, IdAt, IdKind, Known, KnownBy, Likeness, Progress, Stage};
 pub use result::{ResultKind, Seconds, Size};
 pub use route::Resolved;
 pub use schema::{Schema, Violation};
@@ -56,7 +57,7 @@ pub use shape::Shape;
 pub use task::{
     CallbackKind, Consequence, EndState, Fallback, Follows, Lifecycle, ModelChoice, Moment, Phase, TaskKind,
 };
-pub use template::{Bindings, Found, Path, Scope, Template, Types};
+pub use template::{Bindings, Bound, Certainty, Found, Path, Places, Scope, Template, Types};
 
 /// Which operation, in [`Catalogue::operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,8 +88,8 @@ pub struct Catalogue {
     shared: Shared,
     routes: Routes,
     operations_by_id: HashMap<String, OperationIx>,
-    /// By operation: the one that tells of the tasks that it starts.
-    details: Vec<Option<OperationIx>>,
+    /// What is read where in bodies.
+    readings: Readings,
     /// By family: the upgrades whose records stand in the place of the base task's.
     replacing: Vec<Vec<OperationIx>>,
     models_by_name: HashMap<String, ModelIx>,
@@ -155,6 +156,8 @@ pub struct Model {
     pub notes: Vec<String>,
     /// What its parameters must be.
     pub input: Schema,
+    /// Where its parameters name what came out of tasks, beside [`Model::follows`].
+    pub ids: Vec<IdAt>,
     /// Parameters that work.
     pub example: Value,
     /// Before those of the operation.

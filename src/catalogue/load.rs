@@ -12,7 +12,7 @@ mod paths;
 mod results;
 mod upload;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,11 @@ use serde_json::Value;
 use super::chat::Tokens;
 use super::parts::{self, Parts};
 use super::raw::{RawRefusal, RawRule};
-use super::{Catalogue, ErrorEntry, ErrorIx, Family, Refusal, Routes, Rule, Schema, Template, small};
+use super::reading::Readings;
+use super::{
+    Catalogue, ErrorEntry, ErrorIx, Family, IdAt, IdKind, KnownBy, Refusal, Routes, Rule, Schema, Template,
+    small,
+};
 
 pub(super) use deep::check_deeply;
 pub use files::{Problem, Source};
@@ -71,15 +75,15 @@ pub(super) fn load(source: &Source) -> Result<Catalogue, Vec<Problem>> {
         shared,
         routes: Routes::default(),
         operations_by_id: HashMap::new(),
-        details: Vec::new(),
+        readings: Readings::default(),
         replacing: Vec::new(),
         models_by_name: HashMap::new(),
     };
     loader.index_operations(&mut catalogue);
-    catalogue.details = Catalogue::find_details(&catalogue.operations);
     for (file, raw) in raw.models {
         loader.add_model(&file, raw, &lifecycles, &mut catalogue);
     }
+    catalogue.readings = Readings::new(&catalogue.operations, &catalogue.models);
     catalogue.errors = loader.errors;
     if loader.problems.is_empty() { Ok(catalogue) } else { Err(loader.problems) }
 }
@@ -169,6 +173,21 @@ impl<'a> Context<'a> {
             return ErrorIx(0);
         };
         ErrorIx(small(index))
+    }
+
+    /// The places in requests of that schema where the file says that something is named that came out of a task.
+    fn ids(&mut self, raw: &BTreeMap<String, IdKind>, schema: Option<&Schema>) -> Vec<IdAt> {
+        for at in raw.keys() {
+            if !at.starts_with('/') || !schema.is_some_and(|schema| schema.leads_to(at)) {
+                self.problem("ids", format!("\"{at}\" is no JSON pointer to a property of the schema"));
+            }
+        }
+        let place = |(at, kind): (&String, &IdKind)| IdAt {
+            at: at.as_str().into(),
+            kind: *kind,
+            known_by: KnownBy::Declaration,
+        };
+        raw.iter().map(place).collect()
     }
 
     fn refusals(&mut self, raw: &[RawRefusal]) -> Vec<Refusal> {

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Chat, ErrorIx, Link, Lookup, Pick, Schema, TaskKind, Tells, Template, Upgrade, UploadFrom, UploadKind,
+    Chat, ErrorIx, IdAt, Link, Lookup, Pick, Schema, TaskKind, Tells, Template, Upgrade, UploadFrom,
+    UploadKind,
 };
 
 /// What kind of call an operation is.
@@ -54,6 +55,8 @@ pub struct Operation {
     pub request: Option<Schema>,
     /// A request that it accepts; ids in it stand for those of tasks.
     pub example: Option<Value>,
+    /// Where it names what came out of tasks, beside what follows from what it does.
+    pub ids: Vec<IdAt>,
     /// Anybody may call it, without a key.
     pub open: bool,
     /// Whether the request is the query rather than a body.

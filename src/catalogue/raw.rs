@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Class, Dialect, DrawKind, Moment, Tells, Thinks, TokenPrice};
+use super::{Class, Dialect, DrawKind, IdKind, Moment, Tells, Thinks, TokenPrice};
 
 /// `catalogue/shared.json`: what all families have in common.
 #[derive(Debug, Deserialize)]
@@ -177,6 +177,8 @@ pub(super) struct RawOperation {
     pub query: Option<Value>,
     #[serde(default)]
     pub example: Option<Value>,
+    #[serde(default)]
+    pub ids: BTreeMap<String, IdKind>,
     #[serde(default)]
     pub refusals: Vec<RawRefusal>,
     #[serde(default)]
@@ -533,6 +535,8 @@ pub(super) struct RawModel {
     #[serde(default)]
     pub notes: Vec<String>,
     pub input: Value,
+    #[serde(default)]
+    pub ids: BTreeMap<String, IdKind>,
     pub example: Value,
     #[serde(default)]
     pub refusals: Vec<RawRefusal>,

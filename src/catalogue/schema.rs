@@ -70,6 +70,17 @@ impl Schema {
         properties.is_none_or(|properties| properties.contains_key(property))
     }
 
+    /// Whether `pointer` (`/parts/text`) leads to a property that the schema speaks of; one that lists none takes any.
+    pub fn leads_to(&self, pointer: &str) -> bool {
+        let mut schema = &self.source;
+        for name in pointer.split('/').skip(1) {
+            let Some(properties) = schema.get("properties") else { return true };
+            let Some(below) = properties.get(name) else { return false };
+            schema = below;
+        }
+        true
+    }
+
     /// The default that the schema states for the property at `pointer` (`/model`), if it is text.
     pub fn default_text(&self, pointer: &str) -> Option<&str> {
         let path = pointer.replace('/', "/properties/");

@@ -14,6 +14,7 @@
 //! Pure: the values come from a [`Scope`]; which paths exist, the loader checks.
 
 mod bind;
+mod place;
 mod shape;
 
 use std::fmt;
@@ -25,7 +26,8 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::ids::Credits;
 
-pub use bind::Bindings;
+pub use bind::{Bindings, Bound, Certainty};
+pub use place::Places;
 pub use shape::Types;
 
 /// A compiled template.
@@ -38,21 +40,28 @@ enum Node {
     Fixed(Box<str>),
     Expression(Expression),
     /// A string pieced together.
-    Text(Vec<Piece>),
+    Text(Sourced<Vec<Piece>>),
     Object(Vec<Member>),
-    List(Vec<Node>),
+    List(Sourced<Vec<Node>>),
     By {
         subject: Expression,
         cases: Vec<(Box<str>, Node)>,
         otherwise: Option<Box<Node>>,
     },
     /// A string that holds the inner value as JSON.
-    Encoded(Box<Node>),
+    Encoded(Sourced<Box<Node>>),
     /// The inner value once for each item of a list.
     Each {
         list: Expression,
         of: Box<Node>,
     },
+}
+
+/// What is compound, and the words that it is written with: the same words make the same in every body about a task.
+#[derive(Clone, Debug)]
+struct Sourced<T> {
+    inner: T,
+    source: Box<str>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +83,8 @@ struct Member {
 struct Expression {
     terms: Vec<Term>,
     filters: Vec<Filter>,
+    /// Its words, if it is more than one name or literal.
+    source: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -177,6 +188,11 @@ impl<'a> From<&'a Value> for Found<'a> {
 pub trait Scope {
     /// The value at `path`.
     fn lookup<'a>(&'a self, path: &[Box<str>]) -> Found<'a>;
+
+    /// What the compound with these words makes, where that is known as a whole: see [`Bindings::whole`].
+    fn whole<'a>(&'a self, _source: &str) -> Found<'a> {
+        Found::Missing
+    }
 }
 
 /// Why a template does not compile.
@@ -220,7 +236,7 @@ impl Template {
     /// The body as text: for templates of file names and messages. Anything but a string appears as JSON.
     pub fn to_text(&self, scope: &dyn Scope) -> String {
         match &self.0 {
-            Node::Text(pieces) => pieces.iter().map(|piece| piece.to_text(scope)).collect(),
+            Node::Text(text) => text.inner.iter().map(|piece| piece.to_text(scope)).collect(),
             Node::Expression(expression) => expression.evaluate(scope).into_text(scope),
             other => {
                 let mut json = Vec::new();
@@ -237,14 +253,16 @@ fn compile(source: &Value, at: &str) -> Result<Node, TemplateError> {
         Value::String(text) => compile_text(text, at),
         Value::Array(items) => {
             let items = items.iter().enumerate().map(|(index, item)| compile(item, &format!("{at}/{index}")));
-            items.collect::<Result<Vec<_>, _>>().map(Node::List).map(Node::folded)
+            let inner = items.collect::<Result<Vec<_>, _>>()?;
+            Ok(Node::List(Sourced { inner, source: source.to_string().into() }).folded())
         }
         Value::Object(members) if members.contains_key("$by") => compile_by(members, at),
         Value::Object(members) if members.contains_key("$json") => {
             if members.len() > 1 {
                 return Err(error(at, "$json stands alone in its object"));
             }
-            compile(&members["$json"], &format!("{at}/$json")).map(|inner| Node::Encoded(inner.into()))
+            let inner = compile(&members["$json"], &format!("{at}/$json"))?.into();
+            Ok(Node::Encoded(Sourced { inner, source: source.to_string().into() }))
         }
         Value::Object(members) if members.contains_key("$each") => compile_each(members, at),
         Value::Object(members) => {
@@ -309,8 +327,8 @@ fn compile_text(text: &str, at: &str) -> Result<Node, TemplateError> {
     }
     match <[Piece; 1]>::try_from(pieces) {
         Ok([Piece::Expression(expression)]) => Ok(Node::Expression(expression)),
-        Ok(pieces) => Ok(Node::Text(pieces.into())),
-        Err(pieces) => Ok(Node::Text(pieces)),
+        Ok(pieces) => Ok(Node::Text(Sourced { inner: pieces.into(), source: text.into() })),
+        Err(inner) => Ok(Node::Text(Sourced { inner, source: text.into() })),
     }
 }
 
@@ -322,12 +340,21 @@ impl Expression {
     fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(" | ").map(str::trim);
         let terms = parts.next().unwrap_or_default().split("??").map(|term| Term::parse(term.trim()));
-        let terms = terms.collect::<Result<_, _>>()?;
-        let filters = parts.map(Filter::parse).collect::<Result<_, _>>()?;
-        Ok(Self { terms, filters })
+        let terms = terms.collect::<Result<Vec<_>, _>>()?;
+        let filters = parts.map(Filter::parse).collect::<Result<Vec<_>, _>>()?;
+        let is_compound = terms.len() > 1 || !filters.is_empty();
+        // Blanks do not count.
+        let source = is_compound.then(|| text.split_whitespace().collect::<Vec<_>>().join(" ").into());
+        Ok(Self { terms, filters, source })
     }
 
     fn evaluate<'a>(&'a self, scope: &'a dyn Scope) -> Found<'a> {
+        if let Some(source) = &self.source {
+            let whole = scope.whole(source);
+            if !matches!(whole, Found::Missing) {
+                return whole;
+            }
+        }
         let found = self
             .terms
             .iter()
@@ -447,7 +474,8 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn into_value(self, scope: &dyn Scope) -> Value {
+    /// The value itself, a copy of one that lives elsewhere.
+    pub fn into_value(self, scope: &dyn Scope) -> Value {
         match self {
             Self::Json(value) => value.clone(),
             Self::Value(value) => value,
@@ -517,12 +545,22 @@ impl Piece {
     }
 }
 
+impl<T> Sourced<T> {
+    /// Writes it as it is known as a whole, else by its parts.
+    fn render(&self, scope: &dyn Scope, out: &mut Vec<u8>, by_parts: impl FnOnce(&T, &mut Vec<u8>)) {
+        match scope.whole(&self.source) {
+            Found::Missing => by_parts(&self.inner, out),
+            whole => whole.render(scope, out),
+        }
+    }
+}
+
 impl Node {
     /// An object or list without holes as fixed text, so that rendering it is one copy.
     fn folded(self) -> Self {
         let fixed = |node: &Self| matches!(node, Self::Fixed(_));
         let foldable = match &self {
-            Self::List(items) => items.iter().all(fixed),
+            Self::List(list) => list.inner.iter().all(fixed),
             Self::Object(members) => members
                 .iter()
                 .all(|member| fixed(&member.value) && !(member.optional && member.value.is_null())),
@@ -544,23 +582,23 @@ impl Node {
         match self {
             Self::Fixed(text) => out.extend_from_slice(text.as_bytes()),
             Self::Expression(expression) => expression.evaluate(scope).render(scope, out),
-            Self::Text(pieces) => {
+            Self::Text(text) => text.render(scope, out, |pieces, out| {
                 let text: String = pieces.iter().map(|piece| piece.to_text(scope)).collect();
                 write_json(&text, out);
-            }
-            Self::List(items) => {
+            }),
+            Self::List(list) => list.render(scope, out, |items, out| {
                 render_list(items, out, |_, item, out| item.render(scope, out));
-            }
+            }),
             Self::Object(members) => render_members(members, scope, out),
             Self::By { .. } => match self.chosen(scope) {
                 Some(node) => node.render(scope, out),
                 None => out.extend_from_slice(b"null"),
             },
-            Self::Encoded(inner) => {
+            Self::Encoded(encoded) => encoded.render(scope, out, |inner, out| {
                 let mut json = Vec::new();
                 inner.render(scope, &mut json);
                 write_json(&*String::from_utf8_lossy(&json), out);
-            }
+            }),
             Self::Each { list, of } => render_each(list, of, scope, out),
         }
     }
@@ -592,12 +630,12 @@ impl Node {
         match self {
             Self::Fixed(_) => {}
             Self::Expression(expression) => of_expression(expression),
-            Self::Text(pieces) => pieces.iter().for_each(|piece| {
+            Self::Text(text) => text.inner.iter().for_each(|piece| {
                 if let Piece::Expression(expression) = piece {
                     of_expression(expression);
                 }
             }),
-            Self::List(items) => items.iter().for_each(|item| item.collect_paths(paths)),
+            Self::List(list) => list.inner.iter().for_each(|item| item.collect_paths(paths)),
             Self::Object(members) => members.iter().for_each(|member| member.value.collect_paths(paths)),
             Self::By { subject, cases, otherwise } => {
                 of_expression(subject);
@@ -605,7 +643,7 @@ impl Node {
                     node.collect_paths(paths);
                 });
             }
-            Self::Encoded(inner) => inner.collect_paths(paths),
+            Self::Encoded(encoded) => encoded.inner.collect_paths(paths),
             Self::Each { list, of } => {
                 of_expression(list);
                 let mut within = Vec::new();

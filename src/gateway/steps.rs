@@ -515,7 +515,7 @@ async fn own(
     let positions = gateway.parts.catalogue.ids(ask.index, request);
     // What a query has beside its positions upstream does not look at; of a body that is not so sure.
     let (store, sweep) = (&*gateway.parts.store, !operation.by_query);
-    let verdict = ownership::judge(store, &member.tenant.id, request, &positions, sweep).await?;
+    let verdict = ownership::judge(store, &member.tenant.id, request, positions, sweep).await?;
     Ok(match verdict {
         Verdict::Nothing => (first_key(gateway, member), None),
         Verdict::Own { task, key } => (gateway.lane_of(key.as_deref()), task),

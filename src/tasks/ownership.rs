@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::catalogue::{IdAt, IdKind};
+use crate::catalogue::{IdAt, IdKind, KnownBy};
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 use crate::store::{Owner, Store, StoreError, Task};
@@ -25,8 +25,8 @@ pub enum Verdict {
     Foreign,
 }
 
-/// Judges what `request` names on behalf of `tenant`: at `positions` it must be the tenant's own, and with `sweep` it must
-/// not be somebody else's anywhere.
+/// Judges what `request` names on behalf of `tenant`: at `positions` it must be the tenant's own (or nobody's, where it is
+/// not known what that is answered), and with `sweep` it must not be somebody else's anywhere.
 ///
 /// # Errors
 /// The store cannot be reached.
@@ -34,7 +34,7 @@ pub async fn judge(
     store: &dyn Store,
     tenant: &TenantId,
     request: &Value,
-    positions: &[IdAt<'_>],
+    positions: &[IdAt],
     sweep: bool,
 ) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::Nothing;
@@ -46,6 +46,8 @@ pub async fn judge(
                         verdict = Verdict::Own { task, key: owner.key };
                     }
                 }
+                // What nobody is known to have made may be a preset, or older than the gateway: upstream knows.
+                None if position.known_by == KnownBy::Declaration => {}
                 _ => return Ok(Verdict::Foreign),
             }
         }

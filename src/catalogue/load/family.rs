@@ -148,7 +148,9 @@ impl Loader {
         let mut context = Context::new(self, file, Some(family), raw.operation.clone(), &NO_PARTS);
         context.must_have_source("source", &raw.source);
         let results = context.results(&raw.results);
+        let input = Schema::new(raw.input);
         let model = Model {
+            ids: context.ids(&raw.ids, Some(&input)),
             refusals: context.refusals(&raw.refusals),
             rules: context.rules(raw.rules),
             price: raw.price.as_ref().map(|price| context.price(price)),
@@ -162,7 +164,7 @@ impl Loader {
             kind: raw.kind,
             source: raw.source,
             notes: raw.notes,
-            input: Schema::new(raw.input),
+            input,
             example: raw.example,
             lifecycle,
             results,

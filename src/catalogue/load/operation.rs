@@ -32,6 +32,8 @@ impl Context<'_> {
             self.problem("request", "an operation has a request or a query, not both".into());
         }
         let by_query = raw.query.is_some();
+        let request =
+            raw.request.as_ref().or(raw.query.as_ref()).map(|schema| self.schema("request", schema));
         Operation {
             family,
             class: raw.class,
@@ -47,7 +49,8 @@ impl Context<'_> {
             refusals: self.refusals(&raw.refusals),
             fill: raw.fill.iter().map(fill).collect(),
             behaviour: self.behaviour(&raw, lifecycles),
-            request: raw.request.or(raw.query).map(|schema| self.schema("request", &schema)),
+            ids: self.ids(&raw.ids, request.as_ref()),
+            request,
             rules: self.rules(raw.rules),
             id: raw.id,
         }

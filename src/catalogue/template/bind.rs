@@ -1,6 +1,8 @@
-//! Templates read backwards: what the holes of a body were filled with.
+//! Templates read backwards: what the holes of a body were filled with, and whether all holes of another can be filled.
 //!
-//! A body need not be one that the template made: what it has beside is passed over, what it lacks stays unknown.
+//! A body need not be one that the template made: what it has beside is passed over, what it lacks stays unknown. A hole
+//! that is a bare name tells that name's value. Anything compound (filters, `??`, texts of several pieces, lists, strings
+//! of JSON) tells what it makes as a whole, under the words of the template, and so much of its names as can be told.
 
 use std::collections::HashMap;
 
@@ -8,22 +10,61 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::{Expression, Filter, Found, Node, Piece, Scope, Template, Term};
+use super::{Expression, Filter, Found, ItemScope, Member, Node, Piece, Scope, Template, Term};
 use crate::clock::Timestamp;
 
-/// What is known by dotted names, taken from a body.
+/// What is known of the holes of templates, taken from a body.
 #[derive(Clone, Debug, Default)]
-pub struct Bindings(HashMap<String, Value>);
+pub struct Bindings {
+    named: HashMap<String, Bound>,
+    whole: HashMap<Box<str>, Value>,
+}
+
+/// A value, and how sure it is.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// As the body has it, before filters.
+    pub value: Value,
+    /// Whether it is that value.
+    pub certainty: Certainty,
+}
+
+/// How sure a value is that was taken from a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    /// It may be another name's value.
+    Guessed,
+    /// A filter has made it coarser.
+    Rounded,
+    /// It stood there.
+    Exact,
+}
 
 impl Bindings {
-    /// The value of `path`, if it is known.
-    pub fn get(&self, path: &[Box<str>]) -> Option<&Value> {
-        self.0.get(&path.join("."))
+    /// What is known of the name `path`.
+    pub fn get(&self, path: &[Box<str>]) -> Option<&Bound> {
+        self.named.get(&path.join("."))
     }
 
-    fn note(&mut self, path: &[Box<str>], value: Value) {
-        if !value.is_null() {
-            self.0.insert(path.join("."), value);
+    /// What the compound with these words in templates makes.
+    pub fn whole(&self, source: &str) -> Option<&Value> {
+        self.whole.get(source)
+    }
+
+    /// What is surer counts, then what is not null.
+    fn note(&mut self, path: &[Box<str>], value: Value, certainty: Certainty) {
+        let path = path.join(".");
+        let stronger = self.named.get(&path).is_some_and(|known| {
+            known.certainty > certainty || (known.certainty == certainty && value.is_null())
+        });
+        if !stronger {
+            self.named.insert(path, Bound { value, certainty });
+        }
+    }
+
+    fn note_whole(&mut self, source: Option<&str>, value: &Value) {
+        if let Some(source) = source {
+            self.whole.insert(source.into(), value.clone());
         }
     }
 }
@@ -43,20 +84,22 @@ impl Template {
         self.0.fits(body, Some((name, value)))
     }
 
-    /// What stands in `body` where the template has a hole that is nothing but `name`.
-    pub fn at_hole<'v>(&self, body: &'v Value, name: &str) -> Option<&'v Value> {
-        self.0.at_hole(body, name)
-    }
-
-    /// Notes in `bindings` what the holes of `body` were filled with. `scope` is asked which case of a `$by` holds, and
-    /// what templates stand in others.
+    /// Notes in `bindings` what the holes of `body` were filled with. `scope` is asked which case of a `$by` holds (where
+    /// it does not know, the case that the body looks like does), and what templates stand in others.
     pub fn bind(&self, body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
         self.0.bind(body, scope, bindings);
+    }
+
+    /// Whether `scope` knows all that a body needs: every hole in the cases that hold, but for members that may be left
+    /// out. Null is known; what is [`Found::Missing`] is not.
+    pub fn is_known(&self, scope: &dyn Scope) -> bool {
+        self.0.is_known(scope)
     }
 }
 
 fn fixed_fits(fixed: &Value, body: &Value) -> bool {
     match (fixed, body) {
+        (Value::Object(fixed), Value::Object(body)) if fixed.is_empty() => body.is_empty(),
         (Value::Object(fixed), Value::Object(body)) => fixed
             .iter()
             .filter(|(name, value)| !WORDS.contains(&name.as_str()) && !value.is_null())
@@ -75,14 +118,15 @@ impl Node {
                 let fixed: Value = serde_json::from_str(text).unwrap_or_default();
                 fixed.is_null() || fixed_fits(&fixed, body)
             }
-            Self::Expression(_) | Self::Text(_) | Self::Encoded(_) | Self::Each { .. } => true,
-            Self::List(_) => body.is_array() || body.is_null(),
+            Self::Expression(_) | Self::Text(_) => true,
+            Self::Encoded(_) => body.is_string() || body.is_null(),
+            Self::List(_) | Self::Each { .. } => body.is_array() || body.is_null(),
             Self::Object(members) => {
-                body.is_null()
-                    || members.iter().all(|member| {
-                        let there = body.get(&*member.name).unwrap_or(&Value::Null);
-                        WORDS.contains(&&*member.name) || member.value.fits_member(there, known)
-                    })
+                let fits = |member: &Member| {
+                    let there = body.get(&*member.name).unwrap_or(&Value::Null);
+                    WORDS.contains(&&*member.name) || member.value.fits_member(there, known)
+                };
+                body.is_null() || (body.is_object() && members.iter().all(fits))
             }
             Self::By { subject, cases, otherwise } => match known {
                 Some((name, value)) if subject.is(name) => {
@@ -106,137 +150,200 @@ impl Node {
         }
     }
 
-    fn at_hole<'v>(&self, body: &'v Value, name: &str) -> Option<&'v Value> {
-        match self {
-            Self::Expression(expression) => expression.is(name).then_some(body),
-            Self::Object(members) => {
-                members.iter().find_map(|member| member.value.at_hole(body.get(&*member.name)?, name))
-            }
-            Self::List(items) => {
-                items.iter().zip(body.as_array()?).find_map(|(node, item)| node.at_hole(item, name))
-            }
-            Self::By { cases, otherwise, .. } => cases
-                .iter()
-                .map(|(_, node)| node)
-                .chain(otherwise.as_deref())
-                .find_map(|node| node.at_hole(body, name)),
-            Self::Fixed(_) | Self::Text(_) | Self::Encoded(_) | Self::Each { .. } => None,
-        }
-    }
-
     fn bind(&self, body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
         match self {
             Self::Fixed(_) => {}
             Self::Expression(expression) => expression.bind(body, scope, bindings),
-            Self::Text(pieces) => bind_text(pieces, body, bindings),
-            Self::List(items) => {
+            Self::Text(text) => {
+                bindings.note_whole(Some(&text.source), body);
+                bind_text(&text.inner, body, scope, bindings);
+            }
+            Self::List(list) => {
+                bindings.note_whole(Some(&list.source), body);
                 let there = body.as_array().into_iter().flatten();
-                items.iter().zip(there).for_each(|(node, item)| node.bind(item, scope, bindings));
+                list.inner.iter().zip(there).for_each(|(node, item)| node.bind(item, scope, bindings));
             }
-            Self::Object(members) => members.iter().for_each(|member| {
-                if let Some(value) = body.get(&*member.name) {
-                    member.value.bind(value, scope, bindings);
-                }
-            }),
-            Self::By { .. } => {
-                if let Some(node) = self.chosen(scope) {
-                    node.bind(body, scope, bindings);
-                }
-            }
-            Self::Encoded(inner) => {
+            Self::Object(members) => bind_members(members, body, scope, bindings),
+            Self::By { .. } => self.bind_case(body, scope, bindings),
+            Self::Encoded(encoded) => {
+                bindings.note_whole(Some(&encoded.source), body);
                 let text = body.as_str().unwrap_or_default();
                 if let Ok(value) = serde_json::from_str::<Value>(text) {
-                    inner.bind(&value, scope, bindings);
+                    encoded.inner.bind(&value, scope, bindings);
                 }
             }
             Self::Each { list, of } => {
                 let Some(items) = body.as_array() else { return };
-                let items = items.iter().map(|item| of.bound_item(item, scope)).collect();
+                let items = items.iter().enumerate();
+                let items = items.map(|(index, item)| of.bound_item(index, item, scope)).collect();
                 list.bind(&Value::Array(items), scope, bindings);
             }
         }
     }
 
+    fn bind_case(&self, body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
+        let Self::By { subject, cases, otherwise } = self else { return };
+        if subject.is_known(scope) {
+            return self.chosen(scope).into_iter().for_each(|node| node.bind(body, scope, bindings));
+        }
+        let Some((name, node)) = cases.iter().find(|(_, node)| node.fits_member(body, None)) else {
+            return otherwise.iter().for_each(|node| node.bind(body, scope, bindings));
+        };
+        if let ([Term::Path(path)], []) = (&subject.terms[..], &subject.filters[..]) {
+            let value = serde_json::from_str(name).unwrap_or_else(|_| Value::from(&**name));
+            bindings.note(path, value, Certainty::Guessed);
+        }
+        node.bind(body, scope, bindings);
+    }
+
     /// The item of a list that `body` was made from, as far as it shows.
-    fn bound_item(&self, body: &Value, scope: &dyn Scope) -> Value {
+    fn bound_item(&self, index: usize, body: &Value, scope: &dyn Scope) -> Value {
         let mut bindings = Bindings::default();
-        self.bind(body, scope, &mut bindings);
-        if let Some(whole) = bindings.0.remove("item") {
-            return whole;
+        self.bind(body, &ItemScope { item: &Value::Null, index, beyond: scope }, &mut bindings);
+        if let Some(whole) = bindings.named.remove("item") {
+            return whole.value;
         }
         let fields = bindings
-            .0
+            .named
             .into_iter()
-            .filter_map(|(path, value)| Some((path.strip_prefix("item.")?.to_owned(), value)));
+            .filter_map(|(path, known)| Some((path.strip_prefix("item.")?.to_owned(), known.value)));
         Value::Object(fields.collect::<Map<_, _>>())
+    }
+
+    fn is_known(&self, scope: &dyn Scope) -> bool {
+        match self {
+            Self::Fixed(_) => true,
+            Self::Expression(expression) => expression.is_known(scope),
+            Self::Text(text) => {
+                scope.is_told(&text.source)
+                    || text.inner.iter().all(|piece| match piece {
+                        Piece::Literal(_) => true,
+                        Piece::Expression(expression) => expression.is_known(scope),
+                    })
+            }
+            Self::List(list) => {
+                scope.is_told(&list.source) || list.inner.iter().all(|node| node.is_known(scope))
+            }
+            Self::Object(members) => {
+                members.iter().all(|member| member.optional || member.value.is_known(scope))
+            }
+            Self::By { subject, .. } => {
+                subject.is_known(scope) && self.chosen(scope).is_none_or(|node| node.is_known(scope))
+            }
+            Self::Encoded(encoded) => scope.is_told(&encoded.source) || encoded.inner.is_known(scope),
+            Self::Each { list, of } => {
+                let Value::Array(items) = list.evaluate(scope).into_value(scope) else {
+                    return list.is_known(scope);
+                };
+                let mut items = items.iter().enumerate();
+                items.all(|(index, item)| of.is_known(&ItemScope { item, index, beyond: scope }))
+            }
+        }
+    }
+}
+
+impl dyn Scope + '_ {
+    fn is_told(&self, source: &str) -> bool {
+        !matches!(self.whole(source), Found::Missing)
+    }
+}
+
+fn bind_members(members: &[Member], body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
+    for member in members {
+        if let Some(value) = body.get(&*member.name) {
+            member.value.bind(value, scope, bindings);
+        }
     }
 }
 
 /// A text with one hole gives its value away.
-fn bind_text(pieces: &[Piece], body: &Value, bindings: &mut Bindings) {
+fn bind_text(pieces: &[Piece], body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
     let Some(text) = body.as_str() else { return };
-    let literal = |piece: Option<&Piece>| match piece {
-        Some(Piece::Literal(text)) => text.to_string(),
-        _ => String::new(),
+    let (before, expression, after) = match pieces {
+        [Piece::Literal(before), Piece::Expression(hole), Piece::Literal(after)] => {
+            (&**before, hole, &**after)
+        }
+        [Piece::Literal(before), Piece::Expression(hole)] => (&**before, hole, ""),
+        [Piece::Expression(hole), Piece::Literal(after)] => ("", hole, &**after),
+        _ => return,
     };
-    let holes = pieces.iter().enumerate().filter_map(|(place, piece)| match piece {
-        Piece::Expression(expression) => Some((place, expression)),
-        Piece::Literal(_) => None,
-    });
-    let holes: Vec<_> = holes.collect();
-    let [(place, expression)] = holes[..] else { return };
-    let before = literal(place.checked_sub(1).and_then(|place| pieces.get(place)));
-    let after = literal(pieces.get(place + 1));
-    if let Some(inner) = text.strip_prefix(&*before).and_then(|rest| rest.strip_suffix(&*after)) {
-        expression.bind(&Value::from(inner), &super::Nothing, bindings);
+    if let Some(inner) = text.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)) {
+        expression.bind(&Value::from(inner), scope, bindings);
     }
 }
 
 impl Expression {
-    /// Whether it is nothing but that dotted name.
-    fn is(&self, name: &str) -> bool {
-        match (&self.terms[..], &self.filters[..]) {
-            ([Term::Path(path)], []) => path.iter().map(|part| &**part).eq(name.split('.')),
-            _ => false,
+    /// Notes what it makes as a whole, and the value of the name that gave it as it was before the filters.
+    fn bind(&self, body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
+        bindings.note_whole(self.source.as_deref(), body);
+        let [Term::Path(path)] = &self.terms[..] else { return self.guess(body, scope, bindings) };
+        if self.filters.is_empty() {
+            if let Found::Template(template) = scope.lookup(path) {
+                template.bind(body, scope, bindings);
+            }
+            return bindings.note(path, body.clone(), Certainty::Exact);
+        }
+        if body.is_null() {
+            return bindings.note(path, Value::Null, Certainty::Exact);
+        }
+        let certainty = if *self.filters == [Filter::Sorted] { Certainty::Exact } else { Certainty::Rounded };
+        if let Some(value) = self.undone(body) {
+            bindings.note(path, value, certainty);
         }
     }
 
-    /// Notes the value of the name that gave it, as it was before the filters; what they lose stays unknown. That is the
-    /// first one, but for what the request would have said and did not.
-    fn bind(&self, body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
-        let of_request = |path: &[Box<str>]| path.first().is_some_and(|root| &**root == "input");
-        let given = self.terms.iter().find(|term| match term {
-            Term::Path(path) => !of_request(path) || !scope.lookup(path).is_empty(),
-            Term::Literal(_) => true,
-        });
-        let Some(Term::Path(path)) = given else { return };
-        let value = self.filters.iter().rev().try_fold(body.clone(), |value, filter| filter.undo(value));
-        let Some(value) = value else { return };
-        if self.filters.is_empty()
-            && let Found::Template(template) = scope.lookup(path)
-        {
-            template.bind(body, scope, bindings);
+    /// Which of several names gave a value cannot be told: the first is likely, but for what the request would have said
+    /// and did not.
+    fn guess(&self, body: &Value, scope: &dyn Scope, bindings: &mut Bindings) {
+        let is_literal = |term: &Term| matches!(term, Term::Literal(value) if value == body);
+        if body.is_null() || self.terms.iter().any(is_literal) {
+            return;
         }
-        bindings.note(path, value);
+        let of_request = |path: &[Box<str>]| path.first().is_some_and(|root| &**root == "input");
+        let given = self.terms.iter().find_map(|term| match term {
+            Term::Path(path) if !of_request(path) || !scope.lookup(path).is_empty() => Some(path),
+            _ => None,
+        });
+        if let (Some(path), Some(value)) = (given, self.undone(body)) {
+            bindings.note(path, value, Certainty::Guessed);
+        }
+    }
+
+    /// What the filters made `body` of, if that can be told.
+    fn undone(&self, body: &Value) -> Option<Value> {
+        self.filters.iter().rev().try_fold(body.clone(), |value, filter| filter.undo(&value))
+    }
+
+    fn is_known(&self, scope: &dyn Scope) -> bool {
+        if self.source.as_deref().is_some_and(|source| scope.is_told(source)) {
+            return true;
+        }
+        for term in &self.terms {
+            let Term::Path(path) = term else { return true };
+            match scope.lookup(path) {
+                Found::Missing => return false,
+                Found::Null => {}
+                Found::Template(template) => return template.is_known(scope),
+                _ => return true,
+            }
+        }
+        true
     }
 }
 
 impl Filter {
-    /// What it made `value` of, if that can be told.
-    fn undo(self, value: Value) -> Option<Value> {
-        if value.is_null() {
-            return None;
-        }
+    fn undo(self, value: &Value) -> Option<Value> {
         let millis = |text: &str| Timestamp::parse_rfc3339(text).map(|time| Value::from(time.millis()));
         match self {
             Self::Civil => millis(&format!("{}+08:00", value.as_str()?.replacen(' ', "T", 1))),
             Self::Iso | Self::IsoMillis => millis(value.as_str()?),
             Self::Seconds => value.as_i64()?.checked_mul(1000).map(Value::from),
-            Self::WholeSeconds | Self::Sorted => Some(value),
+            Self::WholeSeconds | Self::Sorted => Some(value.clone()),
             Self::TwoDecimals => value.as_str()?.parse::<f64>().ok().map(Value::from),
             Self::Text => {
                 let text = value.as_str()?;
-                Some(text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from))
+                let number = serde_json::from_str(text).ok().filter(Value::is_number);
+                Some(number.unwrap_or_else(|| Value::from(text)))
             }
             Self::Base64 => {
                 let bytes = STANDARD_NO_PAD.decode(value.as_str()?).ok()?;
@@ -253,17 +360,35 @@ mod tests {
 
     use super::*;
 
-    struct Known(&'static str, &'static str);
+    /// Knows one name, and what was read.
+    struct Known<'b>(&'static str, &'static str, &'b Bindings);
 
-    impl Scope for Known {
+    impl Scope for Known<'_> {
         fn lookup<'a>(&'a self, path: &[Box<str>]) -> Found<'a> {
-            if path.join(".") == self.0 { Found::Str(self.1) } else { Found::Missing }
+            if path.join(".") == self.0 {
+                return Found::Str(self.1);
+            }
+            self.2.get(path).map_or(Found::Missing, |known| (&known.value).into())
         }
+
+        fn whole<'a>(&'a self, source: &str) -> Found<'a> {
+            self.2.whole(source).map_or(Found::Missing, Into::into)
+        }
+    }
+
+    fn template(source: &Value) -> Template {
+        Template::compile(source).unwrap()
+    }
+
+    fn read(from: &Value, body: &Value) -> Bindings {
+        let mut bindings = Bindings::default();
+        template(from).bind(body, &Known("ending", "success", &Bindings::default()), &mut bindings);
+        bindings
     }
 
     #[test]
     fn holes_are_read_backwards() {
-        let template = Template::compile(&json!({
+        let source = json!({
             "id": "${task.id}",
             "at": "${task.completed ?? task.created | civil}",
             "file": "x-${draw.name}.mp3",
@@ -271,15 +396,13 @@ mod tests {
             "inner": {"$json": {"deep": "${draw.deep}"}},
             "code": "${error.code | text}",
             "list": {"$each": "draw.items", "of": {"n": "${item.name}"}}
-        }))
-        .unwrap();
+        });
         let body = json!({
             "id": "abc", "at": "2026-04-16 15:18:35", "file": "x-song.mp3", "info": {"urls": ["a", "b"]},
             "inner": "{\"deep\": 5}", "code": "501", "list": [{"n": "one"}, {"n": "two"}], "more": 1
         });
-        let mut bindings = Bindings::default();
-        template.bind(&body, &Known("ending", "success"), &mut bindings);
-        let get = |path: &str| bindings.0.get(path).cloned().unwrap_or_default();
+        let bindings = read(&source, &body);
+        let get = |path: &str| bindings.named.get(path).unwrap().value.clone();
         assert_eq!(get("task.id"), "abc");
         assert_eq!(get("task.completed"), json!(1_776_323_915_000_i64));
         assert_eq!(get("draw.name"), "song");
@@ -287,14 +410,49 @@ mod tests {
         assert_eq!(get("draw.deep"), 5);
         assert_eq!(get("error.code"), 501);
         assert_eq!(get("draw.items"), json!([{"name": "one"}, {"name": "two"}]));
-        assert_eq!(template.at_hole(&body, "task.id"), Some(&json!("abc")));
+    }
+
+    #[test]
+    fn compounds_are_said_again_as_they_were_heard() {
+        let source = json!({
+            "text": "${draw.a}, ${draw.b}",
+            "words": "${draw.text | words}",
+            "urls": ["${result.video.url}"],
+            "param": {"$json": {"a": "${input.a}"}}
+        });
+        let body = json!({"text": "x, y, z", "words": [1, 2], "urls": ["u", "v"], "param": "{ \"a\": 1, \"b\": 2 }"});
+        let bindings = read(&source, &body);
+        let scope = Known("", "", &bindings);
+        assert!(template(&source).is_known(&scope));
+        let again: Value = serde_json::from_slice(&template(&source).to_json(&scope)).unwrap();
+        assert_eq!(again, body);
+    }
+
+    #[test]
+    fn what_a_body_does_not_say_is_not_known() {
+        let bindings =
+            read(&json!({"a": "${draw.a}", "b": "${task.completed}"}), &json!({"a": 1, "b": null}));
+        let knows = |source: Value| template(&source).is_known(&Known("ending", "success", &bindings));
+        assert!(knows(json!({"x": "${draw.a}", "y": "${task.completed}", "z?": "${draw.c}"})));
+        assert!(!knows(json!({"z": "${draw.c}"})));
+        assert!(!knows(json!("${draw.c ?? draw.a}")), "which of them it is cannot be told");
+        assert!(knows(json!({"$by": "ending", "success": "${draw.a}", "*": "${draw.c}"})));
+    }
+
+    #[test]
+    fn a_case_that_nothing_decides_is_the_one_that_the_body_looks_like() {
+        let source = json!({"$by": "fallback", "true": {"b": true, "u": "${result.video.url}"}, "*": {"v": "${draw.v}"}});
+        let bindings = read(&source, &json!({"b": true, "u": "address"}));
+        let get = |path: &str| bindings.named.get(path).map(|known| known.value.clone());
+        assert_eq!(get("fallback"), Some(json!(true)));
+        assert_eq!(get("result.video.url"), Some(json!("address")));
+        assert_eq!(read(&source, &json!({"v": 1})).named["draw.v"].value, 1);
     }
 
     #[test]
     fn what_is_always_the_same_tells_bodies_apart() {
         let stage = |kind: &str| {
-            Template::compile(&json!({"code": 200, "msg": "x", "data": {"type": kind, "id": "${task.id}"}}))
-                .unwrap()
+            template(&json!({"code": 200, "msg": "x", "data": {"type": kind, "id": "${task.id}"}}))
         };
         let body = json!({"code": 200, "msg": "something else", "data": {"type": "first", "id": "a"}});
         assert!(stage("first").fits(&body) && !stage("text").fits(&body));

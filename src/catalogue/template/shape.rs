@@ -26,13 +26,13 @@ impl Node {
             Self::Expression(expression) => expression.shape(types),
             Self::Text(_) => Shape::of_type("string"),
             Self::Object(members) => Shape::object(members.iter().map(|member| member.shape(types))),
-            Self::List(items) => Shape::list(items.iter().map(|item| item.shape(types))),
+            Self::List(list) => Shape::list(list.inner.iter().map(|item| item.shape(types))),
             Self::By { cases, otherwise, .. } => {
                 let rest = otherwise.as_ref().map_or(Shape::of_type("null"), |node| node.shape(types));
                 let cases = cases.iter().map(|(_, node)| node.shape(types));
                 cases.chain([rest]).fold(Shape::default(), Shape::or)
             }
-            Self::Encoded(inner) => Shape::encoded(inner.shape(types)),
+            Self::Encoded(encoded) => Shape::encoded(encoded.inner.shape(types)),
             Self::Each { of, .. } => Shape::list([of.shape(&ItemTypes(types))]).or_null(),
         }
     }
