@@ -27,6 +27,8 @@ pub(in crate::sim) struct File {
     pub(in crate::sim) kept: Option<Duration>,
     /// The state from which it is there though the task still runs.
     pub(in crate::sim) ready_at: Option<String>,
+    /// Which one of how many of its kind, where there are several.
+    pub(in crate::sim) place: Option<(u32, u32)>,
 }
 
 /// What the files of the task behind `view` look like, one of each kind.
@@ -63,6 +65,7 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
         duration: duration(view, kind),
         kept: kind.kept,
         ready_at: kind.ready_at.clone(),
+        place: (count > 1).then_some((index + 1, count)),
         audio: kind.audio.as_ref().is_some_and(|audio| audio.is_true(input)),
         transparent: kind.transparent.as_ref().is_some_and(|transparent| transparent.is_true(input)),
     };
@@ -150,7 +153,17 @@ impl File {
 
     /// What to draw for it.
     pub(in crate::sim) fn spec(&self, view: &View<'_>) -> Spec {
-        let prompt = view.model_input().get("prompt").and_then(Value::as_str).unwrap_or_default();
+        let input = view.model_input();
+        let prompt = input.get("prompt").and_then(Value::as_str).unwrap_or_default();
+        let seed = self.seed(view);
+        // The request's own seed, as a person looks for it; else the one that it is drawn from, cut to be readable.
+        let told = input
+            .get("seed")
+            .or_else(|| input.get("seeds"))
+            .filter(|seed| seed.is_number() || seed.is_string());
+        let told =
+            told.map_or_else(|| (seed % 1_000_000).to_string(), |seed| seed.to_string().replace('"', ""));
+        let place = self.place.map_or_else(String::new, |(number, of)| format!(", {number} of {of}"));
         Spec {
             format: self.format,
             width: self.width,
@@ -158,11 +171,16 @@ impl File {
             duration: self.duration,
             audio: self.audio,
             transparent: self.transparent,
-            seed: self.seed(view),
+            seed,
             caption: vec![
                 view.model().to_owned(),
                 prompt.chars().take(120).collect(),
-                format!("{}x{}", self.width, self.height),
+                format!(
+                    "{}x{}{place}, seed {}",
+                    self.width,
+                    self.height,
+                    told.chars().take(24).collect::<String>()
+                ),
                 view.key().to_string(),
             ],
         }
