@@ -70,16 +70,6 @@ impl<T: Keep> Cache<T> {
         keep(&self.kept, key, answer);
     }
 
-    /// Forgets what is kept under `key`.
-    pub fn forget(&self, key: &str) {
-        self.kept.invalidate(key);
-    }
-
-    /// Forgets everything.
-    pub fn clear(&self) {
-        self.kept.invalidate_all();
-    }
-
     /// About how many bytes are kept.
     pub fn bytes(&self) -> u64 {
         self.kept.run_pending_tasks();

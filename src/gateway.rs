@@ -292,6 +292,12 @@ impl Gateway {
         Some(format!("{}/_relay/{create}", base.trim_end_matches('/')))
     }
 
+    /// Tells the metrics of a task that the upstream has taken.
+    fn tell_created(&self, task: &Task) {
+        let model = task.model.as_deref().unwrap_or("other");
+        self.parts.metrics.task_created(task.tenant.as_str(), &task.operation, model, task.reserved);
+    }
+
     /// The name of the upstream key on that way.
     fn key_name(&self, lane: Lane) -> Option<Arc<str>> {
         let Lane::Live(key) = lane else { return None };

@@ -236,9 +236,6 @@ pub trait Store: Send + Sync + 'static {
     /// Whose `made`, an id or an address, is.
     fn made_by<'a>(&'a self, made: &'a str) -> Reply<'a, Option<Owner>>;
 
-    /// All tasks under way.
-    fn open_tasks(&self) -> Reply<'_, Vec<Arc<Task>>>;
-
     /// What `tenant` has spent and reserved in the windows that `now` lies in, shortest first.
     fn spent<'a>(&'a self, tenant: &'a TenantId, now: Timestamp) -> Reply<'a, [Credits; 3]>;
 

@@ -323,7 +323,7 @@ impl Errand {
                 if let Some(turn) = turn {
                     turn.refused();
                 }
-                Sent::Answered(self.done(draft, answer).await)
+                Sent::Answered(self.done(draft, &body, answer).await)
             }
             (None, 429) if turn.is_some() => Sent::Throttled(draft, turn, retry_after(&answer.headers)),
             (None, 401 | 402 | 433) if turn.is_some() => Sent::KeyRefused(draft, answer),
@@ -344,17 +344,11 @@ impl Errand {
     }
 
     /// It was taken, and is over.
-    async fn done(self, draft: Draft, answer: Whole) -> Whole {
+    async fn done(self, draft: Draft, body: &Value, answer: Whole) -> Whole {
         let parts = &self.gateway.parts;
-        let charged = parts.catalogue.charged(&answer.json());
+        let charged = parts.catalogue.charged(body);
         if self.lane != Lane::Mock {
-            let model = self.task.model.as_deref().unwrap_or("other");
-            parts.metrics.task_created(
-                self.task.tenant.as_str(),
-                &self.task.operation,
-                model,
-                self.task.reserved,
-            );
+            self.gateway.tell_created(&self.task);
         }
         if let Err(error) = parts.tracker.finish(&self.task, charged, self.lane != Lane::Mock).await {
             tracing::error!("the end of a create cannot be written down: {error}");
@@ -377,9 +371,7 @@ impl Errand {
             // The simulator tells of its tasks itself.
             parts.simulated.started(&self.task, id).await;
         } else {
-            let model = self.task.model.as_deref().unwrap_or("other");
-            let tenant = self.task.tenant.as_str();
-            parts.metrics.task_created(tenant, &self.task.operation, model, self.task.reserved);
+            self.gateway.tell_created(&self.task);
             parts.tracker.watch(&self.task, turn.map(Turn::started));
             let owner = Owner { tenant: self.task.tenant.clone(), key: self.task.key.clone() };
             let now = parts.clock.now();

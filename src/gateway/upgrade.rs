@@ -81,8 +81,7 @@ async fn settle(
     once.keep(gateway).await?;
     let is_told = lane != Lane::Mock;
     if is_told {
-        let model = task.model.as_deref().unwrap_or("other");
-        gateway.parts.metrics.task_created(task.tenant.as_str(), &task.operation, model, task.reserved);
+        gateway.tell_created(task);
     }
     // The upstream charges when it begins, so that is when it is settled; its callback may come later.
     gateway.parts.tracker.finish(&Arc::new(task.clone()), None, is_told).await?;

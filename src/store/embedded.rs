@@ -309,10 +309,6 @@ impl Store for Embedded {
         at_once(self.state().made.get(&print(made)).cloned())
     }
 
-    fn open_tasks(&self) -> Reply<'_, Vec<Arc<Task>>> {
-        at_once(self.state().tasks.values().filter(|task| task.is_open()).cloned().collect())
-    }
-
     fn spent<'a>(&'a self, tenant: &'a TenantId, now: Timestamp) -> Reply<'a, [Credits; 3]> {
         let mut state = self.state();
         let account = state.account(tenant);
