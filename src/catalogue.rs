@@ -56,6 +56,7 @@ pub use schema::{Schema, Violation};
 pub use shape::Shape;
 pub use task::{
     CallbackKind, Consequence, EndState, Fallback, Follows, Lifecycle, ModelChoice, Moment, Phase, TaskKind,
+    Within,
 };
 pub use template::{Bindings, Bound, Certainty, Found, Path, Places, Scope, Template, Types};
 

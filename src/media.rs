@@ -125,6 +125,8 @@ pub struct Spec {
     /// Whether the background is removed, in formats that can leave it out (PNG and WebP): a figure in the middle is
     /// opaque, the rest has no colour.
     pub transparent: bool,
+    /// How many pictures a GIF has, at most 64; absent: as many as its duration suggests.
+    pub pictures: Option<u32>,
     /// Chooses the colours, or the tune.
     pub seed: u64,
     /// Lines of text to show, as large as fits. What the font (ISO 8859-1) lacks is shown as `?`; what does not

@@ -107,6 +107,11 @@ impl Operation {
         matches!(&self.behaviour, Behaviour::Upload(kind, _) if matches!(kind.from, UploadFrom::Part(_)))
     }
 
+    /// Whether its body is JSON with a file in it as base64.
+    pub fn takes_base64(&self) -> bool {
+        matches!(&self.behaviour, Behaviour::Upload(kind, _) if matches!(kind.from, UploadFrom::Base64(_)))
+    }
+
     /// `request` completed with what the catalogue fills in: the input of the task that it starts.
     pub fn completed(&self, request: &Value) -> Value {
         let mut request = request.clone();

@@ -335,6 +335,8 @@ pub(super) struct RawResult {
     #[serde(default)]
     pub transparent: Option<Value>,
     #[serde(default)]
+    pub pictures: Option<Value>,
+    #[serde(default)]
     pub fallback_short_side: Option<u32>,
     #[serde(default)]
     pub kept_minutes: Option<u32>,
@@ -365,6 +367,27 @@ pub(super) struct RawFollows {
     pub once: Option<String>,
     #[serde(default)]
     pub after: Vec<RawAfter>,
+    #[serde(default)]
+    pub within: Vec<RawWithin>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWithin {
+    pub value: Value,
+    pub of: Vec<String>,
+    #[serde(default = "whole")]
+    pub share: f64,
+    #[serde(default)]
+    pub below: bool,
+    pub error: String,
+    /// For readers of the file.
+    #[serde(rename = "note", default)]
+    pub _note: Option<String>,
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 #[derive(Debug, Deserialize)]

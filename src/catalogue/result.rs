@@ -23,6 +23,8 @@ pub struct ResultKind {
     pub audio: Option<Pick>,
     /// Whether a picture's background is removed.
     pub transparent: Option<Pick>,
+    /// How many pictures an animated one has.
+    pub pictures: Option<Pick>,
     /// The shorter side in pixels when the backup model made it.
     pub fallback_short_side: Option<u32>,
     /// How long the file is kept, where that is shorter than for the family.

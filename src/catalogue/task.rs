@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DrawKind, ErrorIx, Price, ResultKind, Rule, Schema, Template};
+use super::{DrawKind, ErrorIx, Pick, Price, ResultKind, Rule, Schema, Template};
 
 /// How a kind of task runs, what it costs, what it makes, whom it tells.
 #[derive(Debug)]
@@ -135,6 +135,36 @@ pub struct Follows {
     pub once: Option<ErrorIx>,
     /// An upgrade of the other was made.
     pub after: Vec<(String, Consequence)>,
+    /// Numbers of the request that must lie within the other's length.
+    pub within: Vec<Within>,
+}
+
+/// A number of seconds that depends on how long the other task's file is.
+#[derive(Debug)]
+pub struct Within {
+    /// The number, of the request.
+    pub value: Pick,
+    /// The files whose length counts: for each of the ids that the other drew the one that belongs to it.
+    pub of: Vec<String>,
+    /// The part of that length which is the limit.
+    pub share: f64,
+    /// The limit itself is too much.
+    pub below: bool,
+    /// Refuses what is beyond.
+    pub error: ErrorIx,
+}
+
+impl Within {
+    /// Whether the number in `input` is too much, given the length of the file in `seconds`.
+    pub fn refuses(&self, input: &Value, seconds: f64) -> bool {
+        let limit = seconds * self.share;
+        self.value.number(input).is_some_and(|value| if self.below { value >= limit } else { value > limit })
+    }
+
+    /// The file whose length counts where the other's id in place `chosen` was named.
+    pub fn file(&self, chosen: u8) -> Option<&str> {
+        self.of.get(usize::from(chosen)).or(self.of.first()).map(String::as_str)
+    }
 }
 
 /// What comes of a circumstance.

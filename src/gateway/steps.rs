@@ -661,6 +661,9 @@ pub(super) fn without_sandbox(call: &Call, uri: &Uri) -> Option<Response> {
     Some(is_not_in(member.mode, uri).into_response())
 }
 
+/// What a body with a file in base64 may have beside it, in bytes.
+const BESIDE_THE_FILE: usize = 4 * 1024;
+
 /// Refuses bodies above the limit, and gives up on those that stop coming. A body that kiegate itself reads is read
 /// here, so that one that grows too large is refused and not cut off; anything else streams through.
 pub(super) async fn bound_body(
@@ -672,7 +675,13 @@ pub(super) async fn bound_body(
         return Ok(request);
     }
     let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
-    let most = if call.streams { largest_upload } else { largest_json };
+    let by_base64 = |index| gateway.parts.catalogue.operation(index).takes_base64();
+    let most = match call.index {
+        _ if call.streams => largest_upload,
+        // What counts is the file, of which base64 makes four bytes of three.
+        Some(index) if by_base64(index) => largest_json / 3 * 4 + BESIDE_THE_FILE,
+        _ => largest_json,
+    };
     let (parts, body) = request.into_parts();
     let told = body.size_hint().lower();
     let body = TimeoutBody::new(body_timeout, body);

@@ -6,8 +6,10 @@ use super::Spec;
 use super::image::{colors, inks};
 use super::layout::Layout;
 
-/// Most pictures in a file.
-const MOST_FRAMES: usize = 12;
+/// Most pictures in a file that nobody counts.
+const USUAL_FRAMES: usize = 12;
+/// Most pictures in any file.
+const MOST_FRAMES: usize = 64;
 /// Hundredths of a second between two pictures, where there are fewer.
 const USUAL_DELAY: usize = 25;
 
@@ -25,7 +27,10 @@ fn write(spec: &Spec, file: &mut Vec<u8>) -> Result<(), EncodingError> {
     encoder.set_repeat(Repeat::Infinite)?;
     let (layout, footer) = Layout::moving(width, height, &spec.caption);
     let hundredths = usize::try_from(spec.duration().as_millis() / 10).unwrap_or(usize::MAX);
-    let frames = (hundredths / USUAL_DELAY).clamp(2, MOST_FRAMES);
+    let frames = match spec.pictures {
+        Some(pictures) => (pictures as usize).clamp(1, MOST_FRAMES),
+        None => (hundredths / USUAL_DELAY).clamp(2, USUAL_FRAMES),
+    };
     for frame in 0..frames {
         let (start, end) = (hundredths * frame / frames, hundredths * (frame + 1) / frames);
         let rows = if frame == 0 || footer.rows().is_empty() { 0..height } else { footer.rows() };

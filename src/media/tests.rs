@@ -14,7 +14,17 @@ fn spec(format: Format, width: u32, height: u32) -> Spec {
         .map(str::to_owned)
         .into();
     let duration = Duration::from_secs(5);
-    Spec { format, width, height, duration, audio: false, transparent: false, seed: 7, caption }
+    Spec {
+        format,
+        width,
+        height,
+        duration,
+        audio: false,
+        transparent: false,
+        pictures: None,
+        seed: 7,
+        caption,
+    }
 }
 
 /// The box of that name directly in `boxes`, without its header.
@@ -205,6 +215,20 @@ fn a_gif_plays_as_long_as_asked_for() {
 }
 
 #[test]
+fn a_gif_has_as_many_pictures_as_asked_for() {
+    for pictures in [1, 4, 9, 64] {
+        let duration = Duration::from_millis(u64::from(pictures) * 100);
+        let file = render(&Spec { pictures: Some(pictures), duration, ..spec(Format::Gif, 320, 320) });
+        let mut decoder = ::gif::DecodeOptions::new().read_info(&file[..]).unwrap();
+        let mut delays = Vec::new();
+        while let Some(frame) = decoder.read_next_frame().unwrap() {
+            delays.push(frame.delay);
+        }
+        assert_eq!(delays, vec![10; pictures as usize]);
+    }
+}
+
+#[test]
 fn a_jpeg_has_the_size_asked_for() {
     for (width, height) in [(1_u16, 1_u16), (3, 500), (640, 480), (1023, 769)] {
         let file = render(&spec(Format::Jpeg, width.into(), height.into()));
@@ -259,7 +283,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
     (format, side(), side(), 0..4000_u64, flags, any::<u64>(), caption).prop_map(
         |(format, width, height, millis, (audio, transparent), seed, caption)| {
             let duration = Duration::from_millis(millis);
-            Spec { format, width, height, duration, audio, transparent, seed, caption }
+            Spec { format, width, height, duration, audio, transparent, pictures: None, seed, caption }
         },
     )
 }

@@ -48,6 +48,33 @@ async fn stems_are_as_long_as_the_track_that_they_are_made_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_song_goes_on_from_within_its_track() {
+    let world = World::standard();
+    let acme = world.client("acme");
+    let wrong = "The request parameters are incorrect, please check the parameters.";
+    let (id, tracks) = song(&acme).await;
+    for track in tracks.as_array().unwrap() {
+        let length = track["duration"].as_f64().unwrap();
+        let extend = |at: f64| {
+            json!({
+                "default_param_flag": true, "audio_id": track["id"], "prompt": "softer", "style": "folk",
+                "title": "The Ferry", "continue_at": at, "model": "V6",
+            })
+        };
+        create(&acme, "extend", extend(length - 0.01)).await.expect_code(200);
+        create(&acme, "extend", extend(length)).await.expect_refusal(422, wrong);
+        let section = |seconds: f64| {
+            json!({
+                "task_id": id, "audio_id": track["id"], "prompt": "a trumpet", "tags": "jazz",
+                "title": "The Ferry", "infill_start_s": 1, "infill_end_s": 1.0 + seconds, "full_lyrics": "la",
+            })
+        };
+        create(&acme, "replace-section", section(length / 2.0 - 0.1)).await.expect_code(200);
+        create(&acme, "replace-section", section(length / 2.0 + 0.1)).await.expect_refusal(422, wrong);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_track_must_be_one_of_its_task() {
     let world = World::standard();
     let acme = world.client("acme");

@@ -67,6 +67,19 @@ async fn a_file_comes_back_byte_for_byte_however_it_was_brought() {
     assert_eq!(world.files_on_disk().len(), 3);
 }
 
+/// Base64 made a file of 8 MB a body above the bound on JSON.
+#[tokio::test(start_paused = true)]
+async fn a_file_in_base64_may_be_as_large_as_a_json_body() {
+    let client = World::standard().client("acme");
+    let file = |bytes: usize| {
+        let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, vec![7; bytes]);
+        json!({"base64Data": text, "uploadPath": "in", "fileName": "a.bin"})
+    };
+    let most = 64 * 1024; // what this world takes
+    assert_eq!(taken(&client.post(BASE64, &file(most)).await)["fileSize"], most);
+    client.post(BASE64, &file(most + 8 * 1024)).await.expect_status(413);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_answer_says_where_the_file_is() {
     let world = World::standard();
@@ -433,7 +446,7 @@ async fn what_is_too_large_is_refused_in_this_hosts_form() {
     let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>)));
     too_large(&client.with("content-type", &kind).send(Method::POST, STREAM, body).await);
     // JSON has the smaller bound of JSON.
-    let base64 = json!({"base64Data": "A".repeat(100_000), "uploadPath": "x"});
+    let base64 = json!({"base64Data": "A".repeat(120_000), "uploadPath": "x"});
     too_large(&client.post(BASE64, &base64).await);
     world.until_on_disk(0).await;
 }

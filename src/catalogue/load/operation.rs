@@ -10,11 +10,11 @@ use super::paths::{Named, of_any_task, of_create, of_link, of_plain, of_request,
 use super::{Context, days};
 use crate::catalogue::raw::{
     RawCallback, RawConsequence, RawEnding, RawFallback, RawFill, RawFollows, RawLifecycle, RawLink,
-    RawLookup, RawModelChoice, RawOperation, RawPhase, RawTask, RawUnknown, RawUpgrade,
+    RawLookup, RawModelChoice, RawOperation, RawPhase, RawTask, RawUnknown, RawUpgrade, RawWithin,
 };
 use crate::catalogue::{
     Behaviour, CallbackKind, Consequence, EndState, Fallback, Fill, Follows, Lifecycle, Link, Lookup,
-    ModelChoice, Operation, Phase, Reply, Schema, TaskKind, Upgrade,
+    ModelChoice, Operation, Phase, Reply, Schema, TaskKind, Upgrade, Within,
 };
 
 impl Context<'_> {
@@ -206,7 +206,17 @@ impl Context<'_> {
                 .iter()
                 .map(|after| (after.operation.clone(), self.consequence("follows.after", &after.then)))
                 .collect(),
+            within: raw.within.iter().filter_map(|raw| self.within(raw)).collect(),
         }
+    }
+
+    fn within(&mut self, raw: &RawWithin) -> Option<Within> {
+        if raw.of.is_empty() {
+            self.problem("follows.within", "of: name the file whose length counts".into());
+        }
+        let value = self.pick("follows.within.value", &raw.value)?;
+        let error = self.error("follows.within.error", &raw.error);
+        Some(Within { value, of: raw.of.clone(), share: raw.share, below: raw.below, error })
     }
 
     fn fallback(&mut self, raw: &RawFallback) -> Fallback {

@@ -30,6 +30,7 @@ impl Context<'_> {
             joins_parent: raw.joins_parent,
             audio: raw.audio.as_ref().and_then(|audio| self.pick(at, audio)),
             transparent: raw.transparent.as_ref().and_then(|transparent| self.pick(at, transparent)),
+            pictures: raw.pictures.as_ref().and_then(|pictures| self.pick(at, pictures)),
             fallback_short_side: raw.fallback_short_side,
             ready_at: raw.ready_at.clone(),
             kept: raw.kept_minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60)),

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::scopes::AnswerScope;
 use super::{Answer, Call, Refused};
-use crate::catalogue::{ErrorIx, Follows, ModelChoice, ModelIx, Moment, Template};
+use crate::catalogue::{ErrorIx, Follows, ModelChoice, ModelIx, Moment, Template, Within};
 use crate::clock::{Draw, Timestamp};
 use crate::sim::follow::{Followed, follow};
 use crate::sim::outcome::failed_with;
 use crate::sim::plan::{Ending, Pace, Plan, Tempo};
 use crate::sim::sandbox::World;
-use crate::sim::task::{Lineage, Task, TaskKey, Worth, fingerprint};
+use crate::sim::task::{Lineage, Shape, Task, TaskKey, Worth, fingerprint};
 use crate::sim::view::{View, ids, shapes};
 use crate::sim::{Event, callback};
 
@@ -102,16 +102,18 @@ impl Call<'_> {
             Some((base, _)) => Followed { task: Some(base), ..Followed::default() },
             None => self.followed(world, now, model, input)?,
         };
+        let inherits = followed
+            .task
+            .and_then(|parent| world.lineage(parent))
+            .map(|lineage| shapes(&View::new(self.setting(now), &lineage)))
+            .unwrap_or_default();
+        self.keep_within(model, input, &followed, &inherits)?;
         let price = catalogue.price_of(self.index, model, input).unwrap_or_default();
         if world.balance() < price {
             return Err(catalogue.shared().insufficient.into());
         }
         let key = upgrade_of
             .map_or_else(|| world.new_key(self.sandbox.id, &self.operation.id, &print), |(_, key)| key);
-        let inherits = followed
-            .task
-            .and_then(|parent| world.lineage(parent))
-            .map(|lineage| shapes(&View::new(self.setting(now), &lineage)));
         let plan = self.plan(key, now, model, input, followed.fate)?;
         let task = Task {
             operation: self.index,
@@ -125,7 +127,7 @@ impl Call<'_> {
             ids: ids(catalogue, self.index, model, key),
             price,
             callbacks: self.wish.callbacks,
-            inherits: inherits.unwrap_or_default(),
+            inherits,
         };
         let callbacks = callback::plan(world, self.sim, key, &task);
         let forgotten = world.insert(key, task, now);
@@ -152,11 +154,33 @@ impl Call<'_> {
         input: &Value,
     ) -> Result<Followed, Refused> {
         let Some(follows) = self.follows(model) else { return Ok(Followed::default()) };
-        let input = match self.operation.task().map(|task| &task.model) {
+        let input = self.parameters(input);
+        Ok(follow(self.sim.catalogue(), world, now, (self.index, model), follows, input)?)
+    }
+
+    /// The part of `input` in which the model's own parameters stand.
+    fn parameters<'v>(&self, input: &'v Value) -> &'v Value {
+        match self.operation.task().map(|task| &task.model) {
             Some(ModelChoice::Market { input: field, .. }) => input.get(field).unwrap_or(&Value::Null),
             _ => input,
+        }
+    }
+
+    /// Refuses a place in the other task's file that is beyond its end. `shapes` are the files of that task; one that
+    /// will fail because of it is not looked at.
+    fn keep_within(
+        &self,
+        model: Option<ModelIx>,
+        input: &Value,
+        followed: &Followed,
+        shapes: &[Shape],
+    ) -> Result<(), Refused> {
+        let Some(follows) = self.follows(model).filter(|_| followed.fate.is_none()) else { return Ok(()) };
+        let beyond = |within: &&Within| {
+            let file = shapes.iter().find(|shape| within.file(followed.chosen) == Some(&*shape.slot));
+            file.is_some_and(|file| within.refuses(self.parameters(input), file.duration.as_secs_f64()))
         };
-        Ok(follow(self.sim.catalogue(), world, now, (self.index, model), follows, input)?)
+        follows.within.iter().find(beyond).map_or(Ok(()), |within| Err(within.error.into()))
     }
 
     fn plan(

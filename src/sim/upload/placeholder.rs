@@ -38,6 +38,7 @@ fn spec(url: &str, format: Format) -> Spec {
         duration: Duration::from_secs(5),
         audio: true,
         transparent: false,
+        pictures: None,
         seed: u64::from_le_bytes(seed.bytes()),
         caption: vec!["placeholder for".to_owned(), shown.chars().take(120).collect()],
     }

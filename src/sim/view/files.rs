@@ -23,6 +23,8 @@ pub(in crate::sim) struct File {
     pub(in crate::sim) duration: Duration,
     pub(in crate::sim) audio: bool,
     pub(in crate::sim) transparent: bool,
+    /// Of an animated picture, where the catalogue says it.
+    pub(in crate::sim) pictures: Option<u32>,
     /// How long it is kept, where that is shorter than for its family.
     pub(in crate::sim) kept: Option<Duration>,
     /// The state from which it is there though the task still runs.
@@ -40,7 +42,7 @@ pub(in crate::sim) fn shapes(view: &View<'_>) -> Box<[Shape]> {
     view.results().iter().map(shape).collect()
 }
 
-/// More files than this no task makes, whatever its request says.
+/// More files than this no task makes, and no file has more pictures, whatever its request says.
 const MOST_FILES: u32 = 64;
 
 /// All files of the task behind `view`.
@@ -53,9 +55,16 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
     let extension = kind.format.text(input).unwrap_or_default();
     let format = Format::from_name(&extension).unwrap_or(Format::Png);
     let (width, height) = size(view, kind);
-    let count = kind.count.as_ref().and_then(|count| count.number(input)).unwrap_or(1.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small number")]
-    let count = count.clamp(0.0, f64::from(MOST_FILES)) as u32;
+    let number = |pick: &Option<Pick>| {
+        let number = pick.as_ref()?.number(input)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to a small number"
+        )]
+        Some(number.clamp(0.0, f64::from(MOST_FILES)) as u32)
+    };
+    let count = number(&kind.count).unwrap_or(1);
     let file = |index: u32| File {
         slot: slot.to_owned(),
         name: kind.file.to_text(&FileScope { view, index, extension: &extension }),
@@ -68,6 +77,7 @@ fn of_kind(view: &View<'_>, slot: &str, kind: &ResultKind) -> Vec<File> {
         place: (count > 1).then_some((index + 1, count)),
         audio: kind.audio.as_ref().is_some_and(|audio| audio.is_true(input)),
         transparent: kind.transparent.as_ref().is_some_and(|transparent| transparent.is_true(input)),
+        pictures: number(&kind.pictures),
     };
     (0..count).map(file).collect()
 }
@@ -171,6 +181,7 @@ impl File {
             duration: self.duration,
             audio: self.audio,
             transparent: self.transparent,
+            pictures: self.pictures,
             seed,
             caption: vec![
                 view.model().to_owned(),
