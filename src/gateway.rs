@@ -14,6 +14,7 @@ mod create;
 mod idempotency;
 mod look;
 mod member;
+mod mishap;
 mod relay;
 mod server;
 mod steps;
@@ -51,6 +52,7 @@ use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
 use crate::openapi::Document;
 use crate::proxy::{KeyIx, Retries, Upstream};
+use crate::sim::Fault;
 use crate::store::{CreateId, Owner, Store, StoreError, Task};
 use crate::tasks::simulated::SimulatedEnds;
 use crate::tasks::{Poller, Tracker, ownership};
@@ -383,7 +385,11 @@ impl DataPlane {
             self.answer_api(&call, request).await
         };
         let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
-        steps::record(&self.gateway, call, line, response) // sees everything, refusals too: one line, one sample
+        let response = steps::record(&self.gateway, call, line, response); // sees everything, refusals too: one line, one sample
+        if response.extensions().get::<Fault>().is_some() {
+            return Box::pin(mishap::befall(response)).await; // what a test wants to go wrong
+        }
+        response
     }
 
     /// The path of a request of the API, in its order. A new concern is a new line.

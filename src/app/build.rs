@@ -159,6 +159,7 @@ impl Plan<'_> {
                     config::HttpStatus::Wire => sim::HttpStatus::Wire,
                     config::HttpStatus::Real => sim::HttpStatus::Real,
                 },
+                ..sim::Settings::default()
             },
             credits: mock.credits,
             webhook_secret: Some(mock.webhook_secret.clone()),

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tower_http::timeout::TimeoutBody;
 
 use crate::proxy::UpstreamError;
+use crate::sim::Fault;
 use crate::store::KeptAnswer;
 
 /// The largest answer that is read whole, in bytes; usual are some thousand.
@@ -23,6 +24,8 @@ pub(super) struct Whole {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What is to become of it on its way, where it was simulated.
+    pub(super) fault: Option<Fault>,
 }
 
 impl Whole {
@@ -33,7 +36,8 @@ impl Whole {
         let body = Box::pin(body).collect().await;
         let body =
             body.map_err(|error| UpstreamError::Broken(format!("in the midst of its answer: {error}")))?;
-        Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        let fault = parts.extensions.get::<Fault>().copied();
+        Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes(), fault })
     }
 
     /// The body as JSON; null if it is none.
@@ -56,6 +60,9 @@ impl Whole {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
+        if let Some(fault) = self.fault {
+            response.extensions_mut().insert(fault);
+        }
         response
     }
 
@@ -69,6 +76,6 @@ impl Whole {
 impl From<&KeptAnswer> for Whole {
     fn from(kept: &KeptAnswer) -> Self {
         let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
-        Self { status, headers: kept.headers.clone(), body: kept.body.clone() }
+        Self { status, headers: kept.headers.clone(), body: kept.body.clone(), fault: None }
     }
 }

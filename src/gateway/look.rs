@@ -107,7 +107,7 @@ impl Question {
         if let Ok(kind) = HeaderValue::from_str(&parts.catalogue.shared().content_type) {
             headers.insert(CONTENT_TYPE, kind);
         }
-        let answer = Ok(Whole { status: StatusCode::OK, headers, body });
+        let answer = Ok(Whole { status: StatusCode::OK, headers, body, fault: None });
         let fresh_until = Some(parts.clock.now() + kept_for);
         // What it says of the state, nobody has to wait for: it is the last.
         let state = Some((String::new(), true));

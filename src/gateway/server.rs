@@ -25,9 +25,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use super::mishap;
 use super::tls::Tls;
 use crate::background::{self, Lanes};
+use crate::sim::Fault;
 use crate::telemetry::{Metrics, Observed};
 
 /// What a connection may do.
@@ -65,6 +68,25 @@ pub struct Plane {
     pub bounds: Bounds,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
+}
+
+/// A socket, perhaps under TLS, that can be made to end without ceremony.
+trait Abort {
+    /// Lets it end with a reset once it is dropped.
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // Failing that, it ends as any other.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Abort for TlsStream<TcpStream> {
+    fn abort(&self) {
+        self.get_ref().0.abort();
+    }
 }
 
 /// Serves `plane` until `stop` comes, then lets requests under way end; gives up on them when `grace` has passed.
@@ -162,7 +184,7 @@ impl Visit {
     /// Answers the requests that come over `stream`, until it ends or the plane stops.
     async fn serve<S>(mut self, stream: S, peer: Peer)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
     {
         let Reception { name, bounds, .. } = *self.reception;
         let phase = Arc::new(Phase::default());
@@ -170,7 +192,8 @@ impl Visit {
         let answer = Arc::clone(&self.reception.answer);
         let service = service_fn(move |mut request: Request<Incoming>| {
             // HTTP/2 has many requests at once and frames of its own at any time: hyper watches it by pings.
-            phase.set(if request.version() == Version::HTTP_2 { Phase::MANY } else { Phase::REQUEST });
+            let many = request.version() == Version::HTTP_2;
+            phase.set(if many { Phase::MANY } else { Phase::REQUEST });
             let phase = Arc::clone(&phase);
             let answered = if let Some(status) = unacceptable(&request) {
                 std::future::ready(turned_away(status)).boxed()
@@ -178,7 +201,17 @@ impl Visit {
                 request.extensions_mut().insert(peer);
                 answer(request.map(Body::new))
             };
-            answered.map(move |response| {
+            answered.map(move |mut response| {
+                match response.extensions().get::<Fault>() {
+                    // Only this one of its streams ends.
+                    Some(Fault::Reset | Fault::Empty | Fault::Garbage) if many => {
+                        *response.body_mut() = mishap::broken();
+                    }
+                    Some(Fault::Reset) => phase.set(Phase::RESET),
+                    Some(Fault::Empty) => phase.set(Phase::CLOSED),
+                    Some(Fault::Garbage) => phase.set(Phase::GARBAGE),
+                    _ => {}
+                }
                 let at_end = move |_| phase.request_ended();
                 Ok::<_, Infallible>(response.map(|body| Observed::new(body, at_end)))
             })
@@ -258,6 +291,12 @@ impl Phase {
     const REQUEST: u8 = 3;
     /// The connection carries many requests at once.
     const MANY: u8 = 4;
+    /// Instead of an answer the connection is reset.
+    const RESET: u8 = 5;
+    /// Instead of an answer it ends.
+    const CLOSED: u8 = 6;
+    /// Instead of an answer comes something else, and it ends.
+    const GARBAGE: u8 = 7;
 
     fn set(&self, phase: u8) {
         self.0.store(phase, Ordering::Relaxed);
@@ -325,9 +364,39 @@ impl<S: AsyncRead> AsyncRead for GuardedIo<S> {
     }
 }
 
-impl<S: AsyncWrite> AsyncWrite for GuardedIo<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().socket.poll_write(context, bytes)
+/// What comes where garbage was asked for.
+const GARBAGE: &[u8] = b"\x16\x03\x01\x00\xffnot HTTP at all\r\n\x00\xfe\xfd\r\n\r\n";
+
+impl<S: AsyncWrite + Abort> GuardedIo<S> {
+    /// Does to the connection what was asked for in the place of an answer; `None` where nothing was.
+    fn sabotage(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<Poll<io::Error>> {
+        let this = self.project();
+        let end = |what: &str| Some(Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, what)));
+        match this.phase.0.load(Ordering::Relaxed) {
+            Phase::RESET => {
+                this.socket.abort();
+                end("reset, as asked for")
+            }
+            Phase::CLOSED => end("closed, as asked for"),
+            Phase::GARBAGE => match this.socket.poll_write(context, GARBAGE) {
+                Poll::Pending => Some(Poll::Pending),
+                Poll::Ready(_) => end("answered with garbage, as asked for"),
+            },
+            _ => None,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Abort> AsyncWrite for GuardedIo<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.as_mut().sabotage(context) {
+            None => self.project().socket.poll_write(context, bytes),
+            Some(ended) => ended.map(Err),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -335,15 +404,21 @@ impl<S: AsyncWrite> AsyncWrite for GuardedIo<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.phase.is(Phase::RESET) {
+            return Poll::Ready(Ok(())); // a polite end would come before the reset
+        }
         self.project().socket.poll_shutdown(context)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().socket.poll_write_vectored(context, slices)
+        match self.as_mut().sabotage(context) {
+            None => self.project().socket.poll_write_vectored(context, slices),
+            Some(ended) => ended.map(Err),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

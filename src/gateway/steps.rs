@@ -629,8 +629,12 @@ async fn wait_for_news(
 /// The refusal as a whole answer, to be kept.
 pub(super) async fn refusal(gateway: &Gateway, call: &Call, error: ApiError) -> Whole {
     let response = refuse(gateway, call, error);
-    let empty =
-        || Whole { status: StatusCode::BAD_GATEWAY, headers: HeaderMap::new(), body: bytes::Bytes::new() };
+    let empty = || Whole {
+        status: StatusCode::BAD_GATEWAY,
+        headers: HeaderMap::new(),
+        body: bytes::Bytes::new(),
+        fault: None,
+    };
     Whole::read(response, gateway.parts.body_timeout).await.unwrap_or_else(|_| empty())
 }
 

@@ -18,7 +18,7 @@ use super::outcome;
 use super::plan::Plan;
 use super::sandbox::{Sandbox, World};
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey, ending_name};
-use super::view::{Setting, View};
+use super::view::{Setting, View, written};
 use super::{Event, Shared, Sim, download};
 use crate::catalogue::{CallbackKind, Lifecycle, TaskKind};
 use crate::clock::Timestamp;
@@ -163,7 +163,7 @@ impl Sim {
     /// Makes one attempt, writes it down and, if it failed, plans the next. If the sandbox was emptied meanwhile, nobody
     /// hears of it. Gives what waited for it.
     async fn attempt(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due, epoch: u64) -> Option<Due> {
-        if due.attempt == 0 && due.at == lineage.task.plan.created() {
+        if due.attempt == 0 && due.at == lineage.task.plan.created() && !lineage.task.callbacks.early {
             tokio::time::sleep(AFTER_CREATE).await;
         }
         let began = self.parts().clock.instant();
@@ -191,12 +191,27 @@ impl Sim {
             let took = began.elapsed();
             let result = result.map(|status| status.as_u16());
             let size = url.len() + body.len();
-            world.attempts.push(Attempt { due, url, headers, body, result, took, verdict }, size);
+            let bad_signature = lineage.task.callbacks.bad_signature;
+            let attempt = Attempt { due, url, headers, body, result, took, bad_signature, verdict };
+            world.attempts.push(attempt, size);
             let next = world.arrive(due);
             (world.clock.at(self.real_now()).saturating_since(due.at), next)
         };
         self.parts().observer.observe(&Event::CallbackSent { owner: &sandbox.owner, result: verdict, lag });
         next
+    }
+
+    /// Waits until the callbacks of the task at `key` that are due by now have each been tried.
+    pub(super) async fn told(&self, sandbox: &Arc<Sandbox>, key: TaskKey) {
+        loop {
+            let changed = sandbox.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !sandbox.world().is_telling(key) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Brings a parcel to the sandbox's own inbox, or out of the process.
@@ -252,7 +267,7 @@ impl Sim {
         };
         let view = View::new(setting, lineage);
         let kind = &view.kind().callbacks[usize::from(due.stage)];
-        let body = kind.body.to_json(&view);
+        let body = written(&view, &kind.body);
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(secret) = &self.parts().webhook_secret {

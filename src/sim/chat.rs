@@ -156,10 +156,10 @@ pub(super) fn read(chat: &Chat, request: &Value) -> Ask {
     }
 }
 
-/// The text in which directives count: the last that the user said, and no earlier one, or each turn of a
-/// conversation would obey them again.
-pub(super) fn directed(ask: &Ask) -> Value {
-    Value::from(ask.prompt.as_str())
+/// The text in which directives count, and at which rules look: the last that the user said, and no earlier one, or each
+/// turn of a conversation would obey them again.
+pub(super) fn said(ask: &Ask) -> &str {
+    &ask.prompt
 }
 
 /// Answers in the model's place a request that came to `path`; `body` is the form of an answer in one piece.

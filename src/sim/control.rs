@@ -4,6 +4,9 @@
 //! address that nobody can guess. Bodies are read strictly: what is not understood is refused, and the answer says
 //! where and what there is instead.
 
+mod journal;
+mod rules;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ use super::http::Priced;
 use super::outcome::{self, VOCABULARY, Wish, WishedEnding};
 use super::plan::{Ending, State as TaskState};
 use super::sandbox::{Sandbox, World};
+use super::settings::Settings;
 use super::task::{Lineage, SandboxId, Task, TaskKey, Worth};
 use super::view::{Setting, View};
 use super::{Event, Owner, Sim, bearer, callback, origin};
@@ -44,6 +48,11 @@ pub fn routes(sim: Sim) -> Router {
         .route("/_mock/tasks", get(tasks))
         .route("/_mock/tasks/{id}", get(task))
         .route("/_mock/tasks/{id}/finish", post(finish))
+        .route("/_mock/rules", get(rules::list).post(rules::add).delete(rules::clear))
+        .route("/_mock/rules/{id}", get(rules::show).delete(rules::delete))
+        .route("/_mock/requests", get(journal::requests).delete(journal::clear))
+        .route("/_mock/verify", post(journal::verify))
+        .route("/_mock/verdict", get(journal::verdict))
         .route("/_mock/callbacks", get(callbacks))
         .route("/_mock/inbox", get(inbox))
         .route("/_mock/inbox/{name}", get(arrivals).put(program_inbox))
@@ -176,7 +185,7 @@ impl Fields {
 async fn unknown(request: Request) -> ProblemDocument {
     let detail = format!(
         "there is no {} {}; there are catalog, reset, settings, clock, clock/advance, credits, price, tasks, tasks/<id>, \
-         tasks/<id>/finish, callbacks, inbox, inbox/<name> below /_mock",
+         tasks/<id>/finish, rules, rules/<id>, requests, verify, verdict, snapshot, callbacks, inbox, inbox/<name> below /_mock",
         request.method(),
         request.uri().path()
     );
@@ -241,8 +250,7 @@ async fn settings(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
 }
 
 async fn change_settings(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
-    const KNOWN: [&str; 6] = ["pace", "seed", "latency", "failure_rate", "emulate_quota", "http_status"];
-    let Fields { members: changes, .. } = Fields::read(&body, &KNOWN)?;
+    let Fields { members: changes, .. } = Fields::read(&body, &Settings::NAMES)?;
     caller.with_world(&sim, |world, _| {
         world.settings = world.settings.changed(&changes).map_err(ProblemDocument::bad_request)?;
         Ok(Json(world.settings.to_json()))

@@ -94,7 +94,13 @@ impl Sim {
         if !link_is_good(path, parts.uri.query().unwrap_or_default(), now) {
             return plain(StatusCode::FORBIDDEN, &[]);
         }
-        match self.find(&sandbox, path, now) {
+        let found = self.find(&sandbox, path, now);
+        if let (Some(Source::Drawn(..)), Some(address), &Method::GET) =
+            (&found, Address::parse(path), &parts.method)
+        {
+            sandbox.world().fetched.insert(address.task);
+        }
+        match found {
             None => plain(StatusCode::NOT_FOUND, &[]),
             Some(Source::Drawn(spec, content_type)) => {
                 let (rendered, path) = (self.0.rendered.clone(), path.to_owned());

@@ -10,6 +10,7 @@ mod scopes;
 mod tell;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -21,13 +22,17 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::chat;
+use super::fault::Fault;
 use super::follow::Objection;
+use super::journal::{self, Arriving, Entry, Note};
+use super::matching::{Seen, prompt_of};
 use super::outcome::{Speech, Wish};
+use super::rules::{Chosen, Effect};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
 use super::task::{Lineage, TaskKey};
 use super::upload::{self, BrokenOff, Brought};
-use super::view::{Setting, View};
+use super::view::{Setting, View, written};
 use super::{Event, Owner, Sim, bearer, collect, origin};
 use crate::catalogue::{
     Behaviour, ErrorIx, Operation, OperationIx, Reply, Resolved, Template, UploadFrom, Wording,
@@ -77,6 +82,16 @@ impl From<Objection> for Refused {
     }
 }
 
+/// What a call brings.
+struct TakenIn {
+    /// As an object; or why it is none.
+    request: Result<Value, Refused>,
+    /// As it came, a form aside.
+    body: Bytes,
+    /// The file of a form.
+    file: Option<Brought>,
+}
+
 pub(super) type Answer = Result<Vec<u8>, Refused>;
 
 /// What a create would cost.
@@ -88,13 +103,37 @@ pub(super) struct Priced<'c> {
 }
 
 impl Sim {
-    /// Answers a request of the API. The caller bounds the body. A sandbox that it makes counts to `owner`.
+    /// Answers a request of the API. The caller bounds the body. A sandbox that it makes counts to `owner`. A [`Fault`] among
+    /// the answer's extensions says what is to become of it on its way.
     pub async fn answer(&self, request: Request, owner: Option<Owner>) -> Response {
         match self.catalogue().resolve(request.method(), request.uri().path()) {
             Resolved::Operation(operation) => self.operate(operation, request, owner).await,
-            Resolved::WrongMethod => self.wrong_method(&request),
-            Resolved::Unknown => self.framework(&self.catalogue().shared().unknown_path, &request),
+            Resolved::WrongMethod => self.turn_away(request, owner.as_ref(), Self::wrong_method),
+            Resolved::Unknown => self.turn_away(request, owner.as_ref(), |sim, request| {
+                sim.framework(&sim.catalogue().shared().unknown_path, request)
+            }),
         }
+    }
+
+    /// Answers what is no call of the API; whoever has a sandbox finds it in the journal.
+    fn turn_away(
+        &self,
+        request: Request,
+        owner: Option<&Owner>,
+        answer: impl FnOnce(&Self, &Request) -> Response,
+    ) -> Response {
+        let response = answer(self, &request);
+        let Some(sandbox) = bearer(request.headers()).map(|token| self.sandbox(token, owner)) else {
+            return response;
+        };
+        let (parts, _) = request.into_parts();
+        let entry = {
+            let (mut world, real) = (sandbox.world(), self.real_now());
+            let at = world.clock.at(real);
+            let note = Note::default();
+            world.journal.write(Arriving { at, real, parts: &parts, operation: None, body: &[], note })
+        };
+        journal::answer(&sandbox, &entry, self.real_now(), response, None)
     }
 
     async fn operate(&self, index: OperationIx, request: Request, owner: Option<Owner>) -> Response {
@@ -107,63 +146,121 @@ impl Sim {
             return self.refusal(index, unauthorized, &self.parts().settings, &Value::Null);
         };
         let sandbox = self.sandbox(token, owner.as_ref());
-        let (settings, answers) = {
-            let mut world = sandbox.world();
-            world.answers += 1;
-            (world.settings.clone(), world.answers)
-        };
-        self.dawdle(&settings, answers).await;
-        let Ok((request, brought)) = self.take_in(index, &parts, body, &sandbox).await else {
+        let Ok(brought) = self.take_in(index, &parts, body, &sandbox).await else {
             // The body broke off: nobody is there to read an answer.
             return plain_status(StatusCode::BAD_REQUEST);
         };
+        let (entry, chosen, settings) = self.enrol(index, &parts, &brought, &sandbox);
+        let effect = chosen.as_ref().map(|chosen| &*chosen.effect);
+        let latency = effect.and_then(|effect| effect.latency).unwrap_or(settings.latency);
+        self.dawdle(&settings, latency, entry.number).await;
+        let (response, fault) = self.respond(index, &parts, brought, &sandbox, (settings, effect)).await;
+        let name = fault.map(Fault::name);
+        let mut response = journal::answer(&sandbox, &entry, self.real_now(), response, name);
+        if let Some(fault) = fault {
+            response.extensions_mut().insert(fault);
+        }
+        response
+    }
+
+    /// Writes a call down and finds the rule that it goes by, if there is one.
+    fn enrol(
+        &self,
+        index: OperationIx,
+        parts: &Parts,
+        brought: &TakenIn,
+        sandbox: &Sandbox,
+    ) -> (Arc<Entry>, Option<Chosen>, Settings) {
+        let mut world = sandbox.world();
+        let real = self.real_now();
+        let at = world.clock.at(real);
+        let (mut note, mut chosen) = (Note::default(), None);
+        if !world.rules.is_empty() && !Wish::stands_in(&parts.headers) {
+            let operation = self.catalogue().operation(index);
+            let request = brought.request.as_ref().unwrap_or(&Value::Null);
+            let ask = operation.chat().map(|chat| chat::read(chat, request));
+            let prompt = ask.as_ref().map_or_else(|| prompt_of(request), |ask| chat::said(ask).to_owned());
+            let subject = Seen {
+                operation: &operation.id,
+                model: operation.model_of(request).unwrap_or_default(),
+                request,
+                prompt: &prompt,
+                headers: &parts.headers,
+            };
+            let (number, seed) = (world.journal.next_number(), world.settings.seed);
+            (chosen, note.near) = world.rules.choose(&subject, number, seed);
+            note.rule = chosen.as_ref().map(|chosen| Arc::clone(&chosen.rule));
+        }
+        let body = &brought.body;
+        let entry = world.journal.write(Arriving { at, real, parts, operation: Some(index), body, note });
+        (entry, chosen, world.settings.clone())
+    }
+
+    /// The answer to a call, and what is to become of it on its way.
+    async fn respond(
+        &self,
+        index: OperationIx,
+        parts: &Parts,
+        TakenIn { request, file, .. }: TakenIn,
+        sandbox: &Arc<Sandbox>,
+        (settings, effect): (Settings, Option<&Effect>),
+    ) -> (Response, Option<Fault>) {
+        let operation = self.catalogue().operation(index);
         let written = request.as_ref().unwrap_or(&Value::Null);
         let ask = operation.chat().map(|chat| chat::read(chat, written));
-        let directed = ask.as_ref().map(chat::directed);
-        let wish = match Wish::read(&parts.headers, directed.as_ref().unwrap_or(written)) {
+        let directed = ask.as_ref().map(|ask| Value::from(chat::said(ask)));
+        let refuse = |refused: Refused, request: &Value| self.refusal(index, refused, &settings, request);
+        let wish = match Wish::read(&parts.headers, effect, directed.as_ref().unwrap_or(written)) {
             Ok(wish) if ask.is_none() && wish.speech != Speech::default() => {
-                let what = Refused::BadWish("text and tool are for chats, where a model speaks".into());
-                return self.refusal(index, what, &settings, &Value::Null);
+                let what = "text and tool are for chats, where a model speaks".into();
+                return (refuse(Refused::BadWish(what), &Value::Null), None);
             }
             Ok(wish) => wish,
-            Err(what) => return self.refusal(index, Refused::BadWish(what), &settings, &Value::Null),
+            Err(what) => return (refuse(Refused::BadWish(what), &Value::Null), None),
         };
-        if let Some(status) = wish.http {
-            return plain_status(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY));
+        let fault = wish.fault;
+        if let Some(literal) = effect.and_then(|effect| effect.response.as_ref()).filter(|_| !wish.by_header)
+        {
+            return (literal.to_response(), fault);
         }
-        let origin = origin(self, &parts);
+        if let Some(status) = wish.http {
+            return (plain_status(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)), fault);
+        }
         // A refusal that was asked for comes even where the request is none.
         let request = match request {
             Ok(request) => request,
             Err(_) if wish.reject.is_some() => Value::Null,
-            Err(refused) => return self.refusal(index, refused, &settings, &Value::Null),
+            Err(refused) => return (refuse(refused, &Value::Null), fault),
         };
+        let (origin, sandbox, settings) = (origin(self, parts), Arc::clone(sandbox), settings.clone());
         let call = Call { sim: self, index, operation, sandbox, settings, origin, wish, request };
         let answered = match (&operation.behaviour, &ask) {
             (Behaviour::Chat(chat, body), Some(ask)) => {
                 chat::answer(&call, parts.uri.path(), ask, (chat, body)).await
             }
-            _ => call.answer(brought).await.map(|body| {
+            _ => call.answer(file).await.map(|body| {
                 self.json(self.catalogue().wording(index), real_status(&call.settings, &body), body)
             }),
         };
-        answered.unwrap_or_else(|refused| self.refusal(index, refused, &call.settings, &call.request))
+        (answered.unwrap_or_else(|refused| refuse(refused, &call.request)), fault)
     }
 
-    /// Reads what a call brings: the request as an object, and the file of a form. The first error is the client's
-    /// connection, the second what it sent.
+    /// Reads what a call brings. The error is the client's connection.
     async fn take_in(
         &self,
         index: OperationIx,
         parts: &Parts,
         body: Body,
         sandbox: &Sandbox,
-    ) -> Result<(Result<Value, Refused>, Option<Brought>), BrokenOff> {
+    ) -> Result<TakenIn, BrokenOff> {
         let operation = self.catalogue().operation(index);
         if let Behaviour::Upload(kind, _) = &operation.behaviour
             && let UploadFrom::Part(part) = &kind.from
         {
-            return self.receive_form(kind, part, &parts.headers, body, sandbox).await;
+            let (request, file) = self.receive_form(kind, part, &parts.headers, body, sandbox).await?;
+            // The file itself is not written down, the fields beside it are.
+            let body = request.as_ref().map_or_else(|_| Bytes::new(), |fields| fields.to_string().into());
+            return Ok(TakenIn { request, body, file });
         }
         let body = collect(body).await.map_err(|_| BrokenOff)?;
         let mut request = self.read_request(index, parts, &body);
@@ -171,7 +268,7 @@ impl Sim {
             // To that host a null is as good as nothing.
             members.retain(|_, value| !value.is_null());
         }
-        Ok((request, None))
+        Ok(TakenIn { request, body, file: None })
     }
 
     /// What the create at `path` with this `body` would cost in `sandbox`, and which model would do it: `None` if there is
@@ -205,14 +302,13 @@ impl Sim {
         })
     }
 
-    /// Waits as long as the sandbox wants its `answers`th answer to take.
-    async fn dawdle(&self, settings: &Settings, answers: u64) {
-        let (shortest, longest) = settings.latency;
+    /// Waits as long as the answer to the call of that `number` is to take.
+    async fn dawdle(&self, settings: &Settings, (shortest, longest): (Duration, Duration), number: u64) {
         if !longest.is_zero() {
             let spread = u64::try_from(longest.saturating_sub(shortest).as_millis()).unwrap_or(0);
-            let more = Draw::new(&[&settings.seed.to_le_bytes(), b"latency", &answers.to_le_bytes()])
+            let more = Draw::new(&[&settings.seed.to_le_bytes(), b"latency", &number.to_le_bytes()])
                 .integer(0, spread);
-            tokio::time::sleep(shortest + std::time::Duration::from_millis(more)).await;
+            tokio::time::sleep(shortest + Duration::from_millis(more)).await;
         }
     }
 
@@ -342,7 +438,13 @@ impl Call<'_> {
     async fn answer(&self, brought: Option<Brought>) -> Answer {
         self.begin()?;
         match &self.operation.behaviour {
-            Behaviour::Create(_, answer) => self.create(answer),
+            Behaviour::Create(_, answer) => {
+                let (answer, made) = self.create(answer)?;
+                if self.wish.callbacks.early {
+                    self.sim.told(&self.sandbox, made).await;
+                }
+                Ok(answer)
+            }
             Behaviour::Details(lookup, answer) => self.details(lookup, answer),
             Behaviour::Upgrade(upgrade) => self.upgrade(upgrade),
             Behaviour::Link(link, answer) => self.link(link, answer),
@@ -396,7 +498,7 @@ impl Call<'_> {
 
     /// The body of `template` about the task of `lineage`.
     fn render(&self, template: &Template, lineage: &Lineage, now: Timestamp) -> Vec<u8> {
-        template.to_json(&View::new(self.setting(now), lineage))
+        written(&View::new(self.setting(now), lineage), template)
     }
 
     fn reply(&self, reply: &Reply, lineage: &Lineage, now: Timestamp) -> Answer {

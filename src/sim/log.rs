@@ -33,6 +33,19 @@ impl<T> Bounded<T> {
         self.entries.push_back(Arc::new(entry));
         self.sizes.push_back(size);
         self.bytes += size;
+        self.shrink();
+    }
+
+    /// The entry at `position` takes so many bytes more.
+    pub(super) fn grow(&mut self, position: usize, bytes: usize) {
+        if let Some(size) = self.sizes.get_mut(position) {
+            *size += bytes;
+            self.bytes += bytes;
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
         while self.entries.len() > self.most || self.bytes > self.most_bytes {
             self.entries.pop_front();
             self.bytes -= self.sizes.pop_front().unwrap_or(0);
@@ -50,6 +63,8 @@ pub(super) struct Attempt {
     pub(super) body: Bytes,
     pub(super) result: Result<u16, String>,
     pub(super) took: Duration,
+    /// It was signed wrongly on purpose: to refuse it is right.
+    pub(super) bad_signature: bool,
     /// `delivered`, `retried`, `dead` or `dropped`.
     pub(super) verdict: &'static str,
 }

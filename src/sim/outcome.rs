@@ -3,12 +3,15 @@
 //! A wish comes in the header `X-Mock-Outcome` (several, separated by commas), with `X-Mock-Delay` beside it, or as
 //! a directive in any text of the body, such as its prompt: `[[mock:fail:content_policy]]`. The header wins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::fault::Fault;
 use super::plan::Ending;
+use super::rules::Effect;
 use crate::catalogue::{Catalogue, ErrorEntry, ErrorIx, OperationIx};
 use crate::clock::parse_duration;
 
@@ -29,6 +32,10 @@ pub(super) struct Wish {
     pub(super) speech: Speech,
     /// It came in the header.
     pub(super) by_header: bool,
+    /// How the connection misbehaves.
+    pub(super) fault: Option<Fault>,
+    /// Members of the task's result that have these values.
+    pub(super) result: Option<Arc<Map<String, Value>>>,
 }
 
 /// What a chat model says; nothing of it means: what it likes.
@@ -60,12 +67,14 @@ pub(super) struct CallbackFaults {
     pub(super) duplicate: bool,
     pub(super) bad_signature: bool,
     pub(super) reorder: bool,
+    /// They arrive before the create is answered.
+    pub(super) early: bool,
     /// How much later than they should they leave, in milliseconds.
     pub(super) late_ms: u32,
 }
 
 /// All words that a wish can begin with, for messages and the control API.
-pub(super) const VOCABULARY: [&str; 14] = [
+pub(super) const VOCABULARY: [&str; 16] = [
     "success",
     "fail:<error id>",
     "reject:<code or error id>",
@@ -78,16 +87,24 @@ pub(super) const VOCABULARY: [&str; 14] = [
     "callback:late:<duration>",
     "callback:badsig",
     "callback:reorder",
+    "callback:early",
+    "fault:reset|hang|empty|truncate|garbage|slow[:<duration>]",
     "text:<what a chat model says>",
     "tool:<tool that a chat model calls>",
 ];
 
 impl Wish {
-    /// Reads headers and, where they are silent, the directives in the texts of `request`.
+    /// Whether the headers say how the call ends, so that nothing else does.
+    pub(super) fn stands_in(headers: &HeaderMap) -> bool {
+        headers.contains_key("x-mock-outcome")
+    }
+
+    /// Reads what is asked for: by headers, else by the `rule` that was chosen, else by the directives in the texts of
+    /// `request`. A rule that does not decide how the call ends leaves that to a directive.
     ///
     /// # Errors
     /// A wish that cannot be understood, in words for the one who sent it.
-    pub(super) fn read(headers: &HeaderMap, request: &Value) -> Result<Self, String> {
+    pub(super) fn read(headers: &HeaderMap, rule: Option<&Effect>, request: &Value) -> Result<Self, String> {
         let mut wish = Self::default();
         if let Some(value) = headers.get("x-mock-outcome") {
             let value = value.to_str().map_err(|_| "X-Mock-Outcome is not plain text".to_owned())?;
@@ -95,11 +112,17 @@ impl Wish {
             for part in wishes(value) {
                 wish.add(part).map_err(|what| format!("X-Mock-Outcome: {what}"))?;
             }
+        } else if let Some(rule) = rule.filter(|rule| rule.decides) {
+            wish = rule.wish.clone();
         } else {
             let mut texts = Vec::new();
             collect_texts(request, &mut texts);
             for directive in texts.into_iter().flat_map(directives) {
                 wish.add(directive).map_err(|what| format!("[[mock:{directive}]]: {what}"))?;
+            }
+            if let Some(rule) = rule {
+                wish.delay = rule.wish.delay;
+                wish.result.clone_from(&rule.wish.result);
             }
         }
         if let Some(value) = headers.get("x-mock-delay") {
@@ -127,10 +150,17 @@ impl Wish {
             ("callback", fault) => self.callbacks.add(fault)?,
             ("text", text) => self.speech.text = Some(text.to_owned()),
             ("tool", name) if !name.is_empty() => self.speech.tools.push(name.to_owned()),
-            ("fault", _) => return Err("socket faults are not available yet".into()),
+            ("fault", fault) => self.fault = Some(Fault::parse(fault)?),
             _ => return Err(format!("unknown outcome \"{text}\"; there are {}", VOCABULARY.join(", "))),
         }
         Ok(())
+    }
+}
+
+impl Wish {
+    /// Whether it says more than how the connection misbehaves.
+    pub(super) fn changes_the_call(&self) -> bool {
+        *self != Self { fault: self.fault, ..Self::default() }
     }
 }
 
@@ -217,13 +247,14 @@ impl CallbackFaults {
             ("duplicate", "") => self.duplicate = true,
             ("badsig", "") => self.bad_signature = true,
             ("reorder", "") => self.reorder = true,
+            ("early", "") => self.early = true,
             ("late", by) => {
                 let by = parse_duration(by).and_then(|by| u32::try_from(by.as_millis()).ok());
                 self.late_ms = by.ok_or("callback:late: takes a duration such as \"30s\"")?;
             }
             _ => {
                 return Err(format!(
-                    "unknown callback fault \"{fault}\"; there are drop, duplicate, late:<duration>, badsig, reorder"
+                    "unknown callback fault \"{fault}\"; there are drop, duplicate, late:<duration>, badsig, reorder, early"
                 ));
             }
         }
@@ -232,7 +263,7 @@ impl CallbackFaults {
 }
 
 /// The wishes in a header: commas stand between them, but a text goes on to the end.
-fn wishes(header: &str) -> impl Iterator<Item = &str> {
+pub(super) fn wishes(header: &str) -> impl Iterator<Item = &str> {
     let text = if header.starts_with("text:") {
         Some(0)
     } else {
@@ -274,6 +305,7 @@ mod tests {
         }
         Wish::read(
             &headers,
+            None,
             &serde_json::json!({"input": {"prompt": prompt}, "callBackUrl": "http://x/[[mock:http:500]]"}),
         )
     }

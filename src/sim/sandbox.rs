@@ -5,14 +5,16 @@
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::inbox::Inbox;
+use super::journal::Journal;
 use super::log::{Attempt, Bounded};
 use super::plan::State;
+use super::rules::Rules;
 use super::settings::Settings;
 use super::task::{Due, Lineage, SandboxId, Task, TaskKey, Worth};
 use super::time::VirtualClock;
@@ -74,10 +76,12 @@ pub(super) struct World {
     /// Raised when the sandbox is emptied: what began before counts no more.
     pub(super) epoch: u64,
     pub(super) driven: bool,
-    /// How many calls of the API have come.
-    pub(super) answers: u64,
     pub(super) recent_creates: VecDeque<Timestamp>,
     pub(super) attempts: Bounded<Attempt>,
+    pub(super) rules: Rules,
+    pub(super) journal: Journal,
+    /// Tasks of which a result has been fetched.
+    pub(super) fetched: HashSet<TaskKey>,
     pub(super) inbox: Inbox,
     pub(super) shelf: Shelf,
 }
@@ -135,9 +139,11 @@ impl World {
             sending: HashMap::new(),
             epoch: 0,
             driven: false,
-            answers: 0,
             recent_creates: VecDeque::new(),
             attempts: Bounded::new(10_000, 32 * 1024 * 1024),
+            rules: Rules::default(),
+            journal: Journal::default(),
+            fetched: HashSet::new(),
             inbox: Inbox::default(),
             shelf: Shelf::default(),
         }
@@ -181,6 +187,12 @@ impl World {
             self.sending.remove(&due.task);
         }
         next
+    }
+
+    /// Whether a first attempt to call back about the task at `key` is still to come, or any attempt under way.
+    pub(super) fn is_telling(&self, key: TaskKey) -> bool {
+        let first = |Reverse(due): &Reverse<Due>| due.task == key && due.attempt == 0;
+        self.sending.contains_key(&key) || self.due.iter().any(first)
     }
 
     /// Whether the next callback is one of a task of which an attempt is under way: what comes of that decides what is next.
@@ -235,6 +247,7 @@ impl World {
 
     fn forget(&mut self, key: TaskKey) -> Option<Arc<Task>> {
         let task = self.tasks.remove(&key)?;
+        self.fetched.remove(&key);
         for id in &task.ids {
             self.ids.remove(id);
         }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub emulate_quota: bool,
     /// Which HTTP status a refusal has.
     pub http_status: HttpStatus,
+    /// Who asks for a task more often is told so by the verdict.
+    pub min_poll: Duration,
 }
 
 impl Default for Settings {
@@ -42,11 +44,16 @@ impl Default for Settings {
             failure_rate: 0.0,
             emulate_quota: false,
             http_status: HttpStatus::Wire,
+            min_poll: Duration::from_secs(1),
         }
     }
 }
 
 impl Settings {
+    /// What they are called.
+    pub(super) const NAMES: [&str; 7] =
+        ["pace", "seed", "latency", "failure_rate", "emulate_quota", "http_status", "min_poll"];
+
     /// As the control API shows them.
     pub(super) fn to_json(&self) -> Value {
         let (shortest, longest) = (self.latency.0.as_millis(), self.latency.1.as_millis());
@@ -63,6 +70,7 @@ impl Settings {
             "failure_rate": self.failure_rate,
             "emulate_quota": self.emulate_quota,
             "http_status": http_status,
+            "min_poll": format!("{}ms", self.min_poll.as_millis()),
         })
     }
 
@@ -76,7 +84,10 @@ impl Settings {
             let taken = match key.as_str() {
                 "pace" => serde_json::from_value(value.clone()).ok().map(|pace| settings.pace = pace),
                 "seed" => value.as_u64().map(|seed| settings.seed = seed),
-                "latency" => value.as_str().and_then(parse_range).map(|latency| settings.latency = latency),
+                "latency" => {
+                    let range = value.as_str().and_then(|text| parse_range(text, LONGEST_LATENCY));
+                    range.map(|latency| settings.latency = latency)
+                }
                 "failure_rate" => {
                     let share = value.as_f64().filter(|share| (0.0..=1.0).contains(share));
                     share.map(|share| settings.failure_rate = share)
@@ -90,10 +101,12 @@ impl Settings {
                     };
                     status.map(|status| settings.http_status = status)
                 }
+                "min_poll" => {
+                    let span = value.as_str().and_then(parse_duration);
+                    span.map(|span| settings.min_poll = span)
+                }
                 _ => {
-                    return Err(format!(
-                        "unknown setting \"{key}\"; there are pace, seed, latency, failure_rate, emulate_quota, http_status"
-                    ));
+                    return Err(format!("unknown setting \"{key}\"; there are {}", Self::NAMES.join(", ")));
                 }
             };
             taken.ok_or_else(|| format!("{key}: {} is not {}", value, expected(key)))?;
@@ -109,15 +122,19 @@ fn expected(key: &str) -> &'static str {
         "latency" => "a duration such as \"50ms\" or a range such as \"50ms..200ms\", 60 s at most",
         "failure_rate" => "a number from 0 to 1",
         "emulate_quota" => "true or false",
+        "min_poll" => "a duration such as \"1s\"",
         _ => "\"wire\" or \"real\"",
     }
 }
 
-/// Reads `50ms` or `50ms..200ms`.
-fn parse_range(text: &str) -> Option<(Duration, Duration)> {
+/// No sandbox lets all of its answers take longer.
+const LONGEST_LATENCY: Duration = Duration::from_mins(1);
+
+/// Reads `50ms` or `50ms..200ms`, neither above `most`.
+pub(super) fn parse_range(text: &str, most: Duration) -> Option<(Duration, Duration)> {
     let (low, high) = text.split_once("..").unwrap_or((text, text));
     let range = (parse_duration(low)?, parse_duration(high)?);
-    (range.0 <= range.1 && range.1 <= Duration::from_mins(1)).then_some(range)
+    (range.0 <= range.1 && range.1 <= most).then_some(range)
 }
 
 #[cfg(test)]

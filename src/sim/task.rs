@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::outcome::CallbackFaults;
 use super::plan::{Ending, Plan};
@@ -104,6 +104,8 @@ pub(super) struct Task {
     pub(super) ids: Box<[Box<str>]>,
     pub(super) price: Credits,
     pub(super) callbacks: CallbackFaults,
+    /// Members of its result that a test has given values.
+    pub(super) result: Option<Arc<Map<String, Value>>>,
     /// What it comes to, once it has ended.
     pub(super) worth: Worth,
     /// What the files of the task that it goes on from look like; they may build on it.

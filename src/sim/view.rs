@@ -5,7 +5,7 @@ mod files;
 use std::cell::OnceCell;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(super) use files::{File, shapes};
 
@@ -13,7 +13,7 @@ use super::plan::{Ending, State};
 use super::task::{Lineage, SandboxId, Task, TaskKey, Worth, ending_name};
 use crate::catalogue::{
     Catalogue, DrawKind, ErrorEntry, Found, Lifecycle, ModelChoice, ModelIx, Moment, OperationIx, ResultKind,
-    Scope, TaskKind,
+    Scope, TaskKind, Template,
 };
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
@@ -40,6 +40,38 @@ pub(super) struct View<'a> {
     input: OnceCell<Value>,
     files: OnceCell<Vec<File>>,
     record: OnceCell<Value>,
+}
+
+/// The body of `template` about a task. What a test has given values in the task's result has these, wherever it stands.
+pub(super) fn written(view: &View<'_>, template: &Template) -> Vec<u8> {
+    let body = template.to_json(view);
+    let succeeded = matches!(view.state(), State::Ended(Ending::Success { .. }));
+    let Some(given) = view.task().result.as_ref().filter(|_| succeeded) else { return body };
+    let mut shown: Value = serde_json::from_slice(&body).unwrap_or_default();
+    put_in(&mut shown, given);
+    shown.to_string().into_bytes()
+}
+
+/// Gives the members of `value` that are called as in `given` the values there; also in texts that are JSON.
+fn put_in(value: &mut Value, given: &Map<String, Value>) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| put_in(item, given)),
+        Value::Object(members) => {
+            for (name, value) in members.iter_mut() {
+                match given.get(name) {
+                    Some(wanted) => value.clone_from(wanted),
+                    None => put_in(value, given),
+                }
+            }
+        }
+        Value::String(text) if text.starts_with(['{', '[']) => {
+            if let Ok(mut inner) = serde_json::from_str(text) {
+                put_in(&mut inner, given);
+                *text = inner.to_string();
+            }
+        }
+        _ => {}
+    }
 }
 
 impl<'a> View<'a> {

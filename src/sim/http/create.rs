@@ -1,11 +1,12 @@
 //! From an accepted request to a task: the one it goes on from, its price, its plan, its callbacks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::scopes::AnswerScope;
-use super::{Answer, Call, Refused};
+use super::{Call, Refused};
 use crate::catalogue::{ErrorIx, Follows, ModelChoice, ModelIx, Moment, Template, Within};
 use crate::clock::{Draw, Timestamp};
 use crate::sim::follow::{Followed, follow};
@@ -35,7 +36,8 @@ struct Written<'a> {
 }
 
 impl Call<'_> {
-    pub(super) fn create(&self, answer: &Template) -> Answer {
+    /// Makes the task that a create asks for; gives the answer, and the task.
+    pub(super) fn create(&self, answer: &Template) -> Result<(Vec<u8>, TaskKey), Refused> {
         let model = self.check_request()?;
         let input = self.operation.completed(&self.request);
         let Started { lineage, now, .. } = self.start(model, &input, None)?;
@@ -48,7 +50,7 @@ impl Call<'_> {
         let own = model.and_then(|model| catalogue.model(model).answer.as_ref());
         let balance = self.with_world(|world, _| world.balance());
         let scope = AnswerScope { view: &View::new(self.setting(now), &lineage), balance };
-        Ok(own.unwrap_or(answer).to_json(&scope))
+        Ok((own.unwrap_or(answer).to_json(&scope), lineage.key))
     }
 
     /// Makes a task, pays for it, plans its callbacks. `upgrade_of` names the base task and the key of an upgrade, which
@@ -127,6 +129,7 @@ impl Call<'_> {
             ids: ids(catalogue, self.index, model, key),
             price,
             callbacks: self.wish.callbacks,
+            result: self.wish.result.clone(),
             inherits,
         };
         let callbacks = callback::plan(world, self.sim, key, &task);
@@ -210,7 +213,9 @@ impl Call<'_> {
         let tempo = if lifecycle.inline {
             Tempo { pace: Pace::Instant, exactly: None }
         } else {
-            Tempo { pace: self.settings.pace, exactly: self.wish.delay }
+            // What is to be told before the create is answered has been done by then.
+            let at_once = self.wish.callbacks.early.then_some(Duration::ZERO);
+            Tempo { pace: self.settings.pace, exactly: at_once.or(self.wish.delay) }
         };
         Ok(Plan::decide(lifecycle, now, ending, moment, tempo, &mut draw))
     }

@@ -1,0 +1,453 @@
+//! What a sandbox remembers of the calls that came to it, and of what it answered.
+//!
+//! Kept small: heads as text, bodies as bytes up to a bound, both copied, so that no network buffer stays alive for them.
+//! Keys are left out. What is looked for is understood only when somebody looks.
+
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use serde_json::{Map, Value, json};
+
+use super::log::Bounded;
+use super::matching::{Matcher, Seen, prompt_of};
+use super::rules::Near;
+use super::sandbox::Sandbox;
+use crate::catalogue::{Catalogue, OperationIx};
+use crate::clock::Timestamp;
+
+/// More calls than this a sandbox does not remember.
+const MOST_CALLS: usize = 100_000;
+/// Nor more bytes than this.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// Of a body so much is kept.
+const MOST_OF_A_BODY: usize = 64 * 1024;
+/// What a call takes beside its texts, about.
+const CALL_BYTES: usize = 320;
+
+/// Headers that are not kept: they carry keys.
+const SECRET: [&str; 5] = ["authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "cookie"];
+
+/// The calls of a sandbox, oldest first, numbered from 1.
+#[derive(Debug)]
+pub(super) struct Journal {
+    calls: Bounded<Entry>,
+    /// The calls of this sandbox before the oldest that is kept, emptied ones included.
+    before: u64,
+}
+
+/// A call.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) number: u64,
+    /// By the sandbox's clock, and really.
+    pub(super) at: Timestamp,
+    pub(super) real: Timestamp,
+    method: http::Method,
+    path: Box<str>,
+    query: Box<str>,
+    pub(super) operation: Option<OperationIx>,
+    headers: Box<str>,
+    body: Kept,
+    /// What was decided about it.
+    pub(super) note: Note,
+    pub(super) answer: OnceLock<Answered>,
+}
+
+/// What was decided about a call.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Note {
+    /// The rule that it went by.
+    pub(super) rule: Option<Arc<str>>,
+    /// The rules that it nearly fitted.
+    pub(super) near: Vec<Near>,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: StatusCode,
+    headers: Box<str>,
+    /// Set when the last byte has been handed on.
+    body: OnceLock<Kept>,
+    /// Real time from the call to the answer's head, in milliseconds.
+    took_ms: u64,
+    /// What becomes of it on its way.
+    pub(super) fault: Option<String>,
+}
+
+/// A body, or its beginning.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    bytes: Box<[u8]>,
+    /// How long it was.
+    length: u64,
+}
+
+/// A call as it comes in.
+pub(super) struct Arriving<'a> {
+    pub(super) at: Timestamp,
+    pub(super) real: Timestamp,
+    pub(super) parts: &'a Parts,
+    pub(super) operation: Option<OperationIx>,
+    /// What was read of its body.
+    pub(super) body: &'a [u8],
+    pub(super) note: Note,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { calls: Bounded::new(MOST_CALLS, MOST_BYTES), before: 0 }
+    }
+}
+
+impl Journal {
+    /// The number that the next call will have.
+    pub(super) fn next_number(&self) -> u64 {
+        self.before + self.calls.dropped + self.calls.entries.len() as u64 + 1
+    }
+
+    /// Writes down a call; gives it, to write its answer beside.
+    pub(super) fn write(&mut self, call: Arriving<'_>) -> Arc<Entry> {
+        let Arriving { at, real, parts, operation, body, note } = call;
+        let entry = Entry {
+            number: self.next_number(),
+            at,
+            real,
+            method: parts.method.clone(),
+            path: parts.uri.path().into(),
+            query: without_key(parts.uri.query().unwrap_or_default()).into(),
+            operation,
+            headers: lines(&parts.headers).into(),
+            body: Kept::of(body, body.len() as u64),
+            note,
+            answer: OnceLock::new(),
+        };
+        let size =
+            CALL_BYTES + entry.path.len() + entry.query.len() + entry.headers.len() + entry.body.bytes.len();
+        self.calls.push(entry, size);
+        self.calls.entries.back().map(Arc::clone).expect("it was written a moment ago")
+    }
+
+    /// Counts what the answer to a call takes.
+    fn grow(&mut self, number: u64, bytes: usize) {
+        let position = number.checked_sub(self.before + self.calls.dropped + 1);
+        if let Some(position) = position.and_then(|position| usize::try_from(position).ok()) {
+            self.calls.grow(position, bytes);
+        }
+    }
+
+    /// Forgets all calls; numbers go on.
+    pub(super) fn clear(&mut self) {
+        let before = self.next_number() - 1;
+        *self = Self { before, ..Self::default() };
+    }
+
+    /// All that are kept, oldest first, to be looked at under no lock.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.calls.entries.iter().cloned().collect()
+    }
+
+    /// How many are no longer kept because of the bounds.
+    pub(super) fn dropped(&self) -> u64 {
+        self.calls.dropped
+    }
+}
+
+impl Kept {
+    /// As much of `bytes` as is kept, of a body of that `length`.
+    fn of(bytes: &[u8], length: u64) -> Self {
+        Self { bytes: bytes[..bytes.len().min(MOST_OF_A_BODY)].into(), length }
+    }
+
+    /// As the control API shows it: JSON, or text, or else its length.
+    fn to_json(&self) -> Value {
+        if self.length == 0 {
+            return Value::Null;
+        }
+        if self.length > self.bytes.len() as u64 {
+            let beginning = String::from_utf8_lossy(&self.bytes);
+            return json!({"truncated": true, "bytes": self.length, "beginning": beginning});
+        }
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|_| match std::str::from_utf8(&self.bytes) {
+            Ok(text) => Value::from(text),
+            Err(_) => json!({"bytes": self.length}),
+        })
+    }
+}
+
+/// A call as conditions see it, taken apart.
+pub(super) struct Read<'a> {
+    operation: &'a str,
+    model: String,
+    request: Value,
+    prompt: String,
+    headers: HeaderMap,
+}
+
+impl Read<'_> {
+    /// The request, as far as it is known.
+    pub(super) fn request(&self) -> &Value {
+        &self.request
+    }
+
+    pub(super) fn seen(&self) -> Seen<'_> {
+        let Self { operation, model, request, prompt, headers } = self;
+        Seen { operation, model, request, prompt, headers }
+    }
+}
+
+impl Entry {
+    /// What conditions are compared with.
+    pub(super) fn read<'c>(&self, catalogue: &'c Catalogue) -> Read<'c> {
+        let operation = self.operation.map(|index| catalogue.operation(index));
+        let request = if operation.is_some_and(|operation| operation.by_query) || self.body.length == 0 {
+            let pairs = form_urlencoded::parse(self.query.as_bytes());
+            Value::Object(pairs.map(|(name, value)| (name.into_owned(), Value::from(value))).collect())
+        } else {
+            serde_json::from_slice(&self.body.bytes).unwrap_or_default()
+        };
+        let model =
+            operation.and_then(|operation| operation.model_of(&request)).unwrap_or_default().to_owned();
+        let prompt = prompt_of(&request);
+        let operation = operation.map_or("", |operation| operation.id.as_str());
+        Read { operation, model, request, prompt, headers: parse_lines(&self.headers) }
+    }
+
+    /// Whether its answer has been made; one that has not still runs, or its client has gone.
+    pub(super) fn answered(&self) -> Option<&Answered> {
+        self.answer.get()
+    }
+
+    /// As the control API shows it.
+    pub(super) fn to_json(&self, catalogue: &Catalogue) -> Value {
+        let read = self.read(catalogue);
+        let near: Vec<Value> =
+            self.note.near.iter().map(|near| json!({"rule": &*near.rule, "misses": near.misses})).collect();
+        json!({
+            "id": self.number,
+            "at": self.at,
+            "method": self.method.as_str(),
+            "path": &*self.path,
+            "query": &*self.query,
+            "operation": self.operation.map(|_| read.operation),
+            "model": Some(read.model.as_str()).filter(|model| !model.is_empty()),
+            "headers": shown(&self.headers),
+            "body": self.body.to_json(),
+            "rule": self.note.rule.as_deref(),
+            "near": near,
+            "answer": self.answered().map(Answered::to_json),
+        })
+    }
+
+    /// As a list of what nearly fitted shows it.
+    pub(super) fn brief(&self, misses: &[String]) -> Value {
+        json!({"id": self.number, "method": self.method.as_str(), "path": &*self.path, "misses": misses})
+    }
+}
+
+impl Answered {
+    /// Whether it was handed on to its last byte.
+    pub(super) fn is_complete(&self) -> bool {
+        self.body.get().is_some()
+    }
+
+    /// The body as JSON, if it is some.
+    pub(super) fn json(&self) -> Value {
+        self.body.get().and_then(|body| serde_json::from_slice(&body.bytes).ok()).unwrap_or_default()
+    }
+
+    /// The value of a header.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.headers.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "status": self.status.as_u16(),
+            "headers": shown(&self.headers),
+            "body": self.body.get().map_or(Value::Null, Kept::to_json),
+            "complete": self.is_complete(),
+            "took_ms": self.took_ms,
+            "fault": self.fault,
+        })
+    }
+}
+
+/// Looks for calls.
+#[derive(Debug, Default)]
+pub(super) struct Search<'a> {
+    pub(super) matcher: Option<&'a Matcher>,
+    /// Only later ones than that.
+    pub(super) after: u64,
+}
+
+impl Search<'_> {
+    /// Those of `entries` that are looked for.
+    pub(super) fn among<'e>(&self, catalogue: &Catalogue, entries: &'e [Arc<Entry>]) -> Vec<&'e Arc<Entry>> {
+        let fits = |entry: &&Arc<Entry>| {
+            entry.number > self.after
+                && self.matcher.is_none_or(|matcher| matcher.fits(&entry.read(catalogue).seen()))
+        };
+        entries.iter().filter(fits).collect()
+    }
+}
+
+/// The calls that come nearest to `matcher` without fitting it, with what is missing, at most `most`.
+pub(super) fn nearest(
+    catalogue: &Catalogue,
+    entries: &[Arc<Entry>],
+    matcher: &Matcher,
+    most: usize,
+) -> Vec<Value> {
+    let misses = |entry: &Arc<Entry>| (matcher.misses(&entry.read(catalogue).seen()), Arc::clone(entry));
+    // The latest of those that miss the same.
+    let mut near: Vec<_> =
+        entries.iter().rev().map(misses).filter(|(misses, _)| !misses.is_empty()).collect();
+    near.sort_by_key(|(misses, _)| misses.len());
+    near.iter().take(most).map(|(misses, entry)| entry.brief(misses)).collect()
+}
+
+/// Writes down what was answered to `entry`; gives the answer on. A body that streams is written down when it has ended.
+pub(super) fn answer(
+    sandbox: &Arc<Sandbox>,
+    entry: &Arc<Entry>,
+    real: Timestamp,
+    response: Response,
+    fault: Option<String>,
+) -> Response {
+    let (parts, body) = response.into_parts();
+    let answered = Answered {
+        status: parts.status,
+        headers: lines(&parts.headers).into(),
+        body: OnceLock::new(),
+        took_ms: u64::try_from(real.saturating_since(entry.real).as_millis()).unwrap_or(u64::MAX),
+        fault,
+    };
+    let head = answered.headers.len();
+    let _ = entry.answer.set(answered);
+    sandbox.world().journal.grow(entry.number, head);
+    let notebook =
+        Notebook { sandbox: Arc::clone(sandbox), entry: Arc::clone(entry), kept: Vec::new(), length: 0 };
+    Response::from_parts(parts, notebook.watch(body))
+}
+
+/// Writes down a body while it goes by.
+struct Notebook {
+    sandbox: Arc<Sandbox>,
+    entry: Arc<Entry>,
+    kept: Vec<u8>,
+    length: u64,
+}
+
+impl Notebook {
+    /// `body`, written down while it goes by.
+    fn watch(self, body: Body) -> Body {
+        if body.is_end_stream() {
+            self.close();
+            return body;
+        }
+        Body::new(Watched { body, notebook: Some(self) })
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        let room = MOST_OF_A_BODY - self.kept.len();
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Writes down what has gone by.
+    fn close(self) {
+        let kept = Kept { bytes: self.kept.into(), length: self.length };
+        let size = kept.bytes.len();
+        if let Some(answered) = self.entry.answer.get() {
+            let _ = answered.body.set(kept);
+            self.sandbox.world().journal.grow(self.entry.number, size);
+        }
+    }
+}
+
+pin_project! {
+    /// A body that is written down while it is sent.
+    struct Watched {
+        #[pin]
+        body: Body,
+        notebook: Option<Notebook>,
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(context));
+        if let (Some(notebook), Some(Ok(frame))) = (this.notebook.as_mut(), &frame) {
+            frame.data_ref().into_iter().for_each(|data| notebook.add(data));
+        }
+        // Whoever reads it may not ask again once it says that it has ended. What broke off stays without an end.
+        match &frame {
+            Some(Err(_)) => drop(this.notebook.take()),
+            Some(Ok(_)) if !this.body.is_end_stream() => {}
+            _ => this.notebook.take().into_iter().for_each(Notebook::close),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.notebook.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The headers as lines of text, keys left out.
+fn lines(headers: &HeaderMap) -> String {
+    let mut text = String::new();
+    for (name, value) in headers.iter().filter(|(name, _)| !SECRET.contains(&name.as_str())) {
+        let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+    }
+    text
+}
+
+fn parse_lines(text: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// Headers as JSON; the values of one that comes several times stand behind each other.
+fn shown(text: &str) -> Value {
+    let mut shown = Map::new();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
+        match shown.get_mut(name) {
+            Some(Value::String(before)) => before.extend([", ", value]),
+            _ => drop(shown.insert(name.to_owned(), value.into())),
+        }
+    }
+    Value::Object(shown)
+}
+
+/// A query without a parameter `key`.
+fn without_key(query: &str) -> String {
+    query.split('&').filter(|pair| !pair.starts_with("key=")).collect::<Vec<_>>().join("&")
+}
