@@ -25,6 +25,7 @@ pub mod plan;
 mod rules;
 mod sandbox;
 mod settings;
+mod snapshot;
 mod task;
 mod time;
 mod upload;
@@ -138,6 +139,13 @@ pub enum Event<'a> {
         running: usize,
         /// How many callbacks will not be sent.
         callbacks: usize,
+    },
+    /// So many tasks run again, because a snapshot was put back.
+    TasksRestored {
+        /// See above.
+        owner: &'a str,
+        /// How many are running.
+        running: usize,
     },
     /// So many callbacks were planned.
     CallbacksPlanned {

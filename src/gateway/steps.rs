@@ -665,6 +665,11 @@ pub(super) fn without_sandbox(call: &Call, uri: &Uri) -> Option<Response> {
     Some(is_not_in(member.mode, uri).into_response())
 }
 
+/// Whether a request is about a whole sandbox, uploaded files included.
+fn is_snapshot(uri: &Uri) -> bool {
+    uri.path() == "/_mock/snapshot"
+}
+
 /// What a body with a file in base64 may have beside it, in bytes.
 const BESIDE_THE_FILE: usize = 4 * 1024;
 
@@ -681,7 +686,7 @@ pub(super) async fn bound_body(
     let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
     let by_base64 = |index| gateway.parts.catalogue.operation(index).takes_base64();
     let most = match call.index {
-        _ if call.streams => largest_upload,
+        _ if call.streams || is_snapshot(request.uri()) => largest_upload,
         // What counts is the file, of which base64 makes four bytes of three.
         Some(index) if by_base64(index) => largest_json / 3 * 4 + BESIDE_THE_FILE,
         _ => largest_json,

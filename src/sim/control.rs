@@ -6,6 +6,7 @@
 
 mod journal;
 mod rules;
+mod snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,7 @@ pub fn routes(sim: Sim) -> Router {
         .route("/_mock/requests", get(journal::requests).delete(journal::clear))
         .route("/_mock/verify", post(journal::verify))
         .route("/_mock/verdict", get(journal::verdict))
+        .route("/_mock/snapshot", get(snapshot::take).put(snapshot::put_back))
         .route("/_mock/callbacks", get(callbacks))
         .route("/_mock/inbox", get(inbox))
         .route("/_mock/inbox/{name}", get(arrivals).put(program_inbox))
@@ -229,20 +231,30 @@ async fn catalogue(State(sim): State<Sim>, _: Caller) -> Json<Value> {
 }
 
 async fn reset(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
-    let (running, callbacks, finished) = {
-        let mut world = caller.sandbox.world();
-        let (_, finished) = sim.settled(&mut world);
-        let (running, callbacks) = world.unsettled();
-        let parts = sim.parts();
-        let clock = super::time::VirtualClock::real(sim.real_now());
-        world.empty(World::new(parts.settings.clone(), parts.credits, clock));
-        (running, callbacks, finished)
-    };
-    sim.tell_finished(&caller.sandbox, &finished);
+    let (running, callbacks) = replace_world(&sim, &caller, fresh_world(&sim));
     let owner = &caller.sandbox.owner;
     sim.parts().observer.observe(&Event::TasksForgotten { owner, running, callbacks });
     caller.sandbox.changed.notify_waiters();
     Json(json!({"ok": true}))
+}
+
+/// What a sandbox is at first.
+fn fresh_world(sim: &Sim) -> World {
+    let parts = sim.parts();
+    World::new(parts.settings.clone(), parts.credits, super::time::VirtualClock::real(sim.real_now()))
+}
+
+/// Puts `world` in the place of the caller's; gives how many tasks and callbacks of the old one are forgotten.
+fn replace_world(sim: &Sim, caller: &Caller, new: World) -> (usize, usize) {
+    let (forgotten, finished) = {
+        let mut world = caller.sandbox.world();
+        let (_, finished) = sim.settled(&mut world);
+        let forgotten = world.unsettled();
+        world.empty(new);
+        (forgotten, finished)
+    };
+    sim.tell_finished(&caller.sandbox, &finished);
+    forgotten
 }
 
 async fn settings(State(sim): State<Sim>, caller: Caller) -> Json<Value> {

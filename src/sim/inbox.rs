@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::log::Bounded;
+use super::snapshot::Blob;
 use crate::clock::Timestamp;
 use crate::wire;
 
@@ -98,6 +100,31 @@ impl Inbox {
         })
     }
 
+    /// All boxes, for a snapshot.
+    pub(super) fn save(&self) -> Vec<SavedBox> {
+        let mut boxes: Vec<_> =
+            self.boxes.iter().map(|(name, of_name)| SavedBox::of(name, of_name)).collect();
+        boxes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        boxes
+    }
+
+    /// Puts the boxes of a snapshot back.
+    ///
+    /// # Errors
+    /// What cannot be understood, by its place.
+    pub(super) fn load(&mut self, boxes: Vec<SavedBox>) -> Result<(), String> {
+        for (index, saved) in boxes.into_iter().enumerate() {
+            let Some(of_name) = self.open(&saved.name) else { break };
+            of_name.answers = saved.answers.into();
+            of_name.delay = Duration::from_millis(saved.delay_ms);
+            for arrival in saved.arrivals {
+                let (arrival, size) = arrival.load().map_err(|what| format!("{index}: {what}"))?;
+                of_name.arrivals.push(arrival, size);
+            }
+        }
+        Ok(())
+    }
+
     fn open(&mut self, name: &str) -> Option<&mut Letterbox> {
         let room = self.boxes.len() < MOST_BOXES || self.boxes.contains_key(name);
         room.then(|| self.boxes.entry(name.to_owned()).or_default())
@@ -119,5 +146,54 @@ impl Arrival {
             "attempt": self.attempt,
             "answered": self.answered,
         })
+    }
+}
+
+/// A box in a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedBox {
+    name: String,
+    answers: Vec<u16>,
+    delay_ms: u64,
+    arrivals: Vec<SavedArrival>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedArrival {
+    at: Timestamp,
+    headers: Vec<(String, String)>,
+    body: Blob,
+    signature_valid: Option<bool>,
+    attempt: usize,
+    answered: u16,
+}
+
+impl SavedBox {
+    fn of(name: &str, of_name: &Letterbox) -> Self {
+        let arrival = |arrival: &Arc<Arrival>| SavedArrival {
+            at: arrival.at,
+            headers: arrival.headers.clone(),
+            body: Blob::of(&arrival.body),
+            signature_valid: arrival.signature,
+            attempt: arrival.attempt,
+            answered: arrival.answered,
+        };
+        Self {
+            name: name.to_owned(),
+            answers: of_name.answers.iter().copied().collect(),
+            delay_ms: u64::try_from(of_name.delay.as_millis()).unwrap_or(u64::MAX),
+            arrivals: of_name.arrivals.entries.iter().map(arrival).collect(),
+        }
+    }
+}
+
+impl SavedArrival {
+    fn load(self) -> Result<(Arrival, usize), String> {
+        let body = self.body.bytes()?;
+        let size = body.len();
+        let Self { at, headers, signature_valid: signature, attempt, answered, .. } = self;
+        Ok((Arrival { at, headers, body, signature, attempt, answered }, size))
     }
 }

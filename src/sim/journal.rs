@@ -15,12 +15,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::log::Bounded;
 use super::matching::{Matcher, Seen, prompt_of};
 use super::rules::Near;
 use super::sandbox::Sandbox;
+use super::snapshot::Blob;
 use crate::catalogue::{Catalogue, OperationIx};
 use crate::clock::Timestamp;
 
@@ -156,6 +158,32 @@ impl Journal {
         self.calls.entries.iter().cloned().collect()
     }
 
+    /// How many came before the oldest that is kept, and those that are, for a snapshot.
+    pub(super) fn save(&self, catalogue: &Catalogue) -> (u64, Vec<SavedCall>) {
+        let calls = self.calls.entries.iter().map(|entry| SavedCall::of(catalogue, entry)).collect();
+        (self.before + self.calls.dropped, calls)
+    }
+
+    /// Puts the calls of a snapshot back.
+    ///
+    /// # Errors
+    /// What cannot be understood, by its place.
+    pub(super) fn load(
+        &mut self,
+        catalogue: &Catalogue,
+        before: u64,
+        calls: Vec<SavedCall>,
+    ) -> Result<(), String> {
+        *self = Self { before, ..Self::default() };
+        for (index, call) in calls.into_iter().enumerate() {
+            let number = self.next_number();
+            let entry = call.load(catalogue, number).map_err(|what| format!("{index}: {what}"))?;
+            let size = entry.size();
+            self.calls.push(entry, size);
+        }
+        Ok(())
+    }
+
     /// How many are no longer kept because of the bounds.
     pub(super) fn dropped(&self) -> u64 {
         self.calls.dropped
@@ -206,6 +234,15 @@ impl Read<'_> {
 }
 
 impl Entry {
+    /// What it takes, about, in bytes.
+    fn size(&self) -> usize {
+        let answer = self
+            .answer
+            .get()
+            .map_or(0, |answer| answer.headers.len() + answer.body.get().map_or(0, |body| body.bytes.len()));
+        CALL_BYTES + self.path.len() + self.query.len() + self.headers.len() + self.body.bytes.len() + answer
+    }
+
     /// What conditions are compared with.
     pub(super) fn read<'c>(&self, catalogue: &'c Catalogue) -> Read<'c> {
         let operation = self.operation.map(|index| catalogue.operation(index));
@@ -450,4 +487,88 @@ fn shown(text: &str) -> Value {
 /// A query without a parameter `key`.
 fn without_key(query: &str) -> String {
     query.split('&').filter(|pair| !pair.starts_with("key=")).collect::<Vec<_>>().join("&")
+}
+
+/// A call in a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedCall {
+    at: Timestamp,
+    real: Timestamp,
+    method: String,
+    path: String,
+    query: String,
+    operation: Option<String>,
+    headers: String,
+    body: Blob,
+    bytes: u64,
+    rule: Option<String>,
+    near: Vec<(String, Vec<String>)>,
+    answer: Option<SavedAnswer>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedAnswer {
+    status: u16,
+    headers: String,
+    body: Option<(Blob, u64)>,
+    took_ms: u64,
+    fault: Option<String>,
+}
+
+impl SavedCall {
+    fn of(catalogue: &Catalogue, entry: &Entry) -> Self {
+        let answer = |answer: &Answered| SavedAnswer {
+            status: answer.status.as_u16(),
+            headers: answer.headers.to_string(),
+            body: answer.body.get().map(|body| (Blob::of(&body.bytes), body.length)),
+            took_ms: answer.took_ms,
+            fault: answer.fault.clone(),
+        };
+        Self {
+            at: entry.at,
+            real: entry.real,
+            method: entry.method.to_string(),
+            path: entry.path.to_string(),
+            query: entry.query.to_string(),
+            operation: entry.operation.map(|index| catalogue.operation(index).id.clone()),
+            headers: entry.headers.to_string(),
+            body: Blob::of(&entry.body.bytes),
+            bytes: entry.body.length,
+            rule: entry.note.rule.as_deref().map(str::to_owned),
+            near: entry.note.near.iter().map(|near| (near.rule.to_string(), near.misses.clone())).collect(),
+            answer: entry.answered().map(answer),
+        }
+    }
+
+    fn load(self, catalogue: &Catalogue, number: u64) -> Result<Entry, String> {
+        let operation = self.operation.as_deref().map(|id| {
+            catalogue.operation_by_id(id).ok_or_else(|| format!("operation: \"{id}\" is not known here"))
+        });
+        let near = |(rule, misses): (String, Vec<String>)| Near { rule: rule.into(), misses };
+        let answer = OnceLock::new();
+        if let Some(saved) = self.answer {
+            let body = OnceLock::new();
+            if let Some((blob, length)) = saved.body {
+                let _ = body.set(Kept { bytes: blob.bytes()?.to_vec().into(), length });
+            }
+            let status = StatusCode::from_u16(saved.status).map_err(|_| "answer.status: is no status")?;
+            let SavedAnswer { headers, took_ms, fault, .. } = saved;
+            let _ = answer.set(Answered { status, headers: headers.into(), body, took_ms, fault });
+        }
+        Ok(Entry {
+            number,
+            at: self.at,
+            real: self.real,
+            method: self.method.parse().map_err(|_| "method: is no method".to_owned())?,
+            path: self.path.into(),
+            query: self.query.into(),
+            operation: operation.transpose()?,
+            headers: self.headers.into(),
+            body: Kept { bytes: self.body.bytes()?.to_vec().into(), length: self.bytes },
+            note: Note { rule: self.rule.map(Into::into), near: self.near.into_iter().map(near).collect() },
+            answer,
+        })
+    }
 }

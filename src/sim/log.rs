@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::snapshot::{Blob, SavedDue};
 use super::task::{Due, TaskKey};
 
 /// The latest entries of a log, and how many were dropped before them.
@@ -117,5 +119,66 @@ impl Attempt {
             "error": error,
             "result": self.verdict,
         })
+    }
+}
+
+/// An attempt in a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedAttempt {
+    due: SavedDue,
+    url: String,
+    headers: Vec<(String, String)>,
+    body: Blob,
+    status: Option<u16>,
+    error: Option<String>,
+    took_ms: u64,
+    bad_signature: bool,
+    result: String,
+}
+
+/// What may become of an attempt.
+const VERDICTS: [&str; 4] = ["delivered", "retried", "dead", "dropped"];
+
+impl SavedAttempt {
+    pub(super) fn of(attempt: &Attempt) -> Self {
+        let header = |(name, value): (&HeaderName, &HeaderValue)| {
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        Self {
+            due: SavedDue::of(attempt.due),
+            url: attempt.url.clone(),
+            headers: attempt.headers.iter().map(header).collect(),
+            body: Blob::of(&attempt.body),
+            status: attempt.result.as_ref().ok().copied(),
+            error: attempt.result.as_ref().err().cloned(),
+            took_ms: u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
+            bad_signature: attempt.bad_signature,
+            result: attempt.verdict.to_owned(),
+        }
+    }
+
+    /// The attempt, and its size.
+    pub(super) fn load(self) -> Result<(Attempt, usize), String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+                return Err(format!("headers: {name} cannot stand in a header"));
+            };
+            headers.append(name, value);
+        }
+        let verdict = VERDICTS.into_iter().find(|verdict| *verdict == self.result);
+        let attempt = Attempt {
+            due: self.due.load()?,
+            url: self.url,
+            headers,
+            body: self.body.bytes()?,
+            result: self.status.ok_or_else(|| self.error.unwrap_or_default()),
+            took: Duration::from_millis(self.took_ms),
+            bad_signature: self.bad_signature,
+            verdict: verdict.ok_or_else(|| format!("result: there are {}", VERDICTS.join(", ")))?,
+        };
+        let size = attempt.url.len() + attempt.body.len();
+        Ok((attempt, size))
     }
 }

@@ -241,7 +241,20 @@ pub(super) fn name(catalogue: &Catalogue, ending: Ending) -> String {
 }
 
 impl CallbackFaults {
-    fn add(&mut self, fault: &str) -> Result<(), String> {
+    /// As they are asked for.
+    pub(super) fn names(&self) -> Vec<String> {
+        let late = (self.late_ms > 0).then(|| format!("late:{}ms", self.late_ms));
+        let named = [
+            (self.drop, "drop"),
+            (self.duplicate, "duplicate"),
+            (self.bad_signature, "badsig"),
+            (self.reorder, "reorder"),
+            (self.early, "early"),
+        ];
+        named.into_iter().filter(|(is, _)| *is).map(|(_, name)| name.to_owned()).chain(late).collect()
+    }
+
+    pub(super) fn add(&mut self, fault: &str) -> Result<(), String> {
         match fault.split_once(':').unwrap_or((fault, "")) {
             ("drop", "") => self.drop = true,
             ("duplicate", "") => self.duplicate = true,

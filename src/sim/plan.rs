@@ -92,6 +92,16 @@ impl Plan {
         Self { created, stays, ending }
     }
 
+    /// The plan that stays so many milliseconds in each phase.
+    pub fn of_stays(created: Timestamp, stays: [u32; Lifecycle::MOST_PHASES], ending: Ending) -> Self {
+        Self { created, stays, ending }
+    }
+
+    /// Milliseconds in each phase.
+    pub fn stays(&self) -> &[u32] {
+        &self.stays
+    }
+
     /// When the task was created.
     pub fn created(&self) -> Timestamp {
         self.created

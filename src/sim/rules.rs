@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::matching::{Matcher, Seen, unknown};
@@ -52,7 +53,7 @@ struct Rule {
 }
 
 /// A request that nearly fitted a rule.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct NearRequest {
     request: u64,
     misses: Vec<String>,
@@ -148,7 +149,12 @@ impl Rules {
 
     /// The rule for the request with that number in the journal, and which others nearly fitted it. `seed` decides about
     /// those that come by chance.
-    pub(super) fn choose(&mut self, request: &Seen<'_>, number: u64, seed: u64) -> (Option<Chosen>, Vec<Near>) {
+    pub(super) fn choose(
+        &mut self,
+        request: &Seen<'_>,
+        number: u64,
+        seed: u64,
+    ) -> (Option<Chosen>, Vec<Near>) {
         let mut near = Vec::new();
         for rule in &mut self.rules {
             match rule.ask(request, seed) {
@@ -171,7 +177,10 @@ impl Rules {
     /// As a snapshot keeps them: what was written, with the counts.
     pub(super) fn dump(&self) -> Value {
         let rules = self.rules.iter().map(|rule| {
-            json!({"rule": rule.written(), "number": rule.number, "fitted": rule.fitted, "applied": rule.applied})
+            json!({
+                "rule": rule.written(), "number": rule.number, "fitted": rule.fitted, "applied": rule.applied,
+                "near": rule.near,
+            })
         });
         json!({"made": self.made, "rules": rules.collect::<Vec<_>>()})
     }
@@ -189,6 +198,7 @@ impl Rules {
             rules.rules.push(Rule {
                 fitted: count(entry, "fitted"),
                 applied: count(entry, "applied"),
+                near: serde_json::from_value(entry["near"].clone()).unwrap_or_default(),
                 ..rule
             });
         }

@@ -48,6 +48,12 @@ pub(super) struct Sandbox {
     observer: Arc<dyn Observer>,
 }
 
+/// What a [`World`] keeps to itself, for a snapshot.
+pub(super) struct Kept {
+    pub(super) occurrences: Vec<(u64, u32)>,
+    pub(super) once: HashSet<TaskKey>,
+}
+
 /// What the lock protects.
 pub(super) struct World {
     pub(super) clock: VirtualClock,
@@ -187,6 +193,38 @@ impl World {
             self.sending.remove(&due.task);
         }
         next
+    }
+
+    /// What only it knows, for a snapshot: prints of requests and how often they came, in order; and the tasks that are the
+    /// only ones of their kind made of their parents.
+    pub(super) fn kept(&self) -> Kept {
+        let mut occurrences: Vec<(u64, u32)> =
+            self.occurrences.iter().map(|(print, count)| (*print, *count)).collect();
+        occurrences.sort_unstable();
+        Kept { occurrences, once: self.once.values().copied().collect() }
+    }
+
+    /// Puts a task of a snapshot back; at `now` it has ended or not, and that is known already.
+    pub(super) fn put_back(&mut self, key: TaskKey, task: Task, now: Timestamp, once: bool) {
+        let runs = matches!(task.plan.state_at(now), State::Running(_));
+        self.insert(key, task, now);
+        if once {
+            self.note_once(key);
+        }
+        if !runs {
+            self.running -= 1;
+            self.ends.retain(|Reverse((_, ended))| *ended != key);
+        }
+    }
+
+    /// How often the request of that print has come.
+    pub(super) fn set_occurrences(&mut self, print: u64, count: u32) {
+        self.occurrences.insert(print, count);
+    }
+
+    /// Whether any callback is on its way.
+    pub(super) fn is_calling(&self) -> bool {
+        !self.in_flight.is_empty()
     }
 
     /// Whether a first attempt to call back about the task at `key` is still to come, or any attempt under way.

@@ -374,6 +374,10 @@ impl Observer for Metrics {
                 self.tasks_running.with_label_values(&[owner]).sub(count(running));
                 self.callback_pending.with_label_values(&[owner]).sub(count(callbacks));
             }
+            Event::TasksRestored { owner, running } => {
+                let running = i64::try_from(running).unwrap_or(i64::MAX);
+                self.tasks_running.with_label_values(&[owner]).add(running);
+            }
             Event::CallbacksPlanned { owner, count } => {
                 self.callback_pending
                     .with_label_values(&[owner])

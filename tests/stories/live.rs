@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     let environment = vec![("UPSTREAM_KEY_FOR_TEST".to_owned(), "fake-upstream-key".to_owned())];
     let file = Some(("test.toml".into(), text.to_owned()));
     Sources { file, environment, flags: Vec::new() }.read().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs `app` until the returned sender is used or dropped.
-fn run(app: App) -> (String, oneshot::Sender<()>) {
+pub(super) fn run(app: App) -> (String, oneshot::Sender<()>) {
     let base = format!("http://{}", app.data_address());
     let (stop, stopped) = oneshot::channel::<()>();
     kiegate::background::spawn(app.run(async {

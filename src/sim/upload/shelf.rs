@@ -53,6 +53,25 @@ impl Shelf {
         self.leaving.first().map(|(until, _)| *until)
     }
 
+    /// All files that are there at `now`, by path.
+    pub(in crate::sim) fn all(&self, now: Timestamp) -> Vec<(Arc<str>, Arc<Upload>, Timestamp)> {
+        let here = self.by_path.iter().filter(|(_, (_, until))| now < *until);
+        let mut all: Vec<_> =
+            here.map(|(path, (upload, until))| (Arc::clone(path), Arc::clone(upload), *until)).collect();
+        all.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
+        all
+    }
+
+    /// How many names were made up.
+    pub(in crate::sim) fn names(&self) -> u64 {
+        self.names
+    }
+
+    /// So many names were made up before.
+    pub(in crate::sim) fn set_names(&mut self, names: u64) {
+        self.names = names;
+    }
+
     /// The number of the next name that is made up.
     pub(in crate::sim) fn next_name(&mut self) -> u64 {
         self.names += 1;
