@@ -22,5 +22,6 @@ mod results;
 mod schemas;
 mod songs;
 mod support;
+mod testing;
 mod tls;
 mod uploads;
