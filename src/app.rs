@@ -22,7 +22,7 @@ use crate::admin::{self, Admin};
 use crate::background::Lanes;
 use crate::catalogue::{Catalogue, Source};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gateway::{self, Answer, Bounds, DataPlane, Gateway, Plane, Tls, TlsError};
 use crate::proxy::Live;
 use crate::sim::{self, Sim};
@@ -164,11 +164,7 @@ impl App {
     /// Serves both planes until `stop` comes, then lets requests under way end, up to the configured grace.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let data_url = format!("{}://{}", self.scheme(), reachable(self.data_address()));
-        let bounds = Bounds {
-            head: usize::try_from(self.config.server.head).unwrap_or(usize::MAX),
-            head_timeout: self.config.server.head_timeout,
-            idle_timeout: self.config.server.idle_timeout,
-        };
+        let bounds = bounds(&self.config.server);
         let admin = Admin {
             metrics: Arc::clone(&self.metrics),
             token: self.config.admin.token.clone(),
@@ -249,6 +245,15 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+/// What connections may do.
+pub(crate) fn bounds(server: &config::Server) -> Bounds {
+    Bounds {
+        head: usize::try_from(server.head).unwrap_or(usize::MAX),
+        head_timeout: server.head_timeout,
+        idle_timeout: server.idle_timeout,
+    }
+}
+
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
 }

@@ -413,7 +413,7 @@ impl Sources {
 }
 
 /// Whether a variable that begins as ours do is no setting: the token that the command line sends to a
-/// running gateway, or what Kubernetes sets in every container for a service called `kiegate…`.
+/// running gateway, what tells tests (`examples/`) where the program is or runs, or what Kubernetes sets in every container for a service called `kiegate…`.
 ///
 /// Source: Kubernetes documentation, "Service", environment variables (`{SVCNAME}_SERVICE_HOST`,
 /// `{SVCNAME}_PORT…`).
@@ -424,7 +424,8 @@ fn is_for_others(name: &str) -> bool {
             || name.ends_with("_PORT")
             || name.contains("_PORT_")
     };
-    name == "KIEGATE_ADMIN_TOKEN" || !name.contains("__") && service(name)
+    matches!(name, "KIEGATE_ADMIN_TOKEN" | "KIEGATE_BIN" | "KIEGATE_URL")
+        || !name.contains("__") && service(name)
 }
 
 /// Sets what is at `path` to `text`, or reports why that cannot be.

@@ -6,7 +6,8 @@
 //! [`media`] to draw its results. The way of a request: [`gateway`], which asks [`tenants`] who calls and hands on to
 //! a [`proxy`]. What it asks on the way: [`limits`] whether there is room, [`cache`] what is known already, [`tasks`] whose
 //! a task is, how far it is and whom it tells, [`store`] what was so far. [`outbound`] opens connections, [`error`] makes
-//! HTTP of what goes wrong. Beside it: [`telemetry`], [`admin`], [`background`]. And what ties it together: [`app`], started by [`cli`].
+//! HTTP of what goes wrong. Beside it: [`telemetry`], [`admin`], [`background`]. And what ties it together: [`app`], started by
+//! [`cli`], or by [`testing`] inside of a test.
 
 pub mod admin;
 pub mod app;
@@ -29,4 +30,5 @@ pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenants;
+pub mod testing;
 pub mod wire;

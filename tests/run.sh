@@ -19,6 +19,7 @@ need curl curl
 need ffmpeg ffmpeg
 need nginx nginx-light
 need python3 python3-venv
+need node nodejs
 
 # Outside of the checkout, so that a fresh clone starts from what an earlier one has built.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${HOME:-/tmp}/.cache/kiegate/target}"
@@ -33,3 +34,6 @@ cargo test --locked -- --include-ignored
 
 echo "== other people's programs"
 bash tests/clients/run.sh "$CARGO_TARGET_DIR/debug/kiegate"
+
+echo "== examples"
+bash tests/examples/run.sh "$CARGO_TARGET_DIR/debug/kiegate"

@@ -274,6 +274,8 @@ fn a_variable_that_is_no_setting_is_a_problem_unless_it_is_for_others() {
 
     let others = [
         ("KIEGATE_ADMIN_TOKEN", "abc"),
+        ("KIEGATE_BIN", "/usr/local/bin/kiegate"),
+        ("KIEGATE_URL", "http://127.0.0.1:8787"),
         ("KIEGATE_SERVICE_HOST", "10.0.0.1"),
         ("KIEGATE_PORT_8787_TCP_ADDR", "10.0.0.1"),
         ("KIEGATE_ADMIN_SERVICE_PORT", "8788"),

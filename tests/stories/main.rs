@@ -26,5 +26,6 @@ mod schemas;
 mod snapshot;
 mod songs;
 mod support;
+mod testing;
 mod tls;
 mod uploads;
