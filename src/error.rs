@@ -8,35 +8,45 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 /// A refusal of kiegate's own APIs (`/_mock`, `/admin`), as an RFC 9457 problem document.
 #[derive(Debug)]
 pub struct ProblemDocument {
     status: StatusCode,
     detail: String,
+    /// Beside the usual members.
+    more: Map<String, Value>,
 }
 
 impl ProblemDocument {
     /// A refusal with this status; `detail` says what was wrong and what to do.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), more: Map::new() }
     }
 
     /// The request itself is at fault.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
+
+    /// With another member, for machines.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
 }
 
 impl IntoResponse for ProblemDocument {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
+        body.as_object_mut().into_iter().for_each(|members| members.extend(self.more.clone()));
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -1,6 +1,6 @@
 //! Connections that misbehave, seen from the other end of a real socket; and callbacks that do.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use kiegate::app::App;
@@ -57,7 +57,7 @@ async fn faults_are_really_at_the_socket() {
     let promised: usize =
         head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
     assert!(head.starts_with("HTTP/1.1 200") && body.len() == promised / 2 && ended.is_ok(), "{cut}");
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     let (slow, _) = ask(&address, &create("fault:slow:600ms", "slow")).await;
     assert!(began.elapsed() >= Duration::from_millis(600));
     assert!(String::from_utf8(slow).unwrap().contains("taskId"), "all of it comes");

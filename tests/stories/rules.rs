@@ -194,8 +194,7 @@ async fn what_is_no_rule_is_refused_with_its_place_and_a_hint() {
     check(json!({"then": {}}), "then: nothing happens; say one of outcome, after").await;
     check(json!({"then": []}), "then: the list is empty").await;
     check(json!({"then": {"outcom": "stall"}}), r#"then.outcom: unknown field "outcom"; there are outcome, after, latency, response, result, text, tool, did you mean "outcome"?"#).await;
-    check(json!({"match": {"promt": "x"}, "then": {"outcome": "stall"}}), r#"match.promt: unknown field"#)
-        .await;
+    check(json!({"match": {"promt": "x"}, "then": {"outcome": "stall"}}), "match.promt: unknown field").await;
     check(
         json!({"match": {"prompt": "/(/"}, "then": {"outcome": "stall"}}),
         "match.prompt: /(/ is no regular expression",

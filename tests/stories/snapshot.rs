@@ -161,12 +161,12 @@ async fn the_same_requests_and_seed_give_the_same_bytes_whatever_others_do() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     };
-    let noisy = tokio::select! {
+    let crowded = tokio::select! {
         told = suite(&world) => told,
         () = noise => unreachable!("it goes on for ever"),
     };
-    assert_eq!(quiet.len(), noisy.len());
-    for (at, (one, other)) in quiet.iter().zip(&noisy).enumerate() {
+    assert_eq!(quiet.len(), crowded.len());
+    for (at, (one, other)) in quiet.iter().zip(&crowded).enumerate() {
         assert!(
             one == other,
             "answer {at}: {} and {}",

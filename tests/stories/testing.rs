@@ -153,6 +153,35 @@ async fn what_is_refused_is_told_with_call_status_and_reason() {
 }
 
 #[tokio::test]
+async fn rules_journal_verdict_and_snapshots_have_their_calls() {
+    let simulator = Simulator::start().await.unwrap();
+    let sandbox = simulator.unnamed_sandbox();
+    sandbox.freeze().await.unwrap();
+    let rule = json!({"id": "storms", "match": {"prompt": "storm"}, "then": {"outcome": "reject:402"}});
+    assert_eq!(sandbox.rule(&rule).await.unwrap()["id"], "storms");
+    let app = App::of(&sandbox);
+    let refused = app.send(Method::POST, "/api/v1/veo/generate", &json!({"prompt": "a storm"})).await;
+    assert_eq!(refused["code"], 402);
+    assert_eq!(sandbox.rules().await.unwrap()[0]["matched"], 1);
+    assert_eq!(sandbox.requests().await.unwrap()[0]["rule"], "storms");
+    let stormy = json!({"operation": "veo.generate", "prompt": "storm"});
+    sandbox.verify(&stormy, 1).await.unwrap();
+    let error = sandbox.verify(&stormy, json!({"min": 2})).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("POST /_mock/verify: 422 Unprocessable Entity: expected at least 2 of "),
+        "{error}"
+    );
+    assert!(error.contains("found 1") && error.contains("nearest: "), "{error}");
+    assert_eq!(sandbox.verdict().await.unwrap()["ok"], true);
+    let snapshot = sandbox.snapshot().await.unwrap();
+    sandbox.clear_rules().await.unwrap();
+    sandbox.clear_requests().await.unwrap();
+    sandbox.restore(&snapshot).await.unwrap();
+    assert_eq!(sandbox.snapshot().await.unwrap(), snapshot);
+    sandbox.remove_rule("storms").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_simulator_ends_when_nobody_holds_it() {
     let simulator = Simulator::start().await.unwrap();
     let address = simulator.base_url().trim_start_matches("http://").to_owned();

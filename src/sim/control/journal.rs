@@ -100,11 +100,7 @@ impl Expected {
     }
 }
 
-pub(super) async fn verify(
-    State(sim): State<Sim>,
-    caller: Caller,
-    body: Bytes,
-) -> Result<Response, ProblemDocument> {
+pub(super) async fn verify(State(sim): State<Sim>, caller: Caller, body: Bytes) -> Answer {
     let mut fields = Fields::read(&body, &["match", "count"])?;
     let expected = fields.take("count", "a whole number, or {\"min\": 1, \"max\": 3}", Expected::read)?;
     let expected = expected.unwrap_or(Expected { min: 1, max: u64::MAX });
@@ -122,7 +118,7 @@ pub(super) async fn verify(
     let numbers: Vec<u64> = found.iter().map(|entry| entry.number).collect();
     let count = numbers.len() as u64;
     if (expected.min..=expected.max).contains(&count) {
-        return Ok(Json(json!({"ok": true, "count": count, "requests": numbers})).into_response());
+        return Ok(Json(json!({"ok": true, "count": count, "requests": numbers})));
     }
     let mut message = format!("expected {} of {}, found {count}", expected.shown(), matcher.to_json());
     if dropped > 0 {
@@ -131,11 +127,9 @@ pub(super) async fn verify(
     // Where there are too many, those that fit are of interest; where too few, those that nearly do.
     let near =
         if count < expected.min { nearest(sim.catalogue(), &all, &matcher, MOST_NEAR) } else { Vec::new() };
-    let told = json!({
-        "ok": false, "count": count, "expected": expected.shown(), "message": message, "requests": numbers,
-        "nearest": near, "total": all.len(),
-    });
-    Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(told)).into_response())
+    let refusal = ProblemDocument::new(StatusCode::UNPROCESSABLE_ENTITY, message);
+    let refusal = refusal.with("ok", false).with("count", count).with("expected", expected.shown());
+    Err(refusal.with("requests", numbers).with("nearest", near).with("total", all.len()))
 }
 
 pub(super) async fn verdict(
