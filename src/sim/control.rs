@@ -265,6 +265,7 @@ async fn change_settings(State(sim): State<Sim>, caller: Caller, body: Bytes) ->
     let Fields { members: changes, .. } = Fields::read(&body, &Settings::NAMES)?;
     caller.with_world(&sim, |world, _| {
         world.settings = world.settings.changed(&changes).map_err(ProblemDocument::bad_request)?;
+        world.journal.bound(world.settings.journal);
         Ok(Json(world.settings.to_json()))
     })
 }

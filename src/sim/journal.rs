@@ -26,9 +26,7 @@ use super::snapshot::Blob;
 use crate::catalogue::{Catalogue, OperationIx};
 use crate::clock::Timestamp;
 
-/// More calls than this a sandbox does not remember.
-const MOST_CALLS: usize = 100_000;
-/// Nor more bytes than this.
+/// More bytes than this a sandbox does not remember.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// Of a body so much is kept.
 const MOST_OF_A_BODY: usize = 64 * 1024;
@@ -107,7 +105,7 @@ pub(super) struct Arriving<'a> {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { calls: Bounded::new(MOST_CALLS, MOST_BYTES), before: 0 }
+        Self { calls: Bounded::new(usize::MAX, MOST_BYTES), before: 0 }
     }
 }
 
@@ -133,10 +131,9 @@ impl Journal {
             note,
             answer: OnceLock::new(),
         };
-        let size =
-            CALL_BYTES + entry.path.len() + entry.query.len() + entry.headers.len() + entry.body.bytes.len();
-        self.calls.push(entry, size);
-        self.calls.entries.back().map(Arc::clone).expect("it was written a moment ago")
+        let entry = Arc::new(entry);
+        self.calls.push_shared(Arc::clone(&entry), entry.size());
+        entry
     }
 
     /// Counts what the answer to a call takes.
@@ -147,10 +144,15 @@ impl Journal {
         }
     }
 
+    /// Remembers no more than `most` calls from now on.
+    pub(super) fn bound(&mut self, most: usize) {
+        self.calls.bound(most);
+    }
+
     /// Forgets all calls; numbers go on.
     pub(super) fn clear(&mut self) {
-        let before = self.next_number() - 1;
-        *self = Self { before, ..Self::default() };
+        self.before = self.next_number() - 1;
+        self.calls.clear();
     }
 
     /// All that are kept, oldest first, to be looked at under no lock.
@@ -174,7 +176,8 @@ impl Journal {
         before: u64,
         calls: Vec<SavedCall>,
     ) -> Result<(), String> {
-        *self = Self { before, ..Self::default() };
+        self.clear();
+        self.before = before;
         for (index, call) in calls.into_iter().enumerate() {
             let number = self.next_number();
             let entry = call.load(catalogue, number).map_err(|what| format!("{index}: {what}"))?;

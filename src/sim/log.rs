@@ -32,7 +32,12 @@ impl<T> Bounded<T> {
 
     /// Adds an entry that takes about `size` bytes; the oldest give way.
     pub(super) fn push(&mut self, entry: T, size: usize) {
-        self.entries.push_back(Arc::new(entry));
+        self.push_shared(Arc::new(entry), size);
+    }
+
+    /// Adds an entry that somebody else holds too.
+    pub(super) fn push_shared(&mut self, entry: Arc<T>, size: usize) {
+        self.entries.push_back(entry);
         self.sizes.push_back(size);
         self.bytes += size;
         self.shrink();
@@ -45,6 +50,17 @@ impl<T> Bounded<T> {
             self.bytes += bytes;
             self.shrink();
         }
+    }
+
+    /// Forgets all, and that anything was dropped.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.most, self.most_bytes);
+    }
+
+    /// Keeps no more than `most` entries from now on.
+    pub(super) fn bound(&mut self, most: usize) {
+        self.most = most;
+        self.shrink();
     }
 
     fn shrink(&mut self) {

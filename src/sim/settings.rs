@@ -33,7 +33,12 @@ pub struct Settings {
     pub http_status: HttpStatus,
     /// Who asks for a task more often is told so by the verdict.
     pub min_poll: Duration,
+    /// So many calls are remembered.
+    pub journal: usize,
 }
+
+/// More calls than this no sandbox remembers.
+const MOST_CALLS: usize = 100_000;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -45,14 +50,15 @@ impl Default for Settings {
             emulate_quota: false,
             http_status: HttpStatus::Wire,
             min_poll: Duration::from_secs(1),
+            journal: MOST_CALLS,
         }
     }
 }
 
 impl Settings {
     /// What they are called.
-    pub(super) const NAMES: [&str; 7] =
-        ["pace", "seed", "latency", "failure_rate", "emulate_quota", "http_status", "min_poll"];
+    pub(super) const NAMES: [&str; 8] =
+        ["pace", "seed", "latency", "failure_rate", "emulate_quota", "http_status", "min_poll", "journal"];
 
     /// As the control API shows them.
     pub(super) fn to_json(&self) -> Value {
@@ -71,6 +77,7 @@ impl Settings {
             "emulate_quota": self.emulate_quota,
             "http_status": http_status,
             "min_poll": format!("{}ms", self.min_poll.as_millis()),
+            "journal": self.journal,
         })
     }
 
@@ -105,6 +112,10 @@ impl Settings {
                     let span = value.as_str().and_then(parse_duration);
                     span.map(|span| settings.min_poll = span)
                 }
+                "journal" => {
+                    let most = value.as_u64().and_then(|most| usize::try_from(most).ok());
+                    most.filter(|most| *most <= MOST_CALLS).map(|most| settings.journal = most)
+                }
                 _ => {
                     return Err(format!("unknown setting \"{key}\"; there are {}", Self::NAMES.join(", ")));
                 }
@@ -122,6 +133,7 @@ fn expected(key: &str) -> &'static str {
         "latency" => "a duration such as \"50ms\" or a range such as \"50ms..200ms\", 60 s at most",
         "failure_rate" => "a number from 0 to 1",
         "emulate_quota" => "true or false",
+        "journal" => "a number of calls from 0 to 100000",
         "min_poll" => "a duration such as \"1s\"",
         _ => "\"wire\" or \"real\"",
     }

@@ -213,6 +213,7 @@ impl Snapshot {
         let mut world = fresh;
         world.settings =
             Settings::default().changed(&self.settings).map_err(|what| format!("settings.{what}"))?;
+        world.journal.bound(world.settings.journal);
         world.clock = VirtualClock::real(real);
         world.clock.set(self.clock.now, real);
         if !(0.0..=1_000_000.0).contains(&self.clock.rate) {

@@ -206,4 +206,13 @@ async fn the_journal_is_bounded_and_says_what_it_dropped() {
     let (total, dropped) = (shown["total"].as_u64().unwrap(), shown["dropped"].as_u64().unwrap());
     assert_eq!(total + dropped, 1400);
     assert!((1200..1340).contains(&total), "{total} calls of 51 KB in 64 MiB");
+    acme.put("/_mock/settings", &json!({"journal": 2})).await.expect_status(200);
+    let shown = acme.get("/_mock/requests").await.json();
+    assert_eq!(
+        (&shown["total"], &shown["dropped"], &shown["requests"][0]["id"]),
+        (&json!(2), &json!(1398), &json!(1399))
+    );
+    acme.put("/_mock/settings", &json!({"journal": 0})).await.expect_status(200);
+    acme.call("veo.generate", &json!({"prompt": "x"})).await.expect_code(200);
+    assert_eq!(acme.get("/_mock/requests").await.json()["total"], 0);
 }
