@@ -45,6 +45,8 @@ impl<T> Bounded<T> {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) due: Due,
+    /// The id of its task.
+    pub(super) task: String,
     pub(super) url: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -71,7 +73,7 @@ impl Attempt {
             .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
             .collect();
         json!({
-            "task": self.due.task.to_string(),
+            "task": self.task,
             "url": self.url,
             "attempt": self.due.attempt + 1,
             "at": self.due.at,
@@ -95,7 +97,7 @@ impl Attempt {
         json!({
             "at": self.due.at,
             "type": "callback",
-            "task": self.due.task.to_string(),
+            "task": self.task,
             "url": self.url,
             "attempt": self.due.attempt + 1,
             "status": status,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::guest::Guest;
 use super::inbox::Inbox;
 use super::log::{Attempt, Bounded};
 use super::plan::State;
@@ -80,6 +81,7 @@ pub(super) struct World {
     pub(super) attempts: Bounded<Attempt>,
     pub(super) inbox: Inbox,
     pub(super) shelf: Shelf,
+    pub(super) guest: Guest,
 }
 
 /// More tasks than this a sandbox does not keep: the oldest go.
@@ -140,6 +142,7 @@ impl World {
             attempts: Bounded::new(10_000, 32 * 1024 * 1024),
             inbox: Inbox::default(),
             shelf: Shelf::default(),
+            guest: Guest::default(),
         }
     }
 
