@@ -37,6 +37,7 @@ use tower::ServiceExt as _;
 
 pub use account::{Account, Accounts};
 pub use member::{Limits, Member};
+pub use relay::RELAY;
 pub use server::{Answer, Bounds, Peer, Plane, serve};
 pub use tls::{Tls, TlsError};
 
@@ -51,6 +52,7 @@ use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
 use crate::openapi::Document;
 use crate::proxy::{KeyIx, Retries, Upstream};
+use crate::record::Recorder;
 use crate::store::{CreateId, Owner, Store, StoreError, Task};
 use crate::tasks::simulated::SimulatedEnds;
 use crate::tasks::{Poller, Tracker, ownership};
@@ -79,6 +81,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Follows tasks.
     pub tracker: Tracker,
+    /// Writes down what the upstream calls back; absent: nobody does.
+    pub recorder: Option<Arc<Recorder>>,
     /// Settles simulated tasks of tenants.
     pub simulated: Arc<SimulatedEnds>,
     /// How long answers are kept.
@@ -102,6 +106,8 @@ pub struct Parts {
 pub struct Upstreams {
     /// The simulator, for whoever has mode mock.
     pub mock: Option<Arc<dyn Upstream>>,
+    /// A recording, for whoever has mode replay.
+    pub replay: Option<Arc<dyn Upstream>>,
     /// The real API.
     pub live: Option<Arc<dyn Upstream>>,
     /// What stands for the real API where a request names something that is not the tenant's: it knows no task but those
@@ -114,6 +120,8 @@ pub struct Upstreams {
 enum Lane {
     /// To the simulator.
     Mock,
+    /// To a recording.
+    Replay,
     /// To the real API, with that key.
     Live(KeyIx),
     /// To nowhere: what it names does not exist for this tenant.
@@ -124,7 +132,7 @@ impl Lane {
     fn key(&self) -> KeyIx {
         match self {
             Self::Live(key) => *key,
-            Self::Mock | Self::Nowhere => KeyIx::default(),
+            Self::Mock | Self::Replay | Self::Nowhere => KeyIx::default(),
         }
     }
 }
@@ -134,6 +142,7 @@ impl Upstreams {
     fn of(&self, lane: &Lane) -> &dyn Upstream {
         let upstream = match lane {
             Lane::Mock => &self.mock,
+            Lane::Replay => &self.replay,
             Lane::Live(_) => &self.live,
             Lane::Nowhere => &self.nowhere,
         };
@@ -289,7 +298,7 @@ impl Gateway {
         // Nowhere is in this process and needs no way to it.
         let nowhere = (lane == Lane::Nowhere).then_some("https://nowhere.invalid");
         let base = nowhere.or(self.parts.public_url.as_deref())?;
-        Some(format!("{}/_relay/{create}", base.trim_end_matches('/')))
+        Some(format!("{}{RELAY}{create}", base.trim_end_matches('/')))
     }
 
     /// Tells the metrics of a task that the upstream has taken.

@@ -24,6 +24,7 @@ pub mod media;
 pub mod openapi;
 pub mod outbound;
 pub mod proxy;
+pub mod record;
 pub mod sim;
 pub mod store;
 pub mod tasks;
