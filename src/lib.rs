@@ -30,4 +30,5 @@ pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenants;
+pub mod verify;
 pub mod wire;
