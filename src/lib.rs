@@ -4,9 +4,9 @@
 //! prescribes), [`config`]. What is known of the upstream: [`catalogue`], told
 //! to others by [`openapi`]. The upstream played offline: [`sim`], with
 //! [`media`] to draw its results. The way of a request: [`gateway`], which asks [`tenants`] who calls and hands on to
-//! a [`proxy`]. What it asks on the way: [`limits`] whether there is room, [`cache`] what is known already, [`tasks`] whose
+//! a [`proxy`], with [`record`] beside it. What it asks on the way: [`limits`] whether there is room, [`cache`] what is known already, [`tasks`] whose
 //! a task is, how far it is and whom it tells, [`store`] what was so far. [`outbound`] opens connections, [`error`] makes
-//! HTTP of what goes wrong. Beside it: [`telemetry`], [`admin`], [`background`]. And what ties it together: [`app`], started by [`cli`].
+//! HTTP of what goes wrong. Beside it: [`verify`] (does the simulator behave as what was recorded?), [`telemetry`], [`admin`], [`background`]. And what ties it together: [`app`], started by [`cli`].
 
 pub mod admin;
 pub mod app;

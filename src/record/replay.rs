@@ -360,7 +360,8 @@ mod tests {
             };
             assert_eq!(form(&fresh), like, "{fresh}");
         };
-        check("veo_task_abc123", "veo_task_aaa000");
+        check("one_task_abc123", "aaa_aaaa_aaa000");
+        assert!(another("one_task_abc123", 2).starts_with("one_task_"));
         check("4f1c-9", "0a0a-0");
         assert!(another(&"ab".repeat(40), 2).bytes().all(|sign| sign.is_ascii_hexdigit()));
     }
