@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use kiegate::catalogue::Behaviour;
 use kiegate::record::Recording;
 use kiegate::verify::{Report, verify};
 
 use super::reading::every_task_in;
 use super::*;
+use crate::requests::acceptable;
 use crate::support::World;
 
 /// The tenant's key in these stories: long enough to be looked for.
@@ -292,6 +294,33 @@ async fn recordings_of_all_tasks_there_are_show_no_drift() {
         assert!(report.lifecycles.len() >= made && made > 100, "{made} of {}", report.lifecycles.len());
         assert!(report.is_ok(), "{report}");
     }
+}
+
+/// Every operation there is, also those that make no tasks: chats, lists, links, other versions of results, uploads.
+#[tokio::test(start_paused = true)]
+async fn recordings_of_all_operations_show_no_drift() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::build().recorded(recording(&folder)).start();
+    let acme = world.client("acme");
+    acme.freeze().await;
+    for (_, operation) in CATALOGUE.operations() {
+        acme.put("/_mock/credits", &json!({"credits": 100_000})).await.expect_status(200);
+        let request = acceptable(&acme, &operation.id).await;
+        acme.call(&operation.id, &request).await;
+        if matches!(operation.behaviour, Behaviour::Upgrade(_)) {
+            acme.call(&operation.id, &request).await;
+            acme.until_idle().await;
+            acme.call(&operation.id, &request).await.expect_status(200);
+        }
+        acme.until_idle().await;
+        acme.wishing("reject:402").call(&operation.id, &request).await;
+        acme.call(&operation.id, &json!({})).await;
+    }
+    let report = verified(&recording(&folder)).await;
+    assert!(report.is_ok(), "{report}");
+    assert!(report.calls.len() > 100, "{report}");
+    let skipped = report.lifecycles.iter().chain(&report.calls).filter(|checked| checked.skipped.is_some());
+    assert!(skipped.count() <= 3, "only forms are not kept: {report}");
 }
 
 #[tokio::test(start_paused = true)]
