@@ -90,6 +90,17 @@ fn explain_file(error: &io::Error) -> String {
     }
 }
 
+/// Why a changed configuration is not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// What answers in that mode is built at the start only.
+    #[error("a tenant has mode {0}, which nobody had at the start; that takes a new start")]
+    Mode(&'static str),
+    /// The certificate is no good.
+    #[error("[tls] {0}")]
+    Tls(#[from] TlsError),
+}
+
 /// The whole program, built and listening, not yet serving.
 pub struct App {
     config: Config,
@@ -116,11 +127,16 @@ impl Handle {
     /// Takes over what can change while running: the tenants and their keys, and the certificate.
     ///
     /// # Errors
-    /// A certificate that cannot be used: the one before it stays. The tenants are the new ones all the same.
-    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+    /// A tenant that wants to be answered by what was not needed at the start: nothing is taken over. A certificate that
+    /// cannot be used: the one before it stays. The tenants are the new ones all the same.
+    pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        let mut modes = config.tenants.iter().filter_map(|tenant| tenant.mode);
+        if let Some(mode) = modes.find(|mode| !self.gateway.serves(*mode)) {
+            return Err(ReloadError::Mode(mode.as_str()));
+        }
         self.gateway.set_tenants(&config.tenants);
         match (&self.tls, &config.tls) {
-            (Some(tls), Some(files)) => tls.reload(files),
+            (Some(tls), Some(files)) => Ok(tls.reload(files)?),
             _ => Ok(()),
         }
     }

@@ -254,6 +254,17 @@ impl Gateway {
         }
     }
 
+    /// Whether there is what answers in that mode.
+    pub fn serves(&self, mode: Mode) -> bool {
+        let Upstreams { mock, replay, live, .. } = &self.parts.upstreams;
+        match mode {
+            Mode::Mock => mock.is_some(),
+            Mode::Replay => replay.is_some(),
+            Mode::Live => live.is_some(),
+            Mode::Record => live.is_some() && self.parts.recorder.is_some(),
+        }
+    }
+
     /// Takes nothing new in from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kiegate::catalogue::Behaviour;
+use kiegate::config::Mode;
 use kiegate::record::Recording;
 use kiegate::verify::{Report, verify};
 
@@ -226,6 +227,7 @@ async fn a_tenant_of_a_live_gateway_can_be_replayed_or_recorded_alone() {
     );
     let world = Shared::new(&lines);
     let (ci, bolt) = (world.client("acme"), world.client("bolt"));
+    assert!(world.gateway.serves(Mode::Replay) && !world.gateway.serves(Mode::Record));
     ci.create().await.expect_code(200);
     ci.post("/api/v1/runway/generate", &json!({"prompt": "never"})).await.expect_status(404);
     assert_eq!(world.upstream.arrived().len(), 0);
