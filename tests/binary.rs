@@ -538,3 +538,59 @@ fn a_recording_is_verified_and_replayed() {
     socket.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"data\":7.5"), "{answer}");
 }
+
+/// The answer to a request with that key, head and body.
+fn ask(port: u16, key: &str, line: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let length = body.len();
+    let head = format!("{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n");
+    let head = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_gateway_that_is_killed_leaves_a_recording_that_can_be_verified_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let account = Server::start(&[]);
+    fs::write(path("key"), "upstream-key-of-a-test").unwrap();
+    let key = "kg_acme_key_of_a_test";
+    let mut hash = kiegate(&["hash"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    hash.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
+    let hash = out(&hash.wait_with_output().unwrap());
+    let (base, secret) = (format!("http://127.0.0.1:{}", account.data), path("key"));
+    let config = format!(
+        "mode = \"record\"\nrecording = \"{}\"\n[upstream]\nbase_url = \"{base}\"\nupload_url = \"{base}\"\n\
+         [[upstream.key]]\nname = \"main\"\nsecret = \"file:{secret}\"\n[[tenant]]\nid = \"acme\"\nkeys = [\"{}\"]\n",
+        path("run.har"),
+        hash.trim()
+    );
+    fs::write(path("record.toml"), config).unwrap();
+    let mut gateway = Server::start(&["--config", &path("record.toml")]);
+    let video = r#"{"prompt":"A paper boat","duration":5,"quality":"720p","aspectRatio":"16:9"}"#;
+    let created = ask(gateway.data, key, "POST /api/v1/runway/generate", video);
+    let id = created.split("\"taskId\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let details = format!("GET /api/v1/runway/record-detail?taskId={id}");
+    let is_done = || ask(gateway.data, key, &details, "").contains("\"state\":\"success\"");
+    gateway.wait_until(is_done);
+    gateway.child.kill().unwrap();
+    gateway.child.wait().unwrap();
+    let text = fs::read_to_string(path("run.har")).unwrap();
+    assert!(!text.contains(key) && !text.contains("upstream-key-of-a-test"), "{text}");
+    let output = run(&["verify", &path("run.har")]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", out(&output), err(&output));
+    assert!(out(&output).contains("0 of 1 lifecycles"), "{}", out(&output));
+    let replay = Server::start(&["--mode", "replay", "--recording", &path("run.har")]);
+    assert!(ask(replay.data, "ci", "POST /api/v1/runway/generate", video).contains(id));
+    assert!(!ask(replay.data, "ci", &details, "").contains("\"state\":\"success\""));
+    ask(replay.data, "ci", "POST /_mock/clock/advance", r#"{"by":"1h"}"#);
+    assert!(ask(replay.data, "ci", &details, "").contains("\"state\":\"success\""));
+    let again =
+        run(&["--config", &path("record.toml"), "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(err(&again).contains("it is there already"), "{}", err(&again));
+}
