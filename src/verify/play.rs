@@ -400,7 +400,11 @@ impl Player {
             stages.dedup();
             stages
         };
-        let (recorded, simulated) = (stages(&told), stages(&attempt.callbacks));
+        let (recorded, mut simulated) = (stages(&told), stages(&attempt.callbacks));
+        if !wish::is_over(&self.catalogue, lifecycle) {
+            // What comes after the recording, it does not show.
+            simulated.truncate(recorded.len());
+        }
         if recorded != simulated {
             let shown = |stages: &[usize]| match stages {
                 [] => "none".to_owned(),

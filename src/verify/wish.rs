@@ -40,6 +40,11 @@ pub(super) fn endings(catalogue: &Catalogue, lifecycle: &Lifecycle) -> Vec<Strin
     failures.chain(has_fallback.then(|| "fallback:fail".to_owned())).collect()
 }
 
+/// Whether the recording goes on to the end of a task.
+pub(super) fn is_over(catalogue: &Catalogue, lifecycle: &Lifecycle) -> bool {
+    lifecycle.start.asked.operation.is_some_and(|operation| ended(catalogue, lifecycle, operation).is_some())
+}
+
 /// How a task ended, by the last that was heard of it.
 fn ended(catalogue: &Catalogue, lifecycle: &Lifecycle, operation: OperationIx) -> Option<(EndedAs, Value)> {
     let model = lifecycle.start.asked.model(catalogue);

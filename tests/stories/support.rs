@@ -64,7 +64,14 @@ impl World {
             largest_json: 64 * 1024,
             tenants: Vec::new(),
             room: Room { total: 1 << 30, each: 1 << 30 },
-            recording: None,
+            // Each world a file of that folder, for `kiegate verify`. What stories bring about by other ways than the API
+            // (wishes for refusals and chats, balances, clocks) no recording shows, and is told as drift.
+            recording: std::env::var_os("KIEGATE_RECORD_STORIES").map(|folder| {
+                static WORLDS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+                let number = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let name = std::thread::current().name().unwrap_or("story").replace("::", "-");
+                PathBuf::from(folder).join(format!("{name}-{number}.har"))
+            }),
         }
     }
 
