@@ -6,6 +6,7 @@ mod wiring;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gateway::{self, Answer, Bounds, DataPlane, Gateway, Plane, Tls, TlsError};
 use crate::proxy::Live;
+use crate::record::Recorder;
 use crate::sim::{self, Sim};
 use crate::store::{Embedded, Store};
 use crate::telemetry::Metrics;
@@ -46,7 +48,18 @@ pub enum StartError {
     /// A certificate of the listeners, or its key, cannot be used.
     #[error("[tls] {0}")]
     Tls(#[from] TlsError),
-    /// A mode that does not work yet, or lacks what it needs.
+    /// A recording that is to be replayed cannot be read.
+    #[error("{0}")]
+    Recorded(#[from] crate::record::Damaged),
+    /// A recording cannot be begun.
+    #[error("cannot record to {}: {}", .path.display(), explain_file(.source))]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A mode that lacks what it needs.
     #[error("{0}")]
     Mode(String),
 }
@@ -67,12 +80,34 @@ fn explain(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
+fn explain_file(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            "it is there already, and a run never writes over another; name a new file, or a folder that gets one each run"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Why a changed configuration is not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// What answers in that mode is built at the start only.
+    #[error("a tenant has mode {0}, which nobody had at the start; that takes a new start")]
+    Mode(&'static str),
+    /// The certificate is no good.
+    #[error("[tls] {0}")]
+    Tls(#[from] TlsError),
+}
+
 /// The whole program, built and listening, not yet serving.
 pub struct App {
     config: Config,
     gateway: Arc<Gateway>,
     sim: Option<Sim>,
     live: Option<Arc<Live>>,
+    recorder: Option<Arc<Recorder>>,
     metrics: Arc<Metrics>,
     tls: Option<Arc<Tls>>,
     lanes: Option<Arc<Lanes>>,
@@ -92,11 +127,16 @@ impl Handle {
     /// Takes over what can change while running: the tenants and their keys, and the certificate.
     ///
     /// # Errors
-    /// A certificate that cannot be used: the one before it stays. The tenants are the new ones all the same.
-    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+    /// A tenant that wants to be answered by what was not needed at the start: nothing is taken over. A certificate that
+    /// cannot be used: the one before it stays. The tenants are the new ones all the same.
+    pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        let mut modes = config.tenants.iter().filter_map(|tenant| tenant.mode);
+        if let Some(mode) = modes.find(|mode| !self.gateway.serves(*mode)) {
+            return Err(ReloadError::Mode(mode.as_str()));
+        }
         self.gateway.set_tenants(&config.tenants);
         match (&self.tls, &config.tls) {
-            (Some(tls), Some(files)) => tls.reload(files),
+            (Some(tls), Some(files)) => Ok(tls.reload(files)?),
             _ => Ok(()),
         }
     }
@@ -126,12 +166,12 @@ impl App {
         let store: Arc<dyn Store> = Arc::new(Embedded::default());
         let (told, live, post) = (Arc::clone(&metrics), None, None);
         let plan = Plan { config: &config, catalogue, clock, metrics: told, store, live, post };
-        let Built { gateway, sim, live } = plan.build()?;
+        let Built { gateway, sim, live, recorder } = plan.build()?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let data = listen(config.listen).await?;
         let admin = listen(config.admin.listen).await?;
         let ready = Arc::new(AtomicBool::new(true));
-        Ok(Self { config, gateway, sim, live, metrics, tls, lanes: None, data, admin, ready })
+        Ok(Self { config, gateway, sim, live, recorder, metrics, tls, lanes: None, data, admin, ready })
     }
 
     /// Lets connections to the data plane be served on `lanes`, and not on the runtime that it runs on.
@@ -221,6 +261,9 @@ impl App {
         };
         let serve_admin = gateway::serve(admin, wait(admin_stopped), Duration::from_secs(1));
         tokio::join!(announce, serve_data, serve_admin);
+        if let Some(recorder) = &self.recorder {
+            recorder.sync();
+        }
         tracing::info!("stopped");
     }
 }

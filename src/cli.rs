@@ -2,6 +2,7 @@
 
 mod models;
 mod serve;
+mod verify;
 
 use std::io::{self, BufRead as _, Write as _};
 use std::path::PathBuf;
@@ -54,6 +55,19 @@ enum Command {
     },
     /// Print the OpenAPI document of the emulated API
     Openapi {
+        /// Folder whose files override the catalogue's
+        #[arg(long, value_name = "DIR")]
+        catalog: Option<PathBuf>,
+    },
+    /// Send recorded requests to a fresh simulator and report where it behaves in another way; exit 0 if nowhere, 1 if
+    /// somewhere, 2 if a recording cannot be read
+    Verify {
+        /// HAR files, or folders of them
+        #[arg(required = true, value_name = "RECORDING")]
+        recordings: Vec<PathBuf>,
+        /// For machines
+        #[arg(long)]
+        json: bool,
         /// Folder whose files override the catalogue's
         #[arg(long, value_name = "DIR")]
         catalog: Option<PathBuf>,
@@ -133,6 +147,7 @@ pub fn main() -> ExitCode {
         Some(Command::Hash) => hash(),
         Some(Command::Models { family, json, catalog }) => models::run(family.as_deref(), json, catalog),
         Some(Command::Openapi { catalog }) => document(catalog),
+        Some(Command::Verify { recordings, json, catalog }) => verify::run(&recordings, json, catalog),
         Some(Command::Health { admin }) => serve::health(&admin),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

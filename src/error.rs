@@ -79,6 +79,8 @@ pub enum Reason {
     IdempotencyConflict,
     /// A callback address that the gateway does not call.
     ForbiddenCallback,
+    /// It is not in the recording that answers.
+    NotRecorded,
     /// The upstream cannot be reached.
     UpstreamUnreachable,
     /// The upstream did not answer in time.
@@ -91,7 +93,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them: what a metric's label may be.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::BodyTooLarge,
@@ -103,6 +105,7 @@ impl Reason {
         Self::QuotaTimeout,
         Self::IdempotencyConflict,
         Self::ForbiddenCallback,
+        Self::NotRecorded,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
         Self::Overloaded,
@@ -123,6 +126,7 @@ impl Reason {
             Self::QuotaTimeout => "quota_timeout",
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::ForbiddenCallback => "forbidden_callback",
+            Self::NotRecorded => "not_recorded",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Overloaded => "overloaded",
@@ -149,6 +153,7 @@ impl Reason {
             Self::BodyMalformed | Self::ForbiddenCallback => StatusCode::BAD_REQUEST,
             Self::RateLimited | Self::TooManyTasks | Self::QuotaTimeout => StatusCode::TOO_MANY_REQUESTS,
             Self::BudgetExceeded => StatusCode::PAYMENT_REQUIRED,
+            Self::NotRecorded => StatusCode::NOT_FOUND,
             Self::IdempotencyConflict => StatusCode::CONFLICT,
             Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,

@@ -38,6 +38,7 @@ use tower::ServiceExt as _;
 
 pub use account::{Account, Accounts};
 pub use member::{Limits, Member};
+pub use relay::RELAY;
 pub use server::{Answer, Bounds, Peer, Plane, serve};
 pub use tls::{Tls, TlsError};
 
@@ -52,6 +53,7 @@ use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
 use crate::openapi::Document;
 use crate::proxy::{KeyIx, Retries, Upstream};
+use crate::record::Recorder;
 use crate::sim::Fault;
 use crate::store::{CreateId, Owner, Store, StoreError, Task};
 use crate::tasks::simulated::SimulatedEnds;
@@ -81,6 +83,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Follows tasks.
     pub tracker: Tracker,
+    /// Writes down what the upstream calls back; absent: nobody does.
+    pub recorder: Option<Arc<Recorder>>,
     /// Settles simulated tasks of tenants.
     pub simulated: Arc<SimulatedEnds>,
     /// How long answers are kept.
@@ -104,6 +108,8 @@ pub struct Parts {
 pub struct Upstreams {
     /// The simulator, for whoever has mode mock.
     pub mock: Option<Arc<dyn Upstream>>,
+    /// A recording, for whoever has mode replay.
+    pub replay: Option<Arc<dyn Upstream>>,
     /// The real API.
     pub live: Option<Arc<dyn Upstream>>,
     /// What stands for the real API where a request names something that is not the tenant's: it knows no task but those
@@ -116,6 +122,8 @@ pub struct Upstreams {
 enum Lane {
     /// To the simulator.
     Mock,
+    /// To a recording.
+    Replay,
     /// To the real API, with that key.
     Live(KeyIx),
     /// To nowhere: what it names does not exist for this tenant.
@@ -126,7 +134,7 @@ impl Lane {
     fn key(&self) -> KeyIx {
         match self {
             Self::Live(key) => *key,
-            Self::Mock | Self::Nowhere => KeyIx::default(),
+            Self::Mock | Self::Replay | Self::Nowhere => KeyIx::default(),
         }
     }
 }
@@ -136,6 +144,7 @@ impl Upstreams {
     fn of(&self, lane: &Lane) -> &dyn Upstream {
         let upstream = match lane {
             Lane::Mock => &self.mock,
+            Lane::Replay => &self.replay,
             Lane::Live(_) => &self.live,
             Lane::Nowhere => &self.nowhere,
         };
@@ -247,6 +256,17 @@ impl Gateway {
         }
     }
 
+    /// Whether there is what answers in that mode.
+    pub fn serves(&self, mode: Mode) -> bool {
+        let Upstreams { mock, replay, live, .. } = &self.parts.upstreams;
+        match mode {
+            Mode::Mock => mock.is_some(),
+            Mode::Replay => replay.is_some(),
+            Mode::Live => live.is_some(),
+            Mode::Record => live.is_some() && self.parts.recorder.is_some(),
+        }
+    }
+
     /// Takes nothing new in from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -291,7 +311,7 @@ impl Gateway {
         // Nowhere is in this process and needs no way to it.
         let nowhere = (lane == Lane::Nowhere).then_some("https://nowhere.invalid");
         let base = nowhere.or(self.parts.public_url.as_deref())?;
-        Some(format!("{}/_relay/{create}", base.trim_end_matches('/')))
+        Some(format!("{}{RELAY}{create}", base.trim_end_matches('/')))
     }
 
     /// Tells the metrics of a task that the upstream has taken.

@@ -4,10 +4,10 @@
 //! prescribes), [`config`]. What is known of the upstream: [`catalogue`], told
 //! to others by [`openapi`]. The upstream played offline: [`sim`], with
 //! [`media`] to draw its results. The way of a request: [`gateway`], which asks [`tenants`] who calls and hands on to
-//! a [`proxy`]. What it asks on the way: [`limits`] whether there is room, [`cache`] what is known already, [`tasks`] whose
+//! a [`proxy`], with [`record`] beside it. What it asks on the way: [`limits`] whether there is room, [`cache`] what is known already, [`tasks`] whose
 //! a task is, how far it is and whom it tells, [`store`] what was so far. [`outbound`] opens connections, [`error`] makes
-//! HTTP of what goes wrong. Beside it: [`telemetry`], [`admin`], [`background`]. And what ties it together: [`app`], started by
-//! [`cli`], or by [`testing`] inside of a test.
+//! HTTP of what goes wrong. Beside it: [`verify`] (does the simulator behave as what was recorded?), [`telemetry`],
+//! [`admin`], [`background`]. And what ties it together: [`app`], started by [`cli`], or by [`testing`] inside of a test.
 
 pub mod admin;
 pub mod app;
@@ -25,10 +25,12 @@ pub mod media;
 pub mod openapi;
 pub mod outbound;
 pub mod proxy;
+pub mod record;
 pub mod sim;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenants;
 pub mod testing;
+pub mod verify;
 pub mod wire;

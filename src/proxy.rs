@@ -1,11 +1,13 @@
-//! What finally answers a request: the simulator, the live API, later a recording. The gateway sees one interface.
+//! What finally answers a request: the simulator, the live API, a recording. The gateway sees one interface.
 //!
-//! `live` is the real one; `headers` says which headers travel; `retry` asks again where that is safe, `breaker` leaves
+//! `live` is the real one, `recorded` the same with somebody beside it who writes, `replayed` what was written; `headers` says which headers travel; `retry` asks again where that is safe, `breaker` leaves
 //! a host alone that does not answer. Who pays is nobody's business here.
 
 mod breaker;
 mod headers;
 mod live;
+mod recorded;
+mod replayed;
 mod retry;
 mod simulated;
 
@@ -20,6 +22,8 @@ use tower_http::timeout::TimeoutError;
 
 pub use breaker::Breaker;
 pub use live::Live;
+pub use recorded::{Recorded, Wanted};
+pub use replayed::Replayed;
 pub use retry::{Retries, Safe};
 pub use simulated::{Nowhere, Simulated};
 
@@ -77,6 +81,9 @@ pub enum UpstreamError {
     /// The client's body broke off, or breaks the rules of HTTP.
     #[error("the body is malformed, or broke off")]
     BodyBroken,
+    /// It is a recording, which does not have that.
+    #[error("{0}")]
+    NotRecorded(String),
     /// Nothing came in time.
     #[error("the upstream gave no answer within {0:?}")]
     Timeout(Duration),
@@ -98,6 +105,7 @@ impl From<UpstreamError> for ApiError {
             UpstreamError::BodyTooLarge => Self::new(Reason::BodyTooLarge, error.to_string()),
             UpstreamError::BodyTimeout => Self::new(Reason::BodyTimeout, error.to_string()),
             UpstreamError::BodyBroken => Self::new(Reason::BodyMalformed, error.to_string()),
+            UpstreamError::NotRecorded(what) => Self::new(Reason::NotRecorded, what),
             UpstreamError::Timeout(_) => Self::new(Reason::UpstreamTimeout, error.to_string()),
         }
     }
@@ -106,7 +114,7 @@ impl From<UpstreamError> for ApiError {
 impl UpstreamError {
     /// Whether the upstream can know of the request.
     pub fn may_have_arrived(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::LeftAlone(_))
+        !matches!(self, Self::Unreachable(_) | Self::LeftAlone(_) | Self::NotRecorded(_))
     }
 }
 

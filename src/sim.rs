@@ -5,7 +5,7 @@
 //! callbacks that follow from the plans. In reading order: [`plan`] (what happens to a task, pure), `outcome` (what
 //! a test may ask for), `task` (one task as data), `sandbox` (one key's world), `view` (a task as the catalogue's bodies see it, and its files),
 //! `http` (from request to answer), `chat` (a language model's part), `callback` (what is due, sent and tried again),
-//! `control` (`/_mock`), `download` (`/_media`), `upload` (files that clients bring).
+//! `control` (`/_mock`), `guest` (somebody who answers in its place), `download` (`/_media`), `upload` (files that clients bring).
 //!
 //! A [`Sim`] is cheap to clone. When the last clone is dropped, its background work ends.
 
@@ -15,6 +15,7 @@ mod control;
 mod download;
 mod fault;
 mod follow;
+mod guest;
 mod http;
 mod inbox;
 mod journal;
@@ -43,6 +44,7 @@ use moka::sync::Cache;
 pub use callback::{Courier, Parcel};
 pub use control::routes;
 pub use fault::Fault;
+pub use guest::Letter;
 pub use plan::Pace;
 pub use settings::{HttpStatus, Settings};
 pub use task::SandboxId;

@@ -1,4 +1,5 @@
-//! Forms on the wire that more than one module speaks: how callbacks are signed, which copies a client has.
+//! Forms on the wire that more than one module speaks: how callbacks are signed, which copies a client has, when two
+//! requests are the same.
 //!
 //! Knows no limits, no store, no clock: times are passed in.
 
@@ -55,6 +56,17 @@ pub fn task_id(body: &Value) -> Option<&str> {
     ["/data/taskId", "/data/task_id", "/taskId", "/task_id"]
         .into_iter()
         .find_map(|pointer| body.pointer(pointer)?.as_str())
+}
+
+/// A request as ids and recordings see it: its members in alphabetical order, without the address, at the JSON pointer
+/// `callback_at`, that it wants to be called back at.
+pub fn fingerprint(request: &Value, callback_at: &str) -> String {
+    let mut request = request.clone();
+    if let (Some(members), Some(name)) = (request.as_object_mut(), callback_at.strip_prefix('/')) {
+        members.shift_remove(name);
+    }
+    request.sort_all_objects();
+    request.to_string()
 }
 
 fn mac(key: &str, task_id: &str, unix_seconds: &str) -> Hmac<Sha256> {

@@ -249,7 +249,7 @@ fn a_wrong_configuration_is_refused_with_place_and_hint() {
     assert!(output.status.success() && out(&output).starts_with("ok: mode mock"), "{}", err(&output));
     let output = run(&["serve", "--mode", "replay"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(err(&output).contains("not available yet"), "{}", err(&output));
+    assert!(err(&output).contains("needs a recording"), "{}", err(&output));
     let output = run(&["check", "--config", "/nowhere/kiegate.toml"]);
     assert_eq!(output.status.code(), Some(2));
 }
@@ -494,4 +494,103 @@ fn a_process_that_is_stopped_in_an_upload_leaves_nothing() {
     server.signal("-TERM");
     assert!(server.child.wait().unwrap().success());
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing is left");
+}
+
+const CREDIT: &str = r#"{"startedDateTime":"2026-11-01T12:00:00.000Z","time":1,"request":{"method":"GET","url":"https://api.kie.ai/api/v1/chat/credit","headers":[]},"response":{"status":200,"headers":[{"name":"content-type","value":"application/json"}],"content":{"mimeType":"application/json","text":"{\"code\":200,\"msg\":\"success\",\"data\":7.5}"}}}"#;
+
+fn recording(entries: &[&str]) -> String {
+    format!("{{\"log\":{{\"version\":\"1.2\",\"entries\":[{}]}}}}", entries.join(","))
+}
+
+#[test]
+fn a_recording_is_verified_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let good = write("good.har", &recording(&[CREDIT]));
+    let output = run(&["verify", &good]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("  ok      common.credit (entry 1)\n"), "{}", out(&output));
+    let drifting = write("drifting.har", &recording(&[&CREDIT.replace("7.5", "\\\"7.5\\\"")]));
+    let output = run(&["verify", "--json", &good, &drifting]);
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    for said in
+        ["\"ok\": false", "\"what\": \"data\"", "\"recorded\": \"a text\"", "\"simulated\": \"a number\""]
+    {
+        assert!(out(&output).contains(said), "{said} in {}", out(&output));
+    }
+    let damaged = write("damaged.har", &recording(&[CREDIT, &CREDIT.replace("\"GET\"", "7")]));
+    for arguments in
+        [vec!["verify", damaged.as_str()], vec!["--mode", "replay", "--recording", damaged.as_str()]]
+    {
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(err(&output).contains("damaged.har: entry 2: request.method: "), "{}", err(&output));
+    }
+    let server = Server::start(&["--mode", "replay", "--recording", &good]);
+    let mut socket = TcpStream::connect(("127.0.0.1", server.data)).unwrap();
+    let request = "GET /api/v1/chat/credit HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\nconnection: close\r\n\r\n";
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"data\":7.5"), "{answer}");
+}
+
+/// The answer to a request with that key, head and body.
+fn ask(port: u16, key: &str, line: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let length = body.len();
+    let head = format!("{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n");
+    let head = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_gateway_that_is_killed_leaves_a_recording_that_can_be_verified_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let account = Server::start(&[]);
+    fs::write(path("key"), "upstream-key-of-a-test").unwrap();
+    let key = "kg_acme_key_of_a_test";
+    let mut hash = kiegate(&["hash"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    hash.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
+    let hash = out(&hash.wait_with_output().unwrap());
+    let (base, secret) = (format!("http://127.0.0.1:{}", account.data), path("key"));
+    let config = format!(
+        "mode = \"record\"\nrecording = \"{}\"\n[upstream]\nbase_url = \"{base}\"\nupload_url = \"{base}\"\n\
+         [[upstream.key]]\nname = \"main\"\nsecret = \"file:{secret}\"\n[[tenant]]\nid = \"acme\"\nkeys = [\"{}\"]\n",
+        path("run.har"),
+        hash.trim()
+    );
+    fs::write(path("record.toml"), config).unwrap();
+    let mut gateway = Server::start(&["--config", &path("record.toml")]);
+    let video = r#"{"prompt":"A paper boat","duration":5,"quality":"720p","aspectRatio":"16:9"}"#;
+    let created = ask(gateway.data, key, "POST /api/v1/runway/generate", video);
+    let id = created.split("\"taskId\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let details = format!("GET /api/v1/runway/record-detail?taskId={id}");
+    let is_done = || ask(gateway.data, key, &details, "").contains("\"state\":\"success\"");
+    gateway.wait_until(is_done);
+    gateway.child.kill().unwrap();
+    gateway.child.wait().unwrap();
+    let text = fs::read_to_string(path("run.har")).unwrap();
+    assert!(!text.contains(key) && !text.contains("upstream-key-of-a-test"), "{text}");
+    let output = run(&["verify", &path("run.har")]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", out(&output), err(&output));
+    assert!(out(&output).contains("0 of 1 lifecycles"), "{}", out(&output));
+    let replay = Server::start(&["--mode", "replay", "--recording", &path("run.har")]);
+    assert!(ask(replay.data, "ci", "POST /api/v1/runway/generate", video).contains(id));
+    assert!(!ask(replay.data, "ci", &details, "").contains("\"state\":\"success\""));
+    ask(replay.data, "ci", "POST /_mock/clock/advance", r#"{"by":"1h"}"#);
+    assert!(ask(replay.data, "ci", &details, "").contains("\"state\":\"success\""));
+    let again =
+        run(&["--config", &path("record.toml"), "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(err(&again).contains("it is there already"), "{}", err(&again));
 }

@@ -10,7 +10,8 @@ use crate::gateway::{self, Accounts, Gateway, Upstreams};
 use crate::ids::Credits;
 use crate::outbound::Client;
 use crate::outbound::guard::Guarded;
-use crate::proxy::{Live, Nowhere, Retries, Simulated, Upstream};
+use crate::proxy::{Live, Nowhere, Recorded, Replayed, Retries, Simulated, Upstream};
+use crate::record::{Library, Recorder, Recording, Redactor, file_for};
 use crate::sim::{self, Sim};
 use crate::store::Store;
 use crate::tasks::delivery::{Deliveries, Post};
@@ -45,50 +46,99 @@ pub struct Built {
     pub sim: Option<Sim>,
     /// The real API, where it is asked.
     pub live: Option<Arc<Live>>,
+    /// Who writes down what it says.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 impl Plan<'_> {
     /// Builds both.
     ///
     /// # Errors
-    /// A mode that is not available, or upstream keys that are no good.
+    /// Upstream keys that are no good, or a recording that cannot be read or written.
     pub fn build(self) -> Result<Built, StartError> {
         let config = self.config;
         let modes = || config.tenants.iter().filter_map(|tenant| tenant.mode).chain([config.mode]);
-        if let Some(mode) = modes().find(|mode| !matches!(mode, Mode::Mock | Mode::Live)) {
-            return Err(StartError::Mode(format!("mode {} is not available yet", mode.as_str())));
-        }
         let client = Client::new(config.upstream.connect_timeout, config.upstream.idle_timeout);
         let ends = Arc::new(SimulatedEnds::new(Arc::clone(&self.store), self.clock));
         let known = Arc::new(OnceLock::new());
         let tracker = self.tracker(&known);
-        let sim = modes().any(|mode| mode == Mode::Mock).then(|| self.simulator(client.clone(), &ends));
+        let sim = modes().any(Mode::has_sandbox).then(|| self.simulator(client.clone(), &ends));
         let mut upstreams = Upstreams {
             mock: sim.clone().map(|sim| Arc::new(Simulated(sim)) as Arc<dyn Upstream>),
             ..Upstreams::default()
         };
+        if let (Some(sim), true) = (&sim, modes().any(|mode| mode == Mode::Replay)) {
+            upstreams.replay = Some(Arc::new(self.replayed(sim.clone())?));
+        }
+        let recorder = modes().any(|mode| mode == Mode::Record).then(|| self.recorder()).transpose()?;
+        let recorder = recorder.map(Arc::new);
         let mut watched = None;
         if modes().any(Mode::is_paid) {
             upstreams.nowhere = Some(Arc::new(Nowhere(self.nowhere(&tracker))));
-            upstreams.live = Some(if let Some(live) = &self.live {
+            let live = if let Some(live) = &self.live {
                 Arc::clone(live)
             } else {
                 let api = self.real_api(client)?;
                 watched = Some(Arc::clone(&api));
                 api
+            };
+            upstreams.live = Some(match &recorder {
+                Some(recorder) => Arc::new(self.recorded(live, Arc::clone(recorder), &known)),
+                None => live,
             });
         }
-        let gateway = Arc::new(self.gateway(upstreams, tracker, ends));
+        let gateway = Arc::new(self.gateway(upstreams, tracker, recorder.clone(), ends));
         let _ = known.set(Arc::downgrade(&gateway));
         gateway.set_tenants(&config.tenants);
         self.tell_when_asked(&gateway, watched.as_ref());
-        Ok(Built { gateway, sim, live: watched })
+        Ok(Built { gateway, sim, live: watched, recorder })
     }
 
     fn real_api(&self, client: Client) -> Result<Arc<Live>, StartError> {
         let api = Live::new(&self.config.upstream, client, Arc::clone(&self.metrics));
         let what = "live mode needs an [[upstream.key]] that fits in a header";
         api.map(Arc::new).ok_or_else(|| StartError::Mode(what.into()))
+    }
+
+    /// What is recorded already, in the live API's place.
+    fn replayed(&self, sim: Sim) -> Result<Replayed, StartError> {
+        let path = self.config.recording.as_deref().ok_or_else(no_recording)?;
+        let recording = Recording::read(&self.catalogue, path)?;
+        let library = Library::new(Arc::clone(&self.catalogue), recording);
+        Ok(Replayed { sim, library: Arc::new(library) })
+    }
+
+    /// Who writes down what the live API says, in a file of this run.
+    fn recorder(&self) -> Result<Recorder, StartError> {
+        let config = self.config;
+        let path = config.recording.as_deref().ok_or_else(no_recording)?;
+        let path = file_for(path, self.clock.now());
+        let keys = config.upstream.keys.iter();
+        let keys = keys.flat_map(|key| [Some(&key.secret), key.webhook_secret.as_ref()]).flatten();
+        let tenants = config.tenants.iter().filter_map(|tenant| tenant.callbacks.secret.as_ref());
+        let secrets = keys.chain(tenants).chain(&config.admin.token).chain(&config.store.redis).cloned();
+        let redactor = Redactor::new(secrets, gateway::RELAY);
+        let recorder = Recorder::create(&path, Arc::clone(&self.catalogue), self.clock, redactor);
+        let recorder = recorder.map_err(|source| StartError::Recording { path: path.clone(), source })?;
+        tracing::info!("recording to {}", path.display());
+        Ok(recorder)
+    }
+
+    /// The live API, recorded for tenants that have that mode.
+    fn recorded(
+        &self,
+        upstream: Arc<dyn Upstream>,
+        recorder: Arc<Recorder>,
+        gateway: &Arc<OnceLock<Weak<Gateway>>>,
+    ) -> Recorded {
+        let gateway = Arc::clone(gateway);
+        let wanted = move |tenant: Option<&str>| {
+            let member = tenant.and_then(|tenant| gateway.get()?.upgrade()?.member(tenant));
+            member.is_some_and(|member| member.mode == Mode::Record)
+        };
+        let bases =
+            [&self.config.upstream.base_url, &self.config.upstream.upload_url].map(ToString::to_string);
+        Recorded { upstream, recorder, bases, wanted: Box::new(wanted) }
     }
 
     fn tracker(&self, gateway: &Arc<OnceLock<Weak<Gateway>>>) -> Tracker {
@@ -113,13 +163,19 @@ impl Plan<'_> {
         })
     }
 
-    fn gateway(&self, upstreams: Upstreams, tracker: Tracker, simulated: Arc<SimulatedEnds>) -> Gateway {
+    fn gateway(
+        &self,
+        upstreams: Upstreams,
+        tracker: Tracker,
+        recorder: Option<Arc<Recorder>>,
+        simulated: Arc<SimulatedEnds>,
+    ) -> Gateway {
         let config = self.config;
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Gateway::new(gateway::Parts {
             catalogue: Arc::clone(&self.catalogue),
             clock: self.clock,
-            open: config.mode == Mode::Mock && config.mock.open,
+            open: config.mode.has_sandbox() && config.mock.open,
             mode: config.mode,
             upstreams,
             accounts: Accounts::new(&config.upstream.keys, self.clock),
@@ -127,6 +183,7 @@ impl Plan<'_> {
             metrics: Arc::clone(&self.metrics),
             store: Arc::clone(&self.store),
             tracker,
+            recorder,
             simulated,
             freshness: config.cache.clone(),
             public_url: config.public_url.as_ref().map(ToString::to_string),
@@ -134,7 +191,7 @@ impl Plan<'_> {
             largest_json: size(config.server.json_body),
             largest_upload: size(config.server.upload),
             body_timeout: config.server.idle_timeout,
-            forward_unknown: config.mode == Mode::Mock || config.unknown_paths == UnknownPaths::Forward,
+            forward_unknown: config.mode.has_sandbox() || config.unknown_paths == UnknownPaths::Forward,
         })
     }
 
@@ -200,6 +257,11 @@ impl Plan<'_> {
             }
         }));
     }
+}
+
+/// The configuration is checked for it, so nobody who was started from a file sees that.
+fn no_recording() -> StartError {
+    StartError::Mode("record and replay need a recording: --recording FILE".to_owned())
 }
 
 /// Where uploaded files lie. What a killed process has left there is removed on the way.

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::{ServeArgs, complain};
-use crate::app::{App, Handle, reachable};
+use crate::app::{App, Handle, ReloadError, reachable};
 use crate::background::{self, Lanes};
 use crate::config::{Config, Mode};
 use crate::outbound::{Client, reasons};
@@ -117,8 +117,11 @@ async fn reload_on_hangup(args: ServeArgs, handle: Handle) {
         match args.config() {
             Ok(config) => match handle.reload(&config) {
                 Ok(()) => tell_reloaded(&config),
+                Err(error @ ReloadError::Tls(_)) => {
+                    tracing::error!("tenants reloaded; the old certificate holds: {error}");
+                }
                 Err(error) => {
-                    tracing::error!("tenants reloaded; the old certificate holds: [tls] {error}");
+                    tracing::error!("the configuration was not reloaded, the old one holds: {error}");
                 }
             },
             Err(error) => tracing::error!("the configuration was not reloaded, the old one holds:\n{error}"),

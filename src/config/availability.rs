@@ -4,51 +4,19 @@
 
 use super::problem::{Problem, ProblemKind};
 use super::reader::{Desk, KeyPath, walk};
-use super::tree::{Node, Value};
+use super::tree::Node;
 
-/// When a setting is refused.
-#[derive(Clone, Copy)]
-enum When {
-    /// Whenever it is set, be it to its default.
-    Set,
-    /// When it is one of these words.
-    Is(&'static [&'static str]),
-}
-
-/// What is not available yet, and when.
-const NOT_YET: &[(&str, When)] = &[
-    ("mode", When::Is(&["record", "replay"])),
-    ("tenant[].mode", When::Is(&["record", "replay"])),
-    ("data_dir", When::Set),
-    ("recording", When::Set),
-    ("store.redis", When::Set),
-    ("store.on_outage", When::Set),
-    ("otel.endpoint", When::Set),
-];
-
-impl When {
-    /// How a message says it, if it holds for `value`.
-    fn holds(self, value: &Value) -> Option<String> {
-        const NOT_YET: &str = "not available yet";
-        match (self, value) {
-            (Self::Set, _) => Some(NOT_YET.to_owned()),
-            (Self::Is(words), Value::Text(text) | Value::Raw(text)) => {
-                words.contains(&text.as_str()).then(|| format!("\"{text}\" is {NOT_YET}"))
-            }
-            _ => None,
-        }
-    }
-}
+/// What is not available yet; it is refused whenever it is set, be it to its default.
+const NOT_YET: &[&str] = &["data_dir", "store.redis", "store.on_outage", "otel.endpoint"];
 
 /// Reports every setting of `tree` that nothing obeys yet.
 pub(super) fn report(tree: &Node, desk: &Desk<'_>) {
     walk(tree, &KeyPath::default(), &mut |path, node| {
-        let when = NOT_YET.iter().find(|(key, _)| *key == path.pattern).map(|(_, when)| when);
-        if let Some(what) = when.and_then(|when| when.holds(&node.value)) {
+        if NOT_YET.contains(&path.pattern.as_str()) {
             desk.report(Problem {
                 place: node.place.clone(),
                 key: path.shown.clone(),
-                what,
+                what: "not available yet".to_owned(),
                 hint: None,
                 kind: ProblemKind::NotAvailableYet,
             });
@@ -60,5 +28,5 @@ pub(super) fn report(tree: &Node, desk: &Desk<'_>) {
 /// The keys of the table, to check that they exist.
 #[cfg(test)]
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    NOT_YET.iter().map(|(key, _)| *key)
+    NOT_YET.iter().copied()
 }

@@ -45,6 +45,11 @@ choice! {
 }
 
 impl Mode {
+    /// Whether whoever calls has a sandbox: a clock of its own, and a control API.
+    pub const fn has_sandbox(self) -> bool {
+        matches!(self, Self::Mock | Self::Replay)
+    }
+
     /// Whether requests reach the live API, where they cost money.
     pub const fn is_paid(self) -> bool {
         matches!(self, Self::Live | Self::Record)

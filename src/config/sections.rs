@@ -62,6 +62,7 @@ pub(super) fn config(root: &Table<'_>) -> Config {
     };
     check_planes(&config, root);
     check_paid_mode(&config, root);
+    check_recording(&config, root);
     config
 }
 
@@ -296,6 +297,26 @@ fn check_planes(config: &Config, root: &Table<'_>) {
         let (plane, admin) = (root.item("listen"), root.table("admin").item("listen"));
         let item = if admin.is_set() { admin } else { plane };
         item.wrong(format!("the data plane and the admin plane both listen on {}", config.listen), None);
+    }
+}
+
+/// A recording is named where one is written or replayed, and only there.
+fn check_recording(config: &Config, root: &Table<'_>) {
+    let of_tenants = config.tenants.iter().filter_map(|tenant| tenant.mode);
+    let user =
+        [config.mode].into_iter().chain(of_tenants).find(|mode| matches!(mode, Mode::Record | Mode::Replay));
+    let recording = root.item("recording");
+    match user {
+        Some(mode) if config.recording.is_none() && !recording.is_set() => {
+            let hint = "add recording = \"session.har\", or say --recording session.har";
+            root.item("mode")
+                .wrong(format!("\"{}\" needs a recording", mode.as_str()), Some(hint.to_owned()));
+        }
+        None if recording.is_set() => {
+            let hint = "say mode = \"record\" to write it, mode = \"replay\" to be answered from it";
+            recording.wrong("nobody writes or replays it", Some(hint.to_owned()));
+        }
+        _ => {}
     }
 }
 

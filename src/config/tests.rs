@@ -288,7 +288,6 @@ fn a_variable_that_is_no_setting_is_a_problem_unless_it_is_for_others() {
 
 #[test]
 fn what_has_no_effect_yet_is_refused_by_every_layer() {
-    check("mode = \"replay\"", &["k.toml:1: mode: \"replay\" is not available yet"]);
     check("[store]\non_outage = \"local\"", &["k.toml:2: store.on_outage: not available yet"]);
     check(
         "[store]\non_outage = \"panic\"",
@@ -299,12 +298,20 @@ fn what_has_no_effect_yet_is_refused_by_every_layer() {
     );
     let variable = lines_of(read("", &[("KIEGATE_DATA_DIR", "/tmp")], &[]));
     assert_eq!(variable, ["KIEGATE_DATA_DIR: data_dir: not available yet"]);
-    let flag = lines_of(read("", &[], &[("mode", "record"), ("data_dir", "/tmp")]));
-    for expected in
-        ["--data-dir: data_dir: not available yet", "--mode: mode: \"record\" is not available yet"]
-    {
-        assert!(flag.iter().any(|line| line == expected), "{flag:#?}");
-    }
+    let flag = lines_of(read("", &[], &[("data_dir", "/tmp")]));
+    assert_eq!(flag, ["--data-dir: data_dir: not available yet"]);
+}
+
+#[test]
+fn a_recording_is_named_where_it_is_used_and_nowhere_else() {
+    let hint = "add recording = \"session.har\", or say --recording session.har";
+    check("mode = \"replay\"", &[&format!("k.toml:1: mode: \"replay\" needs a recording; {hint}")]);
+    let hint = "say mode = \"record\" to write it, mode = \"replay\" to be answered from it";
+    check("recording = \"a.har\"", &[&format!("k.toml:1: recording: nobody writes or replays it; {hint}")]);
+    assert!(read("mode = \"replay\"", &[], &[("recording", "a.har")]).is_ok());
+    let mixed =
+        "mode = \"mock\"\nrecording = \"a.har\"\n[[tenant]]\nid = \"ci\"\nmode = \"replay\"\nkeys = []";
+    assert!(read(mixed, &[], &[]).is_ok());
 }
 
 #[test]
@@ -376,7 +383,8 @@ fn uncommented(file: &str) -> String {
 /// The default file is the documentation: it names every key that is read, and no other.
 #[test]
 fn the_default_file_names_every_key_and_no_other() {
-    let file = uncommented(KIEGATE);
+    // A recording is named only where one is used.
+    let file = uncommented(KIEGATE).replacen("mode = \"mock\"", "mode = \"replay\"", 1);
     assert_eq!(invalid(&read(&file, &SET, &[])), [""; 0]);
 
     let environment = SET.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
@@ -399,8 +407,7 @@ fn the_default_file_names_every_key_and_no_other() {
 #[test]
 fn what_is_commented_out_is_only_too_early() {
     let told = lines(&uncommented(KIEGATE)).join("\n").replace("[0]", "[]");
-    let at_once = |key: &&str| !["mode", "tenant[].mode"].contains(key);
-    for key in availability::keys().filter(at_once) {
+    for key in availability::keys() {
         assert!(told.contains(&format!(" {key}: not available yet")), "{key} in\n{told}");
     }
     for (example, text) in [("live", LIVE), ("cluster", CLUSTER)] {

@@ -109,7 +109,7 @@ pub(super) async fn create(
     let errand = Errand { gateway: Arc::clone(gateway), call: Arc::clone(call), parts, body, task, lane };
     let sent = match errand.lane {
         Lane::Live(_) => errand.in_turn(member, draft).await?,
-        Lane::Mock | Lane::Nowhere => errand.send(draft, None).await,
+        Lane::Mock | Lane::Replay | Lane::Nowhere => errand.send(draft, None).await,
     };
     answer(sent)
 }

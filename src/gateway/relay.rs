@@ -8,14 +8,16 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use super::Gateway;
 use super::steps::Call;
+use super::{Gateway, Lane};
 use crate::error::ProblemDocument;
 use crate::ids::TenantId;
+use crate::proxy::KeyIx;
 use crate::store::CreateId;
 use crate::tasks::Received;
 
-const RELAY: &str = "/_relay/";
+/// What stands before the name of a create in the address that the upstream calls back.
+pub const RELAY: &str = "/_relay/";
 const FEED: &str = "/_events";
 /// So many happenings are told at once, at most and unless asked otherwise.
 const MOST: usize = 100;
@@ -41,8 +43,9 @@ pub(super) async fn receive(gateway: &Gateway, request: Request) -> Response {
     let Ok(body) = body.collect().await else {
         return ProblemDocument::bad_request("the body broke off").into_response();
     };
+    let body = body.to_bytes();
     let received = match name {
-        Some(create) => gateway.parts.tracker.called_back(create, &parts.headers, &body.to_bytes()).await,
+        Some(create) => gateway.parts.tracker.called_back(create, &parts.headers, &body).await,
         None => Ok(Received::Unknown),
     };
     let received = match received {
@@ -54,6 +57,10 @@ pub(super) async fn receive(gateway: &Gateway, request: Request) -> Response {
     };
     let (status, detail) = match received {
         Received::Accepted | Received::Duplicate | Received::Woken => {
+            if let (Some(recorder), Some(create)) = (&gateway.parts.recorder, name) {
+                let url = gateway.relay_url(create, Lane::Live(KeyIx::default())).unwrap_or_default();
+                recorder.called_back(&url, &parts.headers, &body, 200);
+            }
             return json_response(&json!({"code": 200, "msg": "success"}));
         }
         Received::Unknown => (StatusCode::NOT_FOUND, "there is no such callback address"),

@@ -415,7 +415,9 @@ pub(super) async fn dispatch(
         (Mode::Mock, Some(member)) if operation.class == Class::Chat => {
             talk(gateway, call, member, Lane::Mock, ask, operation).await
         }
-        (Mode::Mock, _) => simulate(gateway, call, ask, claimed).await,
+        (Mode::Mock, _) => simulate(gateway, call, ask, claimed, Lane::Mock).await,
+        // Nothing is made and nothing is spent, so there is nothing to count.
+        (Mode::Replay, _) => simulate(gateway, call, ask, claimed, Lane::Replay).await,
         (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
         (_, Some(member)) => {
             ask.unambiguous(operation)?;
@@ -538,6 +540,7 @@ async fn pass_unread(
 ) -> Result<Response, ApiError> {
     let lane = match (mode, call.member.get()) {
         (Mode::Mock, _) => Lane::Mock,
+        (Mode::Replay, _) => Lane::Replay,
         (_, None) => return Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
         (_, Some(member)) => {
             // Nobody knows what such a path takes: but what is another's may stand nowhere in it.
@@ -586,18 +589,19 @@ async fn simulate(
     call: &Arc<Call>,
     ask: Ask,
     claimed: Option<idempotency::Claimed>,
+    lane: Lane,
 ) -> Result<Response, ApiError> {
     let Some(claimed) = claimed else {
         return match ask.wait_seconds() {
             Some(wait) if gateway.parts.catalogue.operation(ask.index).class == Class::Details => {
-                wait_for_news(gateway, call, ask, wait).await
+                wait_for_news(gateway, call, ask, wait, lane).await
             }
-            _ => pass(gateway, call, Lane::Mock, ask.into_request()).await,
+            _ => pass(gateway, call, lane, ask.into_request()).await,
         };
     };
     let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
     let work = async move {
-        let response = pass(&gateway, &call, Lane::Mock, ask.into_request()).await?;
+        let response = pass(&gateway, &call, lane, ask.into_request()).await?;
         let answer = Whole::read(response, gateway.parts.body_timeout).await?;
         claimed.keep(&answer).await;
         Ok(answer.into_response())
@@ -612,13 +616,13 @@ async fn wait_for_news(
     call: &Arc<Call>,
     ask: Ask,
     wait: u64,
+    lane: Lane,
 ) -> Result<Response, ApiError> {
     let once = || {
         let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
         let again = Request::from_parts(ask.parts.clone(), Body::from(ask.body.clone()));
         async move {
-            Ok(Whole::read(pass(&gateway, &call, Lane::Mock, again).await?, gateway.parts.body_timeout)
-                .await?)
+            Ok(Whole::read(pass(&gateway, &call, lane, again).await?, gateway.parts.body_timeout).await?)
         }
         .boxed()
     };
@@ -661,7 +665,7 @@ fn is_not_in(mode: Mode, uri: &Uri) -> ProblemDocument {
 
 /// The refusal of whoever asks for a sandbox and has none, since the real API answers it.
 pub(super) fn without_sandbox(call: &Call, uri: &Uri) -> Option<Response> {
-    let member = call.member.get().filter(|member| member.mode != Mode::Mock)?;
+    let member = call.member.get().filter(|member| !member.mode.has_sandbox())?;
     Some(is_not_in(member.mode, uri).into_response())
 }
 

@@ -18,7 +18,7 @@ use crate::outbound::{Client, reasons};
 use crate::telemetry::Metrics;
 
 /// Paths that the upload host serves.
-const UPLOADS: &str = "/api/file-";
+pub(super) const UPLOADS: &str = "/api/file-";
 
 /// The live API.
 pub struct Live {

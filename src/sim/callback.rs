@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
+use super::guest::Posted;
 use super::log::Attempt;
 use super::outcome;
 use super::plan::Plan;
@@ -135,9 +136,9 @@ impl Sim {
     async fn send_in_turn(&self, sandbox: &Sandbox, first: Due, epoch: u64) {
         let mut next = Some(first);
         while let Some(due) = next {
-            let lineage = sandbox.world().lineage(due.task);
-            next = match lineage {
-                Some(lineage) => self.attempt(sandbox, &lineage, due, epoch).await,
+            let sender = Sender::of(&sandbox.world(), due);
+            next = match sender {
+                Some(sender) => self.attempt(sandbox, &sender, due, epoch).await,
                 None => self.give_up(sandbox, due, epoch),
             };
             sandbox.changed.notify_waiters();
@@ -162,14 +163,14 @@ impl Sim {
 
     /// Makes one attempt, writes it down and, if it failed, plans the next. If the sandbox was emptied meanwhile, nobody
     /// hears of it. Gives what waited for it.
-    async fn attempt(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due, epoch: u64) -> Option<Due> {
-        if due.attempt == 0 && due.at == lineage.task.plan.created() && !lineage.task.callbacks.early {
+    async fn attempt(&self, sandbox: &Sandbox, sender: &Sender, due: Due, epoch: u64) -> Option<Due> {
+        if due.attempt == 0 && due.at == sender.began() && !sender.is_early() {
             tokio::time::sleep(AFTER_CREATE).await;
         }
         let began = self.parts().clock.instant();
-        let parcel = self.parcel(sandbox, lineage, due);
+        let parcel = self.parcel(sandbox, sender, due);
         let (url, headers, body) = (parcel.url.clone(), parcel.headers.clone(), parcel.body.clone());
-        let dropped = lineage.task.callbacks.drop;
+        let dropped = sender.drops();
         let result = if dropped { Err("dropped, as asked for".into()) } else { self.carry(parcel).await };
         let retries = &self.catalogue().shared().callback_retries;
         let retry = retries.get(usize::from(due.attempt)).filter(|_| !dropped);
@@ -188,11 +189,14 @@ impl Sim {
                 let next = Due { at: due.at + *pause, attempt: due.attempt + 1, ..due };
                 world.due.push(Reverse(next));
             }
+            if verdict != "retried" {
+                world.guest.forget(due);
+            }
             let took = began.elapsed();
             let result = result.map(|status| status.as_u16());
             let size = url.len() + body.len();
-            let bad_signature = lineage.task.callbacks.bad_signature;
-            let attempt = Attempt { due, url, headers, body, result, took, bad_signature, verdict };
+            let (task, bad_signature) = (sender.task(), sender.signs_badly());
+            let attempt = Attempt { due, task, url, headers, body, result, took, bad_signature, verdict };
             world.attempts.push(attempt, size);
             let next = world.arrive(due);
             (world.clock.at(self.real_now()).saturating_since(due.at), next)
@@ -257,7 +261,25 @@ impl Sim {
     }
 
     /// The request that `due` stands for, signed afresh.
-    fn parcel(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due) -> Parcel {
+    fn parcel(&self, sandbox: &Sandbox, sender: &Sender, due: Due) -> Parcel {
+        let (url, body, bad_signature) = match sender {
+            Sender::Task(lineage) => self.say(sandbox, lineage, due),
+            Sender::Guest(posted) => (posted.letter.url.clone(), posted.letter.body.clone(), false),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(secret) = &self.parts().webhook_secret {
+            // The id that the receiver will find in the body: for an upgrade that of its base task.
+            let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let id = wire::task_id(&parsed).unwrap_or_default();
+            let key = if bad_signature { "not the right key" } else { secret.expose() };
+            wire::sign(&mut headers, key, id, due.at.seconds());
+        }
+        Parcel { url, headers, body, timeout: self.catalogue().shared().callback_timeout }
+    }
+
+    /// Where a task calls back, what it says, and whether its signature is to be wrong.
+    fn say(&self, sandbox: &Sandbox, lineage: &Lineage, due: Due) -> (String, Bytes, bool) {
         let setting = Setting {
             catalogue: self.catalogue(),
             sandbox: sandbox.id,
@@ -267,19 +289,8 @@ impl Sim {
         };
         let view = View::new(setting, lineage);
         let kind = &view.kind().callbacks[usize::from(due.stage)];
-        let body = written(&view, &kind.body);
-        let mut headers = HeaderMap::new();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(secret) = &self.parts().webhook_secret {
-            // The id that the receiver will find in the body: for an upgrade that of its base task.
-            let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let id = wire::task_id(&parsed).unwrap_or_default();
-            let key =
-                if lineage.task.callbacks.bad_signature { "not the right key" } else { secret.expose() };
-            wire::sign(&mut headers, key, id, due.at.seconds());
-        }
         let url = address(view.kind(), view.input()).unwrap_or_default().to_owned();
-        Parcel { url, headers, body: body.into(), timeout: self.catalogue().shared().callback_timeout }
+        (url, written(&view, &kind.body).into(), lineage.task.callbacks.bad_signature)
     }
 
     /// Moves the sandbox's clock to `target`, or to the last thing that will ever happen, event by event, and returns
@@ -328,6 +339,49 @@ impl Sim {
         }
         events.sort_by_key(|(at, _)| *at);
         events.into_iter().map(|(_, event)| event).collect()
+    }
+}
+
+/// Who calls back.
+enum Sender {
+    Task(Lineage),
+    Guest(Arc<Posted>),
+}
+
+impl Sender {
+    /// Who wants to send what is due; `None` where it has given way to newer ones.
+    fn of(world: &World, due: Due) -> Option<Self> {
+        let task = || world.lineage(due.task).map(Self::Task);
+        world.guest.letter(due).map(Self::Guest).or_else(task)
+    }
+
+    fn began(&self) -> Timestamp {
+        match self {
+            Self::Task(lineage) => lineage.task.plan.created(),
+            Self::Guest(posted) => posted.brought,
+        }
+    }
+
+    /// Whether what it sends comes before the answer to the create.
+    fn is_early(&self) -> bool {
+        matches!(self, Self::Task(lineage) if lineage.task.callbacks.early)
+    }
+
+    /// Whether what it sends is signed wrongly on purpose.
+    fn signs_badly(&self) -> bool {
+        matches!(self, Self::Task(lineage) if lineage.task.callbacks.bad_signature)
+    }
+
+    fn drops(&self) -> bool {
+        matches!(self, Self::Task(lineage) if lineage.task.callbacks.drop)
+    }
+
+    /// The id of the task that it is about.
+    fn task(&self) -> String {
+        match self {
+            Self::Task(lineage) => lineage.key.to_string(),
+            Self::Guest(posted) => posted.letter.task.clone(),
+        }
     }
 }
 

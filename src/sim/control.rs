@@ -290,7 +290,8 @@ async fn change_clock(State(sim): State<Sim>, caller: Caller, body: Bytes) -> An
     })?;
     let shown = caller.with_world(&sim, |world, now| {
         // A world without tasks has no past that could be undone.
-        if target.is_some_and(|target| target < now) && !world.tasks.is_empty() {
+        let is_used = !world.tasks.is_empty() || world.guest.is_waiting();
+        if target.is_some_and(|target| target < now) && is_used {
             let detail = "now: the clock does not go back while there are tasks; POST /_mock/reset first";
             return Err(ProblemDocument::bad_request(detail));
         }

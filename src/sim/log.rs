@@ -76,6 +76,8 @@ impl<T> Bounded<T> {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) due: Due,
+    /// The id of its task.
+    pub(super) task: String,
     pub(super) url: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -104,7 +106,7 @@ impl Attempt {
             .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
             .collect();
         json!({
-            "task": self.due.task.to_string(),
+            "task": self.task,
             "url": self.url,
             "attempt": self.due.attempt + 1,
             "at": self.due.at,
@@ -128,7 +130,7 @@ impl Attempt {
         json!({
             "at": self.due.at,
             "type": "callback",
-            "task": self.due.task.to_string(),
+            "task": self.task,
             "url": self.url,
             "attempt": self.due.attempt + 1,
             "status": status,
@@ -143,6 +145,7 @@ impl Attempt {
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedAttempt {
     due: SavedDue,
+    task: String,
     url: String,
     headers: Vec<(String, String)>,
     body: Blob,
@@ -163,6 +166,7 @@ impl SavedAttempt {
         };
         Self {
             due: SavedDue::of(attempt.due),
+            task: attempt.task.clone(),
             url: attempt.url.clone(),
             headers: attempt.headers.iter().map(header).collect(),
             body: Blob::of(&attempt.body),
@@ -186,6 +190,7 @@ impl SavedAttempt {
         let verdict = VERDICTS.into_iter().find(|verdict| *verdict == self.result);
         let attempt = Attempt {
             due: self.due.load()?,
+            task: self.task,
             url: self.url,
             headers,
             body: self.body.bytes()?,

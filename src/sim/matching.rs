@@ -187,7 +187,7 @@ impl Matcher {
 
 impl Glob {
     fn read(at: &str, value: &Value) -> Result<Self, String> {
-        let written = text(at, value, "a name such as \"veo.*\", in which * stands for anything")?;
+        let written = text(at, value, "a name, in which * stands for anything, as in \"jobs.*\"")?;
         let glob = GlobBuilder::new(written).literal_separator(false).build();
         let glob = glob.map_err(|error| format!("{at}: \"{written}\" is no pattern: {}", error.kind()))?;
         Ok(Self { written: written.to_owned(), glob: glob.compile_matcher() })

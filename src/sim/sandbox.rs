@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::guest::Guest;
 use super::inbox::Inbox;
 use super::journal::Journal;
 use super::log::{Attempt, Bounded};
@@ -90,6 +91,7 @@ pub(super) struct World {
     pub(super) fetched: HashSet<TaskKey>,
     pub(super) inbox: Inbox,
     pub(super) shelf: Shelf,
+    pub(super) guest: Guest,
 }
 
 /// More tasks than this a sandbox does not keep: the oldest go.
@@ -152,6 +154,7 @@ impl World {
             fetched: HashSet::new(),
             inbox: Inbox::default(),
             shelf: Shelf::default(),
+            guest: Guest::default(),
         }
     }
 

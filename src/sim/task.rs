@@ -12,6 +12,8 @@ use crate::catalogue::{Catalogue, Lifecycle, ModelIx, OperationIx, ResultKind, T
 use crate::clock::{Timestamp, digest, hex};
 use crate::ids::Credits;
 
+pub(super) use crate::wire::fingerprint;
+
 /// Which sandbox: derived from the bearer token, which it does not give away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SandboxId([u8; 12]);
@@ -201,17 +203,6 @@ pub(super) struct Lineage {
     pub(super) key: TaskKey,
     pub(super) task: Arc<Task>,
     pub(super) parent: Option<Box<Lineage>>,
-}
-
-/// A request as the ids and recordings see it: without the address, at the JSON pointer `callback_at`, that it wants to
-/// be called back at.
-pub(super) fn fingerprint(request: &Value, callback_at: &str) -> String {
-    let mut request = request.clone();
-    if let (Some(members), Some(name)) = (request.as_object_mut(), callback_at.strip_prefix('/')) {
-        members.shift_remove(name);
-    }
-    request.sort_all_objects();
-    request.to_string()
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ fn answered_badly(evidence: &Evidence<'_>) -> Vec<Finding> {
         };
         Finding {
             check: "callback_answered_badly",
-            task: Some(attempt.due.task.to_string()),
+            task: Some(attempt.task.clone()),
             message: format!(
                 "attempt {} to call {} back {what}; answer 200 at once and work afterwards",
                 attempt.due.attempt + 1,
@@ -229,7 +229,7 @@ fn broke_on_duplicate(evidence: &Evidence<'_>) -> Vec<Finding> {
         } else if taken.contains(&stage(attempt)) {
             findings.push(Finding {
                 check: "broke_on_duplicate",
-                task: Some(attempt.due.task.to_string()),
+                task: Some(attempt.task.clone()),
                 message: format!(
                     "{} took a callback and did not take the same one again; it may come more than once",
                     attempt.url

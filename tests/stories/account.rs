@@ -12,6 +12,7 @@ mod ownership;
 mod permissions;
 mod quota;
 mod reading;
+mod recordings;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response, StatusCode};
-use kiegate::app::{Built, Plan};
+use kiegate::app::{Built, Plan, StartError};
 use kiegate::clock::{Clock, Timestamp};
 use kiegate::config::{Config, Sources};
 use kiegate::gateway::{DataPlane, Gateway};
@@ -263,7 +264,16 @@ impl Shared {
         Self::with(&live(lines), Settings::default())
     }
 
+    /// The same with all that is configured.
+    pub fn new_with(config: &Config) -> Self {
+        Self::with(config, Settings::default())
+    }
+
     pub fn with(config: &Config, settings: Settings) -> Self {
+        Self::try_with(config, settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn try_with(config: &Config, settings: Settings) -> Result<Self, StartError> {
         let clock = Clock::starting_at(Timestamp::from_millis(1_785_999_477_123));
         let plane = Arc::new(OnceLock::new());
         let spool = tempfile::tempdir().unwrap();
@@ -300,11 +310,10 @@ impl Shared {
             live: Some(Arc::clone(&upstream) as Arc<dyn Upstream>),
             post: Some(Arc::new(receiver.clone())),
         }
-        .build()
-        .unwrap();
+        .build()?;
         let own = DataPlane::new(Arc::clone(&gateway), sim.map(sim::routes));
         let _ = plane.set(own.clone());
-        Self { plane: own, gateway, upstream, receiver, metrics, store, _spool: spool }
+        Ok(Self { plane: own, gateway, upstream, receiver, metrics, store, _spool: spool })
     }
 
     pub fn client(&self, key: &str) -> Client {

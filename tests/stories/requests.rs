@@ -89,8 +89,12 @@ async fn put_other(client: &Client, request: &mut Value, follows: &Follows, id: 
     if let Some(at) = at {
         put(request, &at, &made);
     }
-    if let Some(id_at) = id_at {
-        put(request, &id_at, &drawn.unwrap_or_else(|| panic!("{id}: {made} has drawn no id")));
+    match (id_at, drawn) {
+        (Some(id_at), Some(drawn)) => put(request, &id_at, &drawn),
+        (Some(id_at), None) => {
+            request.as_object_mut().unwrap().shift_remove(id_at.trim_start_matches('/'));
+        }
+        (None, _) => {}
     }
 }
 
@@ -112,7 +116,12 @@ async fn made_for(
     let id = answer.id();
     client.until_idle().await;
     let drawn = client.task(&id).await["ids"][0].as_str().map(str::to_owned);
-    (id, drawn)
+    let Some((details, at)) = CATALOGUE.details_of(CATALOGUE.operation_by_id(&base).unwrap()) else {
+        return (id, None);
+    };
+    // A client can name what it was told of.
+    let told = client.call(&CATALOGUE.operation(details).id, &json!({at.trim_start_matches('/'): id})).await;
+    (id, drawn.filter(|drawn| told.text().contains(drawn)))
 }
 
 async fn base_request(client: &Client, records: &[String], needs: Needs<'_>, not: &str) -> (String, Value) {

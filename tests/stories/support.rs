@@ -19,7 +19,8 @@ use kiegate::config::{Config, Mode, Sources};
 use kiegate::gateway::{self, Accounts, DataPlane, Gateway, Upstreams};
 use kiegate::ids::{Credits, Secret, TenantId};
 use kiegate::outbound::guard::{Delivered, Failure};
-use kiegate::proxy::{Retries, Simulated};
+use kiegate::proxy::{Recorded, Retries, Simulated, Upstream};
+use kiegate::record::{Recorder, Redactor};
 use kiegate::sim::{self, Courier, Parcel, Room, Settings, Sim, Spool};
 use kiegate::store::{Embedded, Store};
 use kiegate::tasks::Tracker;
@@ -44,6 +45,7 @@ pub struct WorldBuilder {
     largest_json: usize,
     tenants: Vec<kiegate::config::Tenant>,
     room: Room,
+    recording: Option<PathBuf>,
 }
 
 /// A simulator behind a gateway, and what it called back.
@@ -62,6 +64,14 @@ impl World {
             largest_json: 64 * 1024,
             tenants: Vec::new(),
             room: Room { total: 1 << 30, each: 1 << 30 },
+            // Each world a file of that folder, for `kiegate verify`. What stories bring about by other ways than the API
+            // (wishes for refusals and chats, balances, clocks) no recording shows, and is told as drift.
+            recording: std::env::var_os("KIEGATE_RECORD_STORIES").map(|folder| {
+                static WORLDS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+                let number = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let name = std::thread::current().name().unwrap_or("story").replace("::", "-");
+                PathBuf::from(folder).join(format!("{name}-{number}.har"))
+            }),
         }
     }
 
@@ -159,11 +169,22 @@ impl WorldBuilder {
         self
     }
 
+    /// What the simulator answers, and what it calls back, is recorded.
+    pub fn recorded(mut self, path: PathBuf) -> Self {
+        self.recording = Some(path);
+        self
+    }
+
     pub fn start(self) -> World {
         let receiver = Receiver::default();
         let metrics = Arc::new(Metrics::new());
         let uploads = tempfile::tempdir().unwrap();
         let clock = Clock::starting_at(Timestamp::from_millis(1_785_999_477_123));
+        let recorder = self.recording.map(|path| {
+            let redactor = Redactor::new([Secret::new(WEBHOOK_KEY)], "/_relay/");
+            Arc::new(Recorder::create(&path, Arc::clone(&CATALOGUE), clock, redactor).unwrap())
+        });
+        let courier = Overheard { to: receiver.clone(), recorder: recorder.clone() };
         let sim = Sim::new(sim::Parts {
             catalogue: Arc::clone(&CATALOGUE),
             clock,
@@ -171,22 +192,28 @@ impl WorldBuilder {
             credits: Credits::whole(10_000),
             webhook_secret: Some(Secret::new(WEBHOOK_KEY)),
             public_url: None,
-            courier: Arc::new(receiver.clone()),
+            courier: Arc::new(courier),
             observer: Arc::clone(&metrics) as Arc<dyn sim::Observer>,
             spool: Spool::new(uploads.path(), self.room),
         });
         let store: Arc<dyn Store> = Arc::new(Embedded::default());
+        let mut upstream: Arc<dyn Upstream> = Arc::new(Simulated(sim.clone()));
+        if let Some(recorder) = recorder {
+            let bases = ["https://kie.test", "https://files.test"].map(str::to_owned);
+            upstream = Arc::new(Recorded { upstream, recorder, bases, wanted: Box::new(|_| true) });
+        }
         let gateway = Gateway::new(gateway::Parts {
             catalogue: Arc::clone(&CATALOGUE),
             clock,
             open: self.open,
             mode: Mode::Mock,
-            upstreams: Upstreams { mock: Some(Arc::new(Simulated(sim.clone()))), ..Upstreams::default() },
+            upstreams: Upstreams { mock: Some(upstream), ..Upstreams::default() },
             accounts: Accounts::default(),
             retries: Retries::default(),
             metrics: Arc::clone(&metrics),
             store: Arc::clone(&store),
             tracker: tracker(&store, clock, &metrics),
+            recorder: None,
             simulated: Arc::new(SimulatedEnds::new(store, clock)),
             freshness: defaults().cache,
             public_url: None,
@@ -305,6 +332,21 @@ impl Courier for Receiver {
             answer.map(|status| StatusCode::from_u16(status).unwrap())
         }
         .boxed()
+    }
+}
+
+/// Takes callbacks to the receiver, past whoever writes them down.
+struct Overheard {
+    to: Receiver,
+    recorder: Option<Arc<Recorder>>,
+}
+
+impl Courier for Overheard {
+    fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, Result<StatusCode, String>> {
+        if let Some(recorder) = &self.recorder {
+            recorder.called_back(&parcel.url, &parcel.headers, &parcel.body, 200);
+        }
+        self.to.deliver(parcel)
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn requests(State(sim): State<Sim>, caller: Caller, RawQuery(qu
 /// The conditions in a query: `operation`, `model` and `prompt` by name, all of them as JSON in `match`.
 fn matcher_of(fields: &mut Fields) -> Result<Option<Matcher>, ProblemDocument> {
     let mut written = fields
-        .take("match", "an object as JSON, as in match={\"model\":\"veo3\"}", |value| {
+        .take("match", "an object as JSON, as in match={\"prompt\":\"storm\"}", |value| {
             serde_json::from_str::<Map<String, Value>>(value.as_str()?).ok()
         })?
         .unwrap_or_default();

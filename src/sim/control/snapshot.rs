@@ -25,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Takes a snapshot, once no callback is on its way.
 pub(super) async fn take(State(sim): State<Sim>, caller: Caller) -> Result<Json<Snapshot>, ProblemDocument> {
+    if caller.sandbox.world().guest.is_there() {
+        let what = "a recording plays in this sandbox, and is no part of a snapshot";
+        return Err(ProblemDocument::new(StatusCode::CONFLICT, what));
+    }
     let deadline = sim.parts().clock.instant() + PATIENCE;
     let (mut snapshot, uploads) = loop {
         let changed = caller.sandbox.changed.notified();

@@ -10,7 +10,7 @@ use crate::requests::{acceptable, acceptable_for};
 use crate::support::World;
 
 /// A task and what was told of it.
-struct Told {
+pub(super) struct Told {
     /// The operation's id, or the model's name.
     what: String,
     operation: OperationIx,
@@ -47,7 +47,11 @@ impl Told {
 
 /// Every task that the catalogue knows how to make and to ask for, called back, driven to that end.
 async fn every_task(ending: &str) -> Vec<Told> {
-    let world = World::standard();
+    every_task_in(&World::standard(), ending).await
+}
+
+/// The same in that world.
+pub(super) async fn every_task_in(world: &World, ending: &str) -> Vec<Told> {
     let acme = world.client("acme");
     acme.freeze().await;
     let mut all = Vec::new();
@@ -60,13 +64,13 @@ async fn every_task(ending: &str) -> Vec<Told> {
         let mut request = acceptable(&acme, &operation.id).await;
         request[operation.task().unwrap().callback_at.trim_start_matches('/')] =
             "https://hooks.example.com/a".into();
-        all.extend(told(&world, &acme, ending, index, None, request).await);
+        all.extend(told(world, &acme, ending, index, None, request).await);
     }
     for (index, model) in CATALOGUE.models() {
         acme.put("/_mock/credits", &json!({"credits": 100_000})).await.expect_status(200);
         let mut request = acceptable_for(&acme, model).await;
         request["callBackUrl"] = "https://hooks.example.com/a".into();
-        all.extend(told(&world, &acme, ending, model.operation, Some(index), request).await);
+        all.extend(told(world, &acme, ending, model.operation, Some(index), request).await);
     }
     all
 }
