@@ -9,6 +9,7 @@ Starts and ends the gateways itself, on free ports of 127.0.0.1. Needs wrk. What
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -175,9 +176,9 @@ def refusals(options):
             yield Figure(f"CPU per refused create, {what}", median([run.micros_each for run in runs]), "µs", 50, note)
 
 
-def frozen_sandbox(gateway, token):
+def frozen_sandbox(gateway, token, **settings):
     client = gateway.client(token)
-    client.call("PUT", "/_mock/settings", {"pace": "realistic"})
+    client.call("PUT", "/_mock/settings", {"pace": "realistic", **settings})
     client.freeze()
     client.rich()
     return client
@@ -188,7 +189,7 @@ def many_tasks(options):
     many, few = options.tasks, 1000
     say(f"{many} tasks")
     with Gateway(options.binary) as gateway:
-        client = frozen_sandbox(gateway, "many")
+        client = frozen_sandbox(gateway, "many", journal=0)
         before, cpu, began = gateway.rss_bytes(), gateway.cpu_seconds(), time.perf_counter()
         ids = create_many(gateway, "many", many, typical_body)
         took, cpu = time.perf_counter() - began, gateway.cpu_seconds() - cpu
@@ -196,15 +197,15 @@ def many_tasks(options):
         total = client.call("GET", "/_mock/tasks?limit=1")["total"]
         if not total == len(set(ids)) == many:
             raise SystemExit(f"{total} tasks with {len(set(ids))} ids, not {many}")
-        note = f"{many:,} running tasks, bodies of {len(typical_body(many))} bytes"
+        note = f"{many:,} running tasks, bodies of {len(typical_body(many))} bytes, no journal"
         yield Figure("memory per simulated task", each, "bytes", 700, note)
         note = f"{many / took:,.0f} creates/s over four pipelined connections"
         yield Figure("CPU per create", cpu / many * 1e6, "µs", None, note)
-        frozen_sandbox(gateway, "few")
+        frozen_sandbox(gateway, "few", journal=0)
         few_ids = create_many(gateway, "few", few, typical_body)
         yield from compare_polls(gateway, {"few": few_ids, "many": ids}, options)
     with Gateway(options.binary) as gateway:
-        frozen_sandbox(gateway, "many")
+        frozen_sandbox(gateway, "many", journal=0)
         before = gateway.rss_bytes()
         body = lambda number: typical_body(number, callBackUrl="http://127.0.0.1:9/hooks/kie")
         create_many(gateway, "many", many, body)
@@ -275,7 +276,7 @@ def lifecycles(options):
         count = run.extra["lifecycles"]
         note = "create, advance by 30 min, details; one sandbox, one connection; "
         note += f"{run.cpu_seconds / count * 1e6:.0f} µs of CPU each"
-        yield Figure("lifecycles per minute", count / run.seconds * 60, "", None, note)
+        yield Figure("seconds for 15,000 lifecycles", 15_000 * run.seconds / count, "s", 60, note)
     say("a 30-minute task to its callback")
     with Gateway(options.binary) as gateway, Receiver() as receiver:
         client = frozen_sandbox(gateway, "clock")
@@ -287,7 +288,52 @@ def lifecycles(options):
             client.advance("30m")
             times.append((receiver.wait_for(number + 1) - began) * 1000)
         note = f"median of {len(times)}; slowest {max(times):.1f} ms"
-        yield Figure("a 30-minute task, from `advance` to its callback's arrival", median(times), "ms", None, note)
+        yield Figure("a 30-minute task, from `advance` to its callback's arrival", median(times), "ms", 10, note)
+
+
+def journal(options):
+    """What a full journal takes, and what writing it costs."""
+    say("a full journal")
+    with Gateway(options.binary) as gateway:
+        client = frozen_sandbox(gateway, "journal", journal=0)
+        ids = create_many(gateway, "journal", 1000, typical_body)
+        without, _ = poll_cost(gateway, "journal", RUNWAY_POLL, ids, options)
+        before = gateway.rss_bytes()
+        client.call("PUT", "/_mock/settings", {"journal": 100_000})
+        poll_cost(gateway, "journal", RUNWAY_POLL, ids, dataclasses.replace(options, runs=1, seconds=4))
+        more = (gateway.rss_bytes() - before) / 1e6
+        kept = client.call("GET", "/_mock/requests?last=1")["total"]
+        yield Figure("memory of a full journal", more, "MB", 100, f"{kept:,} polls of running tasks")
+        costs, _ = poll_cost(gateway, "journal", RUNWAY_POLL, ids, options)
+        note = f"{without:.1f} µs without a journal, {costs:.1f} µs with a full one"
+        yield Figure("CPU of journalling a poll", costs - without, "µs", None, note)
+
+
+def side_by_side(options):
+    """Sandboxes whose callbacks take a second each, moved at once."""
+    say("sandboxes in parallel")
+    count, pause = 20, 1
+    with Gateway(options.binary) as gateway:
+
+        def run(number):
+            client = frozen_sandbox(gateway, f"side-{number}")
+            client.call("PUT", "/_mock/inbox/a", {"delay": f"{pause}s"})
+            inbox = client.call("GET", "/_mock/inbox")["url"]
+            for task in range(10):
+                client.call("POST", "/api/v1/runway/generate", {"prompt": prompt(task), **VIDEO, "callBackUrl": f"{inbox}/a"})
+            began = time.perf_counter()
+            client.advance("30m")
+            arrived = len(client.call("GET", "/_mock/inbox/a")["received"])
+            return time.perf_counter() - began, arrived
+
+        began = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(count) as threads:
+            told = list(threads.map(run, range(count)))
+        if any(arrived != 10 for _, arrived in told):
+            raise SystemExit(f"callbacks are missing: {told}")
+        took = time.perf_counter() - began
+        note = f"10 tasks each, every callback answered after {pause} s; the slowest `advance` {max(took for took, _ in told):.2f} s"
+        yield Figure(f"{count} sandboxes at once, all done", took, "s", 2, note)
 
 
 CHAT_PATH = "/claude/v1/messages"
@@ -385,6 +431,7 @@ def page(figures, options, name, title):
 
 PARTS = {
     "start": starting, "idle": idle_memory, "polls": polls, "refusals": refusals, "tasks": many_tasks, "bursts": bursts, "streams": streams, "life": lifecycles,
+    "journal": journal, "side": side_by_side,
 }
 
 

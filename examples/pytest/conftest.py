@@ -76,6 +76,19 @@ class Sandbox:
         assert arrived["complete"], f"{count} callbacks were awaited in {name}, not {arrived['received']}"
         return arrived["received"]
 
+    def rule(self, match, then, **more):
+        """Decides how requests that match go from now on: {"operation": "runway.*"}, {"outcome": "reject:429"}, times=2."""
+        return self.control("POST", "rules", {"match": match, "then": then, **more})
+
+    def verify(self, match, count=1):
+        """Requires so many requests that match; if there are not, the failure tells which came near."""
+        self.control("POST", "verify", {"match": match, "count": count})
+
+    def findings(self, *ignored):
+        """What your code did that would cost money or results with the real API; `ignored` are checks left out."""
+        query = f"?ignore={','.join(ignored)}" if ignored else ""
+        return self.control("GET", f"verdict{query}")["findings"]
+
     def control(self, method, what, body=None):
         """Any other call of the control API."""
         request = urllib.request.Request(

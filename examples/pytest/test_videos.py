@@ -34,6 +34,23 @@ def test_without_credits_there_is_no_video(kiegate, videos):
         videos.create("A paper boat")
 
 
+def test_a_refusal_is_passed_on_and_nothing_is_sent_again(kiegate, videos):
+    kiegate.rule({"operation": "runway.generate", "prompt": "/boat/i"}, {"outcome": "reject:429"}, times=1)
+    with pytest.raises(VideoFailed):
+        videos.create("A paper boat")
+    kiegate.verify({"operation": "runway.generate", "prompt": "boat"}, count=1)
+    with pytest.raises(AssertionError, match="expected exactly 2"):
+        kiegate.verify({"operation": "runway.*"}, count=2)
+
+
+def test_the_verdict_knows_how_the_code_behaved(kiegate, videos):
+    task = videos.create("A paper boat")
+    kiegate.advance("60s")
+    videos.url(task)
+    assert [finding["check"] for finding in kiegate.findings()] == ["never_fetched"]
+    assert kiegate.findings("never_fetched") == []
+
+
 def test_tests_do_not_see_each_other(new_kiegate):
     def make(count):
         sandbox = new_kiegate()
