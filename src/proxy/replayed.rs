@@ -24,10 +24,12 @@ impl Replayed {
     async fn answer(&self, request: Request<Body>, about: About) -> Result<Response<Body>, UpstreamError> {
         let (parts, body) = request.into_parts();
         let body = read(body, about.streams).await?;
+        let seen = body.clone().unwrap_or_default();
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let asking = self.library.read(&parts.method, target, body);
         let otherwise = self.library.is_open(&asking).then_some("");
         let owner = about.tenant.map(Owner);
+        let witness = self.sim.witness(&parts, &seen, otherwise, owner.as_ref());
         let played = self.sim.host(
             &parts.headers,
             otherwise,
@@ -46,7 +48,10 @@ impl Replayed {
             },
         );
         match played {
-            Some(answer) => answer.map(response),
+            Some(answer) => answer.map(|answer| match witness {
+                Some(witness) => witness.answered(response(answer)),
+                None => response(answer),
+            }),
             // Without a key the real API says one and the same to all.
             None => Ok(self.sim.answer(Request::from_parts(parts, Body::empty()), None).await),
         }

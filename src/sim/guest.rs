@@ -6,12 +6,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
+use http::request::Parts;
 
-use super::sandbox::World;
+use super::journal::{self, Arriving, Entry, Note};
+use super::sandbox::{Sandbox, World};
 use super::task::{Due, TaskKey};
 use super::{Event, Owner, Sim, bearer};
+use crate::catalogue::Resolved;
 use crate::clock::Timestamp;
 
 /// A callback that a guest wants to be sent.
@@ -76,7 +80,43 @@ impl Guest {
     }
 }
 
+/// A call that a guest answers, in the journal of its sandbox.
+pub struct Witness {
+    sandbox: Arc<Sandbox>,
+    entry: Arc<Entry>,
+    sim: Sim,
+}
+
+impl Witness {
+    /// Writes down what was answered; gives it on.
+    pub fn answered(self, response: Response) -> Response {
+        journal::answer(&self.sandbox, &self.entry, self.sim.real_now(), response, None)
+    }
+}
+
 impl Sim {
+    /// Writes down a call that somebody else will answer in the sandbox of the caller, as [`Sim::host`] knows it. `None`
+    /// without a key.
+    pub fn witness(
+        &self,
+        parts: &Parts,
+        body: &[u8],
+        otherwise: Option<&str>,
+        owner: Option<&Owner>,
+    ) -> Option<Witness> {
+        let sandbox = self.sandbox(bearer(&parts.headers).or(otherwise)?, owner);
+        let operation = match self.catalogue().resolve(&parts.method, parts.uri.path()) {
+            Resolved::Operation(operation) => Some(operation),
+            Resolved::WrongMethod | Resolved::Unknown => None,
+        };
+        let entry = {
+            let (mut world, real) = (sandbox.world(), self.real_now());
+            let at = world.clock.at(real);
+            world.journal.write(Arriving { at, real, parts, operation, body, note: Note::default() })
+        };
+        Some(Witness { sandbox, entry, sim: self.clone() })
+    }
+
     /// Lets somebody answer in the sandbox of the caller, who is known by a key in `headers`, or by `otherwise`: `then` gets
     /// what it remembered (nothing at first, and after a reset) and the sandbox's time, and gives its answer and what is to
     /// be called back. `None` without a key.

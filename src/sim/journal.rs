@@ -3,7 +3,6 @@
 //! Kept small: heads as text, bodies as bytes up to a bound, both copied, so that no network buffer stays alive for them.
 //! Keys are left out. What is looked for is understood only when somebody looks.
 
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -42,6 +41,9 @@ pub(super) struct Journal {
     calls: Bounded<Entry>,
     /// The calls of this sandbox before the oldest that is kept, emptied ones included.
     before: u64,
+    /// The heads of the latest call and answer: those of the next are mostly the same, and then shared.
+    heads: [Arc<str>; 2],
+    scratch: String,
 }
 
 /// A call.
@@ -55,8 +57,10 @@ pub(super) struct Entry {
     path: Box<str>,
     query: Box<str>,
     pub(super) operation: Option<OperationIx>,
-    headers: Box<str>,
+    headers: Arc<str>,
     body: Kept,
+    /// Whether anybody will look at it.
+    kept: bool,
     /// What was decided about it.
     pub(super) note: Note,
     pub(super) answer: OnceLock<Answered>,
@@ -75,7 +79,7 @@ pub(super) struct Note {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) status: StatusCode,
-    headers: Box<str>,
+    headers: Arc<str>,
     /// Set when the last byte has been handed on.
     body: OnceLock<Kept>,
     /// Real time from the call to the answer's head, in milliseconds.
@@ -105,7 +109,8 @@ pub(super) struct Arriving<'a> {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { calls: Bounded::new(usize::MAX, MOST_BYTES), before: 0 }
+        let heads = [Arc::from(""), Arc::from("")];
+        Self { calls: Bounded::new(usize::MAX, MOST_BYTES), before: 0, heads, scratch: String::new() }
     }
 }
 
@@ -118,22 +123,42 @@ impl Journal {
     /// Writes down a call; gives it, to write its answer beside.
     pub(super) fn write(&mut self, call: Arriving<'_>) -> Arc<Entry> {
         let Arriving { at, real, parts, operation, body, note } = call;
+        let kept = self.calls.keeps();
+        let (path, query, body) = if kept {
+            (parts.uri.path(), parts.uri.query().unwrap_or_default(), body)
+        } else {
+            ("", "", &[][..])
+        };
+        let (headers, more) =
+            if kept { self.head(0, &parts.headers) } else { (Arc::clone(&self.heads[0]), 0) };
         let entry = Entry {
             number: self.next_number(),
             at,
             real,
             method: parts.method.clone(),
-            path: parts.uri.path().into(),
-            query: without_key(parts.uri.query().unwrap_or_default()).into(),
+            path: path.into(),
+            query: without_key(query),
             operation,
-            headers: lines(&parts.headers).into(),
+            headers,
             body: Kept::of(body, body.len() as u64),
+            kept,
             note,
             answer: OnceLock::new(),
         };
         let entry = Arc::new(entry);
-        self.calls.push_shared(Arc::clone(&entry), entry.size());
+        self.calls.push_shared(Arc::clone(&entry), entry.size() + more);
         entry
+    }
+
+    /// `headers` as text, and what that takes; `which` of the two heads they are.
+    fn head(&mut self, which: usize, headers: &HeaderMap) -> (Arc<str>, usize) {
+        self.scratch.clear();
+        write_lines(&mut self.scratch, headers);
+        let is_another = *self.heads[which] != *self.scratch;
+        if is_another {
+            self.heads[which] = self.scratch.as_str().into();
+        }
+        (Arc::clone(&self.heads[which]), if is_another { self.scratch.len() } else { 0 })
     }
 
     /// Counts what the answer to a call takes.
@@ -181,7 +206,7 @@ impl Journal {
         for (index, call) in calls.into_iter().enumerate() {
             let number = self.next_number();
             let entry = call.load(catalogue, number).map_err(|what| format!("{index}: {what}"))?;
-            let size = entry.size();
+            let size = entry.size() + entry.headers.len();
             self.calls.push(entry, size);
         }
         Ok(())
@@ -237,13 +262,11 @@ impl Read<'_> {
 }
 
 impl Entry {
-    /// What it takes, about, in bytes.
+    /// What it takes without heads, which may be others' too, about, in bytes.
     fn size(&self) -> usize {
-        let answer = self
-            .answer
-            .get()
-            .map_or(0, |answer| answer.headers.len() + answer.body.get().map_or(0, |body| body.bytes.len()));
-        CALL_BYTES + self.path.len() + self.query.len() + self.headers.len() + self.body.bytes.len() + answer
+        let answer =
+            self.answer.get().and_then(|answer| answer.body.get()).map_or(0, |body| body.bytes.len());
+        CALL_BYTES + self.path.len() + self.query.len() + self.body.bytes.len() + answer
     }
 
     /// What conditions are compared with.
@@ -365,25 +388,30 @@ pub(super) fn answer(
     response: Response,
     fault: Option<String>,
 ) -> Response {
+    if !entry.kept {
+        return response;
+    }
     let (parts, body) = response.into_parts();
-    let answered = Answered {
-        status: parts.status,
-        headers: lines(&parts.headers).into(),
-        body: OnceLock::new(),
-        took_ms: u64::try_from(real.saturating_since(entry.real).as_millis()).unwrap_or(u64::MAX),
-        fault,
+    let told = body.size_hint().exact();
+    let size = told.map_or(0, |told| usize::try_from(told).unwrap_or(usize::MAX).min(MOST_OF_A_BODY));
+    let headers = {
+        let mut world = sandbox.world();
+        let (headers, more) = world.journal.head(1, &parts.headers);
+        world.journal.grow(entry.number, size + more);
+        headers
     };
-    let head = answered.headers.len();
+    let took_ms = u64::try_from(real.saturating_since(entry.real).as_millis()).unwrap_or(u64::MAX);
+    let answered = Answered { status: parts.status, headers, body: OnceLock::new(), took_ms, fault };
     let _ = entry.answer.set(answered);
-    sandbox.world().journal.grow(entry.number, head);
-    let notebook =
-        Notebook { sandbox: Arc::clone(sandbox), entry: Arc::clone(entry), kept: Vec::new(), length: 0 };
-    Response::from_parts(parts, notebook.watch(body))
+    let streams = told.is_none().then(|| Arc::clone(sandbox));
+    let (entry, kept) = (Arc::clone(entry), Vec::with_capacity(size));
+    Response::from_parts(parts, Notebook { streams, entry, kept, length: 0 }.watch(body))
 }
 
 /// Writes down a body while it goes by.
 struct Notebook {
-    sandbox: Arc<Sandbox>,
+    /// Of one whose size was not known at first.
+    streams: Option<Arc<Sandbox>>,
     entry: Arc<Entry>,
     kept: Vec<u8>,
     length: u64,
@@ -408,10 +436,11 @@ impl Notebook {
     /// Writes down what has gone by.
     fn close(self) {
         let kept = Kept { bytes: self.kept.into(), length: self.length };
-        let size = kept.bytes.len();
+        if let Some(sandbox) = self.streams {
+            sandbox.world().journal.grow(self.entry.number, kept.bytes.len());
+        }
         if let Some(answered) = self.entry.answer.get() {
             let _ = answered.body.set(kept);
-            self.sandbox.world().journal.grow(self.entry.number, size);
         }
     }
 }
@@ -456,13 +485,11 @@ impl http_body::Body for Watched {
     }
 }
 
-/// The headers as lines of text, keys left out.
-fn lines(headers: &HeaderMap) -> String {
-    let mut text = String::new();
+/// Writes `headers` as lines of text, keys left out.
+fn write_lines(text: &mut String, headers: &HeaderMap) {
     for (name, value) in headers.iter().filter(|(name, _)| !SECRET.contains(&name.as_str())) {
-        let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        text.extend([name.as_str(), ": ", &String::from_utf8_lossy(value.as_bytes()), "\n"]);
     }
-    text
 }
 
 fn parse_lines(text: &str) -> HeaderMap {
@@ -488,8 +515,12 @@ fn shown(text: &str) -> Value {
 }
 
 /// A query without a parameter `key`.
-fn without_key(query: &str) -> String {
-    query.split('&').filter(|pair| !pair.starts_with("key=")).collect::<Vec<_>>().join("&")
+fn without_key(query: &str) -> Box<str> {
+    let is_key = |pair: &&str| pair.starts_with("key=");
+    if !query.split('&').any(|pair| is_key(&pair)) {
+        return query.into();
+    }
+    query.split('&').filter(|pair| !is_key(pair)).collect::<Vec<_>>().join("&").into()
 }
 
 /// A call in a snapshot.
@@ -570,6 +601,7 @@ impl SavedCall {
             operation: operation.transpose()?,
             headers: self.headers.into(),
             body: Kept { bytes: self.body.bytes()?.to_vec().into(), length: self.bytes },
+            kept: true,
             note: Note { rule: self.rule.map(Into::into), near: self.near.into_iter().map(near).collect() },
             answer,
         })

@@ -30,6 +30,11 @@ impl<T> Bounded<T> {
         Self { entries: VecDeque::new(), dropped: 0, sizes: VecDeque::new(), bytes: 0, most, most_bytes }
     }
 
+    /// Whether it keeps anything at all.
+    pub(super) fn keeps(&self) -> bool {
+        self.most > 0
+    }
+
     /// Adds an entry that takes about `size` bytes; the oldest give way.
     pub(super) fn push(&mut self, entry: T, size: usize) {
         self.push_shared(Arc::new(entry), size);
