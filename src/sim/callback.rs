@@ -211,8 +211,11 @@ impl Sim {
             let changed = sandbox.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if !sandbox.world().is_telling(key) {
-                return;
+            {
+                let world = sandbox.world();
+                if !world.is_telling(key, world.clock.at(self.real_now())) {
+                    return;
+                }
             }
             changed.await;
         }

@@ -358,8 +358,14 @@ impl Search<'_> {
     /// Those of `entries` that are looked for.
     pub(super) fn among<'e>(&self, catalogue: &Catalogue, entries: &'e [Arc<Entry>]) -> Vec<&'e Arc<Entry>> {
         let fits = |entry: &&Arc<Entry>| {
+            let may_be = |matcher: &Matcher| {
+                matcher.may_be(entry.operation.map_or("", |index| catalogue.operation(index).id.as_str()))
+            };
+            // Reading it is the expensive part.
             entry.number > self.after
-                && self.matcher.is_none_or(|matcher| matcher.fits(&entry.read(catalogue).seen()))
+                && self
+                    .matcher
+                    .is_none_or(|matcher| may_be(matcher) && matcher.fits(&entry.read(catalogue).seen()))
         };
         entries.iter().filter(fits).collect()
     }

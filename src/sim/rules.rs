@@ -162,7 +162,11 @@ impl Rules {
                     let chosen = Chosen { rule: Arc::clone(&rule.id), effect };
                     return (Some(chosen), Vec::new());
                 }
-                Err(misses) if misses.len() < rule.matcher.conditions().max(2) => {
+                // Of another operation is not near, nor is what no condition fits.
+                Err(misses)
+                    if rule.matcher.may_be(request.operation)
+                        && misses.len() < rule.matcher.conditions().max(2) =>
+                {
                     rule.remember(number, &misses);
                     near.push(Near { rule: Arc::clone(&rule.id), misses });
                 }

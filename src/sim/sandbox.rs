@@ -230,10 +230,10 @@ impl World {
         !self.in_flight.is_empty()
     }
 
-    /// Whether a first attempt to call back about the task at `key` is still to come, or any attempt under way.
-    pub(super) fn is_telling(&self, key: TaskKey) -> bool {
-        let first = |Reverse(due): &Reverse<Due>| due.task == key && due.attempt == 0;
-        self.sending.contains_key(&key) || self.due.iter().any(first)
+    /// Whether a callback of the task at `key` is due at `now`, or on its way.
+    pub(super) fn is_telling(&self, key: TaskKey, now: Timestamp) -> bool {
+        let is_due = |Reverse(due): &Reverse<Due>| due.task == key && due.at <= now;
+        self.sending.contains_key(&key) || self.due.iter().any(is_due)
     }
 
     /// Whether the next callback is one of a task of which an attempt is under way: what comes of that decides what is next.

@@ -101,5 +101,11 @@ async fn a_callback_may_come_before_the_create_is_answered() {
     assert_eq!(received.len(), 1);
     assert_eq!(received[0].body["data"]["taskId"], task.as_str());
     assert_eq!(acme.until_idle().await.len(), 0);
+    // What is to come later is not waited for.
+    acme.wishing("callback:early, callback:late:1h").call("veo.generate", &hooked).await.expect_code(200);
+    acme.wishing("callback:early, stall").call("veo.generate", &hooked).await.expect_code(200);
+    assert_eq!(world.receiver.received().len(), 1);
+    acme.advance("1h").await;
+    assert_eq!(world.receiver.received().len(), 2);
     acme.send(Method::POST, "/_mock/reset", "").await.expect_status(200);
 }

@@ -20,6 +20,8 @@ use super::super::view::{Setting, View};
 use super::{Answer, Caller, Fields};
 use crate::error::ProblemDocument;
 
+/// So many calls are shown to who does not say how many: the latest.
+const MOST_SHOWN: usize = 1000;
 /// So many near misses are told.
 const MOST_NEAR: usize = 5;
 
@@ -29,6 +31,7 @@ pub(super) async fn requests(State(sim): State<Sim>, caller: Caller, RawQuery(qu
     let after = fields.take_count("after")?.unwrap_or(0) as u64;
     let limit = fields.take_count("limit")?.unwrap_or(usize::MAX);
     let last = fields.take_count("last")?;
+    let last = last.or_else(|| (limit == usize::MAX).then_some(MOST_SHOWN));
     let unmatched =
         fields.take("unmatched", "true or false", |value| value.as_str()?.parse::<bool>().ok())?;
     let matcher = matcher_of(&mut fields)?;
