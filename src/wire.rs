@@ -3,10 +3,12 @@
 //!
 //! Knows no limits, no store, no clock: times are passed in.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::IF_NONE_MATCH;
+use http::header::{IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use sha2::Sha256;
@@ -37,6 +39,19 @@ pub fn sign(headers: &mut HeaderMap, key: &str, task_id: &str, unix_seconds: i64
     let value = |text: &str| HeaderValue::from_str(text).expect("digits and base64 are visible ASCII");
     headers.insert(TIMESTAMP_HEADER, value(&seconds));
     headers.insert(SIGNATURE_HEADER, value(&signature));
+}
+
+/// How long an answer asks to be left alone: its `Retry-After`, in seconds or as a date, at `now` in milliseconds since
+/// 1970; a date that has passed asks for nothing.
+///
+/// Source: RFC 9110, 10.2.3.
+pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Duration::from_millis(u64::try_from(date.as_millisecond().saturating_sub(now)).unwrap_or(0)))
 }
 
 /// Whether a callback's signature fits its body; `None` if it carries none. Compares in constant time.
@@ -106,6 +121,20 @@ mod tests {
         ] {
             assert_eq!(signature(key, task, seconds), expected);
         }
+    }
+
+    #[test]
+    fn how_long_to_wait_is_seconds_or_a_date() {
+        let now = 1_761_998_400_000; // 2025-11-01T12:00:00Z
+        let check = |text: &str, seconds: Option<u64>| {
+            let headers = [(RETRY_AFTER, text.parse().unwrap())].into_iter().collect();
+            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{text}");
+        };
+        check(" 7 ", Some(7));
+        check("Sat, 01 Nov 2025 12:01:30 GMT", Some(90));
+        check("Sat, 01 Nov 2025 11:00:00 GMT", Some(0));
+        check("soon", None);
+        check("-1", None);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use serde_json::Value;
 
 use super::account::{self, Account};
@@ -30,6 +30,7 @@ use crate::outbound::guard;
 use crate::proxy::{About, Safe, UpstreamError};
 use crate::store::{Begun, Caps, CreateId, Owner, Store, Task, TaskState};
 use crate::tasks::{body, ownership};
+use crate::wire;
 
 /// Names a create whose answer was lost.
 const CREATE: HeaderName = HeaderName::from_static("x-kiegate-create");
@@ -325,7 +326,10 @@ impl Errand {
                 }
                 Sent::Answered(self.done(draft, &body, answer).await)
             }
-            (None, 429) if turn.is_some() => Sent::Throttled(draft, turn, retry_after(&answer.headers)),
+            (None, 429) if turn.is_some() => {
+                let now = self.gateway.parts.clock.now().millis();
+                Sent::Throttled(draft, turn, wire::retry_after(&answer.headers, now))
+            }
             (None, 401 | 402 | 433) if turn.is_some() => Sent::KeyRefused(draft, answer),
             _ => {
                 if let Some(turn) = turn {
@@ -460,11 +464,6 @@ fn settle_or<T, E: std::fmt::Display>(written: Result<T, E>, otherwise: T) -> T 
         tracing::error!("what became of a create cannot be written down: {error}");
         otherwise
     })
-}
-
-/// `Retry-After` in seconds; as a date it is not worth the trouble here, since a whole period is waited for without one.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Where a request wants its task to call back.

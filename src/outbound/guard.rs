@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper_rustls::HttpsConnector;
@@ -24,8 +23,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 
 use super::{reasons, with_tls};
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 use crate::config::HostPattern;
+use crate::wire;
 
 /// Why an address is not called.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -258,7 +258,11 @@ impl Guarded {
                     break;
                 }
             }
-            Ok(Delivered { status: parts.status, retry_after: retry_after(&parts.headers) })
+            let now = Clock::system().now();
+            Ok(Delivered {
+                status: parts.status,
+                retry_after: wire::retry_after(&parts.headers, now.millis()),
+            })
         };
         let late = |_| Failure::new(FailureKind::Timeout, format!("no answer within {:?}", self.timeout));
         tokio::time::timeout(self.timeout, exchange).await.map_err(late)?
@@ -280,17 +284,6 @@ fn failure(error: &hyper_util::client::legacy::Error) -> Failure {
     let text = reasons(error);
     let kind = if text.contains(NOT_PUBLIC) { FailureKind::Refused } else { kind };
     Failure { kind, what: text }
-}
-
-/// `Retry-After` as seconds or as a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    let date = Timestamp::from_millis(date.as_millisecond());
-    Some(date.saturating_since(crate::clock::Clock::system().now()))
 }
 
 /// Looks names up.
