@@ -1,6 +1,7 @@
 # A small image of the one binary, in mock mode unless told otherwise.
 
 FROM rust:1.95-slim-trixie AS build
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # The first lines build the dependencies alone, so that a change of the sources does not build them again.
 COPY Cargo.toml Cargo.lock build.rs ./
