@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
+use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
-use http::HeaderValue;
 use serde_json::Value;
 
 use super::account::{self, Account};

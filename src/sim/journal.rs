@@ -3,6 +3,7 @@
 //! Kept small: heads as text, bodies as bytes up to a bound, both copied, so that no network buffer stays alive for them.
 //! Keys are left out. What is looked for is understood only when somebody looks.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -29,8 +30,16 @@ use crate::clock::Timestamp;
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// Of a body so much is kept.
 const MOST_OF_A_BODY: usize = 64 * 1024;
+/// Of one that streams, less: a thousand may be under way at once.
+const MOST_OF_A_STREAM: usize = 16 * 1024;
 /// What a call takes beside its texts, about.
 const CALL_BYTES: usize = 320;
+
+/// Where the latest of each kind of text stands.
+const HEAD: usize = 0;
+const PATH: usize = 1;
+const QUERY: usize = 2;
+const ANSWER: usize = 3;
 
 /// Headers that are not kept: they carry keys.
 const SECRET: [&str; 5] = ["authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "cookie"];
@@ -41,8 +50,9 @@ pub(super) struct Journal {
     calls: Bounded<Entry>,
     /// The calls of this sandbox before the oldest that is kept, emptied ones included.
     before: u64,
-    /// The heads of the latest call and answer: those of the next are mostly the same, and then shared.
-    heads: [Arc<str>; 2],
+    /// Head, path and query of the latest call, and the head of its answer: those of the next are often the same, and
+    /// then shared.
+    latest: [Arc<str>; 4],
     scratch: String,
 }
 
@@ -54,8 +64,8 @@ pub(super) struct Entry {
     pub(super) at: Timestamp,
     pub(super) real: Timestamp,
     method: http::Method,
-    path: Box<str>,
-    query: Box<str>,
+    path: Arc<str>,
+    query: Arc<str>,
     pub(super) operation: Option<OperationIx>,
     headers: Arc<str>,
     body: Kept,
@@ -109,8 +119,8 @@ pub(super) struct Arriving<'a> {
 
 impl Default for Journal {
     fn default() -> Self {
-        let heads = [Arc::from(""), Arc::from("")];
-        Self { calls: Bounded::new(usize::MAX, MOST_BYTES), before: 0, heads, scratch: String::new() }
+        let latest = std::array::from_fn(|_| Arc::from(""));
+        Self { calls: Bounded::new(usize::MAX, MOST_BYTES), before: 0, latest, scratch: String::new() }
     }
 }
 
@@ -124,20 +134,26 @@ impl Journal {
     pub(super) fn write(&mut self, call: Arriving<'_>) -> Arc<Entry> {
         let Arriving { at, real, parts, operation, body, note } = call;
         let kept = self.calls.keeps();
-        let (path, query, body) = if kept {
-            (parts.uri.path(), parts.uri.query().unwrap_or_default(), body)
-        } else {
-            ("", "", &[][..])
-        };
-        let (headers, more) =
-            if kept { self.head(0, &parts.headers) } else { (Arc::clone(&self.heads[0]), 0) };
+        let mut texts: [Arc<str>; 3] = std::array::from_fn(|_| Arc::clone(&self.latest[ANSWER]));
+        let mut more = 0;
+        if kept {
+            let mut share = |which: usize, (text, size)| {
+                texts[which] = text;
+                more += size;
+            };
+            share(HEAD, self.head(HEAD, &parts.headers));
+            share(PATH, self.share(PATH, parts.uri.path()));
+            share(QUERY, self.share(QUERY, &without_key(parts.uri.query().unwrap_or_default())));
+        }
+        let [headers, path, query] = texts;
+        let body = if kept { body } else { &[] };
         let entry = Entry {
             number: self.next_number(),
             at,
             real,
             method: parts.method.clone(),
-            path: path.into(),
-            query: without_key(query),
+            path,
+            query,
             operation,
             headers,
             body: Kept::of(body, body.len() as u64),
@@ -150,15 +166,24 @@ impl Journal {
         entry
     }
 
-    /// `headers` as text, and what that takes; `which` of the two heads they are.
+    /// `headers` as text, and what that takes; `which` of the texts they are.
     fn head(&mut self, which: usize, headers: &HeaderMap) -> (Arc<str>, usize) {
-        self.scratch.clear();
-        write_lines(&mut self.scratch, headers);
-        let is_another = *self.heads[which] != *self.scratch;
-        if is_another {
-            self.heads[which] = self.scratch.as_str().into();
+        let mut text = std::mem::take(&mut self.scratch);
+        text.clear();
+        write_lines(&mut text, headers);
+        let shared = self.share(which, &text);
+        self.scratch = text;
+        shared
+    }
+
+    /// `text`, and what it takes: nothing if the latest of its kind is the same.
+    fn share(&mut self, which: usize, text: &str) -> (Arc<str>, usize) {
+        let latest = &mut self.latest[which];
+        if **latest == *text {
+            return (Arc::clone(latest), 0);
         }
-        (Arc::clone(&self.heads[which]), if is_another { self.scratch.len() } else { 0 })
+        *latest = text.into();
+        (Arc::clone(latest), text.len())
     }
 
     /// Counts what the answer to a call takes.
@@ -206,7 +231,7 @@ impl Journal {
         for (index, call) in calls.into_iter().enumerate() {
             let number = self.next_number();
             let entry = call.load(catalogue, number).map_err(|what| format!("{index}: {what}"))?;
-            let size = entry.size() + entry.headers.len();
+            let size = entry.size() + entry.headers.len() + entry.path.len() + entry.query.len();
             self.calls.push(entry, size);
         }
         Ok(())
@@ -262,11 +287,11 @@ impl Read<'_> {
 }
 
 impl Entry {
-    /// What it takes without heads, which may be others' too, about, in bytes.
+    /// What it takes without the texts that may be others' too, about, in bytes.
     fn size(&self) -> usize {
         let answer =
             self.answer.get().and_then(|answer| answer.body.get()).map_or(0, |body| body.bytes.len());
-        CALL_BYTES + self.path.len() + self.query.len() + self.body.bytes.len() + answer
+        CALL_BYTES + self.body.bytes.len() + answer
     }
 
     /// What conditions are compared with.
@@ -399,10 +424,11 @@ pub(super) fn answer(
     }
     let (parts, body) = response.into_parts();
     let told = body.size_hint().exact();
-    let size = told.map_or(0, |told| usize::try_from(told).unwrap_or(usize::MAX).min(MOST_OF_A_BODY));
+    let most = if told.is_some() { MOST_OF_A_BODY } else { MOST_OF_A_STREAM };
+    let size = told.map_or(0, |told| usize::try_from(told).unwrap_or(usize::MAX).min(most));
     let headers = {
         let mut world = sandbox.world();
-        let (headers, more) = world.journal.head(1, &parts.headers);
+        let (headers, more) = world.journal.head(ANSWER, &parts.headers);
         world.journal.grow(entry.number, size + more);
         headers
     };
@@ -411,7 +437,7 @@ pub(super) fn answer(
     let _ = entry.answer.set(answered);
     let streams = told.is_none().then(|| Arc::clone(sandbox));
     let (entry, kept) = (Arc::clone(entry), Vec::with_capacity(size));
-    Response::from_parts(parts, Notebook { streams, entry, kept, length: 0 }.watch(body))
+    Response::from_parts(parts, Notebook { streams, entry, kept, length: 0, most }.watch(body))
 }
 
 /// Writes down a body while it goes by.
@@ -421,6 +447,8 @@ struct Notebook {
     entry: Arc<Entry>,
     kept: Vec<u8>,
     length: u64,
+    /// So much of it is kept.
+    most: usize,
 }
 
 impl Notebook {
@@ -435,7 +463,7 @@ impl Notebook {
 
     fn add(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
-        let room = MOST_OF_A_BODY - self.kept.len();
+        let room = self.most - self.kept.len();
         self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
@@ -521,7 +549,7 @@ fn shown(text: &str) -> Value {
 }
 
 /// A query without a parameter `key`.
-fn without_key(query: &str) -> Box<str> {
+fn without_key(query: &str) -> Cow<'_, str> {
     let is_key = |pair: &&str| pair.starts_with("key=");
     if !query.split('&').any(|pair| is_key(&pair)) {
         return query.into();
