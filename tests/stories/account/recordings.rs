@@ -142,6 +142,9 @@ async fn a_replayed_task_goes_by_the_clock_however_often_it_is_polled() {
     assert_eq!(done.header("x-kiegate-mode"), "replay");
     assert_eq!(done.json()["data"]["state"], "success");
     assert_eq!(world.upstream.arrived().len(), 0, "nothing is asked, so nothing is spent");
+    let polled = json!({"match": {"operation": "runway.details"}, "count": 51});
+    let verified = acme.post("/_mock/verify", &polled).await;
+    assert_eq!(verified.status, 200, "the journal has them: {}", verified.text());
 }
 
 #[tokio::test(start_paused = true)]
