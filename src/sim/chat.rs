@@ -40,7 +40,7 @@ use super::task::{TaskKey, fingerprint};
 use crate::catalogue::{Chat, ChatModel, Dialect, Found, Scope, Template, Thinks};
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
-use ask::Ask;
+pub(super) use ask::Ask;
 use reply::{Ending, Reply, Said};
 use script::{Events, Script};
 

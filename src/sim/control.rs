@@ -231,9 +231,7 @@ async fn catalogue(State(sim): State<Sim>, _: Caller) -> Json<Value> {
 }
 
 async fn reset(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
-    let (running, callbacks) = replace_world(&sim, &caller, fresh_world(&sim));
-    let owner = &caller.sandbox.owner;
-    sim.parts().observer.observe(&Event::TasksForgotten { owner, running, callbacks });
+    replace_world(&sim, &caller, fresh_world(&sim));
     caller.sandbox.changed.notify_waiters();
     Json(json!({"ok": true}))
 }
@@ -244,9 +242,9 @@ fn fresh_world(sim: &Sim) -> World {
     World::new(parts.settings.clone(), parts.credits, super::time::VirtualClock::real(sim.real_now()))
 }
 
-/// Puts `world` in the place of the caller's; gives how many tasks and callbacks of the old one are forgotten.
-fn replace_world(sim: &Sim, caller: &Caller, new: World) -> (usize, usize) {
-    let (forgotten, finished) = {
+/// Puts `new` in the place of the caller's world, and tells what is forgotten with the old one.
+fn replace_world(sim: &Sim, caller: &Caller, new: World) {
+    let ((running, callbacks), finished) = {
         let mut world = caller.sandbox.world();
         let (_, finished) = sim.settled(&mut world);
         let forgotten = world.unsettled();
@@ -254,7 +252,8 @@ fn replace_world(sim: &Sim, caller: &Caller, new: World) -> (usize, usize) {
         (forgotten, finished)
     };
     sim.tell_finished(&caller.sandbox, &finished);
-    forgotten
+    let owner = &caller.sandbox.owner;
+    sim.parts().observer.observe(&Event::TasksForgotten { owner, running, callbacks });
 }
 
 async fn settings(State(sim): State<Sim>, caller: Caller) -> Json<Value> {

@@ -21,7 +21,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
-use super::chat;
+use super::chat::{self, Ask};
 use super::fault::Fault;
 use super::follow::Objection;
 use super::journal::{self, Arriving, Entry, Note};
@@ -92,6 +92,13 @@ struct TakenIn {
     file: Option<Brought>,
 }
 
+impl TakenIn {
+    /// The request, as far as it is one.
+    fn written(&self) -> &Value {
+        self.request.as_ref().unwrap_or(&Value::Null)
+    }
+}
+
 pub(super) type Answer = Result<Vec<u8>, Refused>;
 
 /// What a create would cost.
@@ -123,17 +130,11 @@ impl Sim {
         answer: impl FnOnce(&Self, &Request) -> Response,
     ) -> Response {
         let response = answer(self, &request);
-        let Some(sandbox) = bearer(request.headers()).map(|token| self.sandbox(token, owner)) else {
-            return response;
-        };
         let (parts, _) = request.into_parts();
-        let entry = {
-            let (mut world, real) = (sandbox.world(), self.real_now());
-            let at = world.clock.at(real);
-            let note = Note::default();
-            world.journal.write(Arriving { at, real, parts: &parts, operation: None, body: &[], note })
-        };
-        journal::answer(&sandbox, &entry, self.real_now(), response, None)
+        match self.witness(&parts, &[], None, owner) {
+            Some(witness) => witness.answered(response),
+            None => response,
+        }
     }
 
     async fn operate(&self, index: OperationIx, request: Request, owner: Option<Owner>) -> Response {
@@ -150,11 +151,13 @@ impl Sim {
             // The body broke off: nobody is there to read an answer.
             return plain_status(StatusCode::BAD_REQUEST);
         };
-        let (entry, chosen, settings) = self.enrol(index, &parts, &brought, &sandbox);
+        let ask = operation.chat().map(|chat| chat::read(chat, brought.written()));
+        let (entry, chosen, settings) = self.enrol(index, &parts, &brought, ask.as_ref(), &sandbox);
         let effect = chosen.as_ref().map(|chosen| &*chosen.effect);
         let latency = effect.and_then(|effect| effect.latency).unwrap_or(settings.latency);
         self.dawdle(&settings, latency, entry.number).await;
-        let (response, fault) = self.respond(index, &parts, brought, &sandbox, (settings, effect)).await;
+        let (response, fault) =
+            self.respond(index, &parts, (brought, ask), &sandbox, (settings, effect)).await;
         let name = fault.map(Fault::name);
         let mut response = journal::answer(&sandbox, &entry, self.real_now(), response, name);
         if let Some(fault) = fault {
@@ -169,6 +172,7 @@ impl Sim {
         index: OperationIx,
         parts: &Parts,
         brought: &TakenIn,
+        ask: Option<&Ask>,
         sandbox: &Sandbox,
     ) -> (Arc<Entry>, Option<Chosen>, Settings) {
         let mut world = sandbox.world();
@@ -177,9 +181,8 @@ impl Sim {
         let (mut note, mut chosen) = (Note::default(), None);
         if !world.rules.is_empty() && !Wish::stands_in(&parts.headers) {
             let operation = self.catalogue().operation(index);
-            let request = brought.request.as_ref().unwrap_or(&Value::Null);
-            let ask = operation.chat().map(|chat| chat::read(chat, request));
-            let prompt = ask.as_ref().map_or_else(|| prompt_of(request), |ask| chat::said(ask).to_owned());
+            let request = brought.written();
+            let prompt = ask.map_or_else(|| prompt_of(request), |ask| chat::said(ask).to_owned());
             let subject = Seen {
                 operation: &operation.id,
                 model: operation.model_of(request).unwrap_or_default(),
@@ -201,13 +204,12 @@ impl Sim {
         &self,
         index: OperationIx,
         parts: &Parts,
-        TakenIn { request, file, .. }: TakenIn,
+        (TakenIn { request, file, .. }, ask): (TakenIn, Option<Ask>),
         sandbox: &Arc<Sandbox>,
         (settings, effect): (Settings, Option<&Effect>),
     ) -> (Response, Option<Fault>) {
         let operation = self.catalogue().operation(index);
         let written = request.as_ref().unwrap_or(&Value::Null);
-        let ask = operation.chat().map(|chat| chat::read(chat, written));
         let directed = ask.as_ref().map(|ask| Value::from(chat::said(ask)));
         let refuse = |refused: Refused, request: &Value| self.refusal(index, refused, &settings, request);
         let wish = match Wish::read(&parts.headers, effect, directed.as_ref().unwrap_or(written)) {

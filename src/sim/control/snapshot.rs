@@ -77,7 +77,6 @@ pub(super) async fn put_back(State(sim): State<Sim>, caller: Caller, body: Bytes
     let mut snapshot: Snapshot = serde_json::from_slice(&body)
         .map_err(|error| wrong(format!("{error}; send what GET /_mock/snapshot gave")))?;
     let uploads = uploads(&sim, &caller, std::mem::take(&mut snapshot.uploads)).await?;
-    let parts = sim.parts();
     let fresh = super::fresh_world(&sim);
     let mut world = snapshot.restore(sim.catalogue(), fresh, sim.real_now()).map_err(wrong)?;
     for (path, upload, until) in uploads {
@@ -85,9 +84,8 @@ pub(super) async fn put_back(State(sim): State<Sim>, caller: Caller, body: Bytes
     }
     let tasks = world.tasks.len();
     let (running, due) = world.unsettled();
-    let lost = super::replace_world(&sim, &caller, world);
-    let (owner, observer) = (&caller.sandbox.owner, &parts.observer);
-    observer.observe(&Event::TasksForgotten { owner, running: lost.0, callbacks: lost.1 });
+    super::replace_world(&sim, &caller, world);
+    let (owner, observer) = (&caller.sandbox.owner, &sim.parts().observer);
     observer.observe(&Event::TasksRestored { owner, running });
     observer.observe(&Event::CallbacksPlanned { owner, count: due });
     sim.drive(&caller.sandbox);
