@@ -1,37 +1,35 @@
 //! From sockets to requests: the accept loop of a plane, bounds on what a connection may do, graceful shutdown.
+//!
+//! hyper speaks HTTP on a connection as long as something is said there. When nothing is for a while, it is taken off
+//! again with its buffers, and only the socket is left to wait (`Visit::rest`): of ten thousand open connections few
+//! have something to say at any time.
 
-use std::convert::Infallible;
-use std::io;
+mod desk;
+mod socket;
+
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use futures_util::FutureExt;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use http::Request;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-use super::mishap;
+use desk::Desk;
+use socket::{Guarded, Phase, Socket};
+
 use super::tls::Tls;
 use crate::background::{self, Lanes};
-use crate::sim::Fault;
-use crate::telemetry::{Metrics, Observed};
+use crate::telemetry::Metrics;
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug)]
@@ -68,25 +66,6 @@ pub struct Plane {
     pub bounds: Bounds,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
-}
-
-/// A socket, perhaps under TLS, that can be made to end without ceremony.
-trait Abort {
-    /// Lets it end with a reset once it is dropped.
-    fn abort(&self);
-}
-
-impl Abort for TcpStream {
-    fn abort(&self) {
-        // Failing that, it ends as any other.
-        let _ = self.set_zero_linger();
-    }
-}
-
-impl Abort for TlsStream<TcpStream> {
-    fn abort(&self) {
-        self.get_ref().0.abort();
-    }
 }
 
 /// Serves `plane` until `stop` comes, then lets requests under way end; gives up on them when `grace` has passed.
@@ -181,257 +160,171 @@ impl Visit {
         }
     }
 
-    /// Answers the requests that come over `stream`, until it ends or the plane stops.
-    async fn serve<S>(mut self, stream: S, peer: Peer)
-    where
-        S: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
-    {
-        let Reception { name, bounds, .. } = *self.reception;
-        let phase = Arc::new(Phase::default());
-        let guarded = GuardedIo::new(stream, bounds, Arc::clone(&phase));
+    /// Answers the requests that come over `socket`, until it ends or the plane stops.
+    async fn serve<S: Socket>(mut self, mut socket: S, peer: Peer) {
         let answer = Arc::clone(&self.reception.answer);
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            // HTTP/2 has many requests at once and frames of its own at any time: hyper watches it by pings.
-            let many = request.version() == Version::HTTP_2;
-            phase.set(if many { Phase::MANY } else { Phase::REQUEST });
-            let phase = Arc::clone(&phase);
-            let answered = if let Some(status) = unacceptable(&request) {
-                std::future::ready(turned_away(status)).boxed()
-            } else {
-                request.extensions_mut().insert(peer);
-                answer(request.map(Body::new))
+        let Some((protocol, mut said)) = self.greet(&mut socket).await else { return };
+        if protocol == Protocol::Http2 {
+            let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::MANY)) };
+            return Box::pin(self.serve_many(socket, said, desk)).await;
+        }
+        let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::HEAD)) };
+        while let Some(silent) = self.converse(socket, said, &desk).await {
+            socket = silent;
+            said = Bytes::new();
+            if !self.rest(socket.tcp()).await {
+                // So that TLS ends as it should; whether anybody hears it makes no difference.
+                let _ = socket.shutdown().await;
+                return;
+            }
+        }
+    }
+
+    /// The protocol that the client speaks, and what it has said so far; `None` if it says nothing in time.
+    ///
+    /// Source: RFC 9113, 3.4 (what a client of HTTP/2 sends first).
+    async fn greet(&mut self, socket: &mut impl Socket) -> Option<(Protocol, Bytes)> {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        // All of most first requests.
+        let mut said = BytesMut::with_capacity(1024);
+        let Bounds { head_timeout, idle_timeout, .. } = self.reception.bounds;
+        let mut patience = idle_timeout;
+        loop {
+            let read = tokio::select! {
+                biased;
+                read = tokio::time::timeout(patience, socket.read_buf(&mut said)) => read,
+                _ = self.stopping.changed() => return None,
             };
-            answered.map(move |mut response| {
-                match response.extensions().get::<Fault>() {
-                    // Only this one of its streams ends.
-                    Some(Fault::Reset | Fault::Empty | Fault::Garbage) if many => {
-                        *response.body_mut() = mishap::broken();
-                    }
-                    Some(Fault::Reset) => phase.set(Phase::RESET),
-                    Some(Fault::Empty) => phase.set(Phase::CLOSED),
-                    Some(Fault::Garbage) => phase.set(Phase::GARBAGE),
-                    _ => {}
+            match read {
+                Ok(Ok(read)) if read > 0 => patience = head_timeout,
+                _ => return None,
+            }
+            if said.starts_with(PREFACE) {
+                return Some((Protocol::Http2, said.freeze()));
+            }
+            if !PREFACE.starts_with(&said) {
+                return Some((Protocol::Http1, said.freeze()));
+            }
+        }
+    }
+
+    /// Speaks HTTP/1 over `socket`, of which `said` has been read already. Gives it back when nothing was said for a while;
+    /// `None` when the connection is over.
+    async fn converse<S: Socket>(&mut self, mut socket: S, mut said: Bytes, desk: &Desk) -> Option<S> {
+        let Bounds { head, head_timeout, .. } = self.reception.bounds;
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(head);
+        loop {
+            desk.phase.set(if said.is_empty() { Phase::IDLE } else { Phase::HEAD });
+            let guarded = Guarded::new(socket, said, Arc::clone(&desk.phase), head_timeout);
+            let mut connection = Box::new(builder.serve_connection(TokioIo::new(guarded), desk.clone()));
+            if !self.listen(Pin::new(&mut *connection), &desk.phase).await {
+                return None;
+            }
+            let parts = connection.into_parts();
+            socket = parts.io.into_inner().into_inner();
+            said = parts.read_buf;
+            if said.is_empty() {
+                return Some(socket);
+            }
+        }
+    }
+
+    /// Lets `connection` go on until nothing is said any more, or it is over; says whether it can still be used.
+    async fn listen<S: Socket>(
+        &mut self,
+        mut connection: Pin<&mut http1::Connection<TokioIo<Guarded<S>>, Desk>>,
+        phase: &Phase,
+    ) -> bool {
+        let idle_timeout = self.reception.bounds.idle_timeout;
+        let pause = silence(idle_timeout);
+        let mut silent_for = Duration::ZERO;
+        let mut requests = phase.requests();
+        let mut next = pin!(tokio::time::sleep(pause));
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => break ended,
+                _ = self.stopping.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    break connection.await;
                 }
-                let at_end = move |_| phase.request_ended();
-                Ok::<_, Infallible>(response.map(|body| Observed::new(body, at_end)))
-            })
-        });
-        let builder = protocols(bounds);
-        // Pinned where it is made: it is large, and there may be ten thousand.
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));
+                () = next.as_mut() => {}
+            }
+            next.as_mut().reset(tokio::time::Instant::now() + pause);
+            let is_silent = phase.get() == Phase::IDLE && phase.requests() == requests;
+            requests = phase.requests();
+            silent_for = if is_silent { silent_for + pause } else { Duration::ZERO };
+            if is_silent && phase.is_between_requests() {
+                return true;
+            }
+            // Something of a body never came: there is nothing more to come that could be understood.
+            if silent_for >= idle_timeout {
+                return false;
+            }
+        };
+        self.note_end(ended);
+        false
+    }
+
+    /// Waits for the next request, with nothing but the socket; says whether there may be one.
+    async fn rest(&mut self, socket: &TcpStream) -> bool {
+        let idle_timeout = self.reception.bounds.idle_timeout;
+        tokio::select! {
+            biased;
+            readable = socket.readable() => readable.is_ok(),
+            _ = self.stopping.changed() => false,
+            () = tokio::time::sleep(idle_timeout - silence(idle_timeout)) => false,
+        }
+    }
+
+    /// Speaks HTTP/2 over `socket`.
+    async fn serve_many<S: Socket>(mut self, socket: S, said: Bytes, desk: Desk) {
+        let Bounds { head, head_timeout, idle_timeout } = self.reception.bounds;
+        let guarded = Guarded::new(socket, said, Arc::clone(&desk.phase), head_timeout);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+            .keep_alive_interval(idle_timeout);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), desk));
         let ended = tokio::select! {
+            biased;
             ended = connection.as_mut() => ended,
             _ = self.stopping.changed() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
+        self.note_end(ended);
+    }
+
+    fn note_end(&self, ended: hyper::Result<()>) {
         if let Err(error) = ended {
-            tracing::debug!(plane = name, "connection: {error}");
+            tracing::debug!(plane = self.reception.name, "connection: {error}");
         }
     }
 }
 
-/// The status of a request that nobody may send, whatever it is for.
-///
-/// Source: RFC 9112, 3.2 (one `Host`) and 6.1 (codings that are not known).
-fn unacceptable(request: &Request<Incoming>) -> Option<StatusCode> {
-    // One asks for a tunnel, the other for an echo of what went upstream, with a key that is not the client's.
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Some(StatusCode::METHOD_NOT_ALLOWED);
-    }
-    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
-        return Some(StatusCode::BAD_REQUEST);
-    }
-    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
-    let known = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    (!known || codings.next().is_some()).then_some(StatusCode::NOT_IMPLEMENTED)
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
 }
 
-/// The answer to such a request. The connection ends with it, since what follows may be anything.
-fn turned_away(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        response.headers_mut().insert(ALLOW, allowed);
-    }
-    response
-}
-
-/// HTTP/1.1 and HTTP/2, told apart by what a client sends first.
-fn protocols(bounds: Bounds) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .max_buf_size(bounds.head)
-        .header_read_timeout(bounds.idle_timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
-        .keep_alive_interval(bounds.idle_timeout);
-    builder
-}
-
-/// What a connection is at, told by the service to the socket under it.
-#[derive(Debug, Default)]
-struct Phase(AtomicU8);
-
-impl Phase {
-    /// Nothing has come yet.
-    const FRESH: u8 = 0;
-    /// Between requests.
-    const IDLE: u8 = 1;
-    /// A head has begun to arrive.
-    const HEAD: u8 = 2;
-    /// A request is being answered.
-    const REQUEST: u8 = 3;
-    /// The connection carries many requests at once.
-    const MANY: u8 = 4;
-    /// Instead of an answer the connection is reset.
-    const RESET: u8 = 5;
-    /// Instead of an answer it ends.
-    const CLOSED: u8 = 6;
-    /// Instead of an answer comes something else, and it ends.
-    const GARBAGE: u8 = 7;
-
-    fn set(&self, phase: u8) {
-        self.0.store(phase, Ordering::Relaxed);
-    }
-
-    /// The answer's last byte has been handed on.
-    fn request_ended(&self) {
-        let _ = self.0.compare_exchange(Self::REQUEST, Self::IDLE, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    fn is(&self, phase: u8) -> bool {
-        self.0.load(Ordering::Relaxed) == phase
-    }
-}
-
-pin_project! {
-    /// A socket that ends when nothing comes, or when a request's head dawdles. hyper's own timer starts after the
-    /// first byte and counts idle time and heads alike, so it is set to the idle time and this watches the rest.
-    /// Under TLS it sees what is inside: a record in pieces is no head.
-    struct GuardedIo<S> {
-        #[pin]
-        socket: S,
-        phase: Arc<Phase>,
-        head_timeout: Duration,
-        idle_timeout: Duration,
-        deadline: Option<Pin<Box<Sleep>>>,
-    }
-}
-
-impl<S> GuardedIo<S> {
-    fn new(socket: S, bounds: Bounds, phase: Arc<Phase>) -> Self {
-        let Bounds { head_timeout, idle_timeout, .. } = bounds;
-        Self { socket, phase, head_timeout, idle_timeout, deadline: None }
-    }
-}
-
-impl<S: AsyncRead> AsyncRead for GuardedIo<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.project();
-        let before = buffer.filled().len();
-        let waits = this.phase.is(Phase::FRESH) || this.phase.is(Phase::IDLE);
-        if let Poll::Ready(read) = this.socket.poll_read(context, buffer) {
-            if waits && buffer.filled().len() > before {
-                this.phase.set(Phase::HEAD);
-                *this.deadline = None;
-            }
-            return Poll::Ready(read);
-        }
-        // A head that comes at once and in one piece never gets here, so it costs no timer.
-        let patience = match this.phase.0.load(Ordering::Relaxed) {
-            Phase::FRESH => *this.idle_timeout,
-            Phase::HEAD => *this.head_timeout,
-            _ => {
-                *this.deadline = None;
-                return Poll::Pending;
-            }
-        };
-        let start = || Box::pin(tokio::time::sleep_until(Instant::now() + patience));
-        ready!(this.deadline.get_or_insert_with(start).as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came in time")))
-    }
-}
-
-/// What comes where garbage was asked for.
-const GARBAGE: &[u8] = b"\x16\x03\x01\x00\xffnot HTTP at all\r\n\x00\xfe\xfd\r\n\r\n";
-
-impl<S: AsyncWrite + Abort> GuardedIo<S> {
-    /// Does to the connection what was asked for in the place of an answer; `None` where nothing was.
-    fn sabotage(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<Poll<io::Error>> {
-        let this = self.project();
-        let end = |what: &str| Some(Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, what)));
-        match this.phase.0.load(Ordering::Relaxed) {
-            Phase::RESET => {
-                this.socket.abort();
-                end("reset, as asked for")
-            }
-            Phase::CLOSED => end("closed, as asked for"),
-            Phase::GARBAGE => match this.socket.poll_write(context, GARBAGE) {
-                Poll::Pending => Some(Poll::Pending),
-                Poll::Ready(_) => end("answered with garbage, as asked for"),
-            },
-            _ => None,
-        }
-    }
-}
-
-impl<S: AsyncWrite + Abort> AsyncWrite for GuardedIo<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.as_mut().sabotage(context) {
-            None => self.project().socket.poll_write(context, bytes),
-            Some(ended) => ended.map(Err),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().socket.poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.phase.is(Phase::RESET) {
-            return Poll::Ready(Ok(())); // a polite end would come before the reset
-        }
-        self.project().socket.poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.as_mut().sabotage(context) {
-            None => self.project().socket.poll_write_vectored(context, slices),
-            Some(ended) => ended.map(Err),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
+/// After so long without a word a connection is left alone with its socket.
+fn silence(idle_timeout: Duration) -> Duration {
+    Duration::from_millis(500).min(idle_timeout / 4)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use futures_util::FutureExt as _;
     use tokio::sync::oneshot;
+    use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
 
@@ -498,5 +391,80 @@ mod tests {
         assert_eq!(statuses, ["400", "400", "405", "405", "501", "501"]);
         assert!(answers[2].contains("allow: GET, HEAD"), "{}", answers[2]);
         assert_eq!(peers, [], "none of them got through");
+    }
+
+    /// Serves "hello" with these bounds; gives a connection to it.
+    async fn connect(head_timeout: Duration, idle_timeout: Duration) -> TcpStream {
+        let answer: Answer = Arc::new(|request: Request<Body>| {
+            async move {
+                let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+                Response::new(Body::from(format!("hello {}", body.len())))
+            }
+            .boxed()
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bounds = Bounds { head: 8192, head_timeout, idle_timeout };
+        let metrics = Arc::new(Metrics::new());
+        let plane = Plane { name: "data", listener, tls: None, lanes: None, answer, bounds, metrics };
+        drop(background::spawn(serve(plane, std::future::pending(), Duration::ZERO)));
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Sends `request` and reads one answer, which ends in `last`.
+    async fn exchange(socket: &mut TcpStream, request: &str, last: &str) {
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(last.as_bytes()) {
+            let read = timeout(Duration::from_secs(5), socket.read_buf(&mut answer)).await;
+            assert!(read.expect("an answer").unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+    }
+
+    const ASKING: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_connection_that_was_silent_for_a_while_goes_on_as_before() {
+        let mut socket = connect(Duration::from_secs(5), Duration::from_secs(5)).await;
+        for _ in 0..3 {
+            exchange(&mut socket, ASKING, "hello 0").await;
+            exchange(&mut socket, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab", "hello 2")
+                .await;
+            sleep(Duration::from_millis(1100)).await;
+        }
+        // In pieces, after a rest.
+        for piece in ["GE", "T / HTTP/1.1\r\nho", "st: x\r\n"] {
+            socket.write_all(piece.as_bytes()).await.unwrap();
+            sleep(Duration::from_millis(600)).await;
+        }
+        exchange(&mut socket, "\r\n", "hello 0").await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_stays_silent_ends_in_time() {
+        let mut socket = connect(Duration::from_secs(5), Duration::from_secs(1)).await;
+        exchange(&mut socket, ASKING, "hello 0").await;
+        let began = Instant::now();
+        let read = timeout(Duration::from_secs(5), socket.read(&mut [0; 10])).await.expect("it ends");
+        assert_eq!(read.unwrap(), 0);
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
+    }
+
+    /// It lies in a buffer by then, where the socket cannot see it.
+    #[tokio::test]
+    async fn the_beginning_of_a_head_that_came_with_a_request_has_to_go_on_in_time() {
+        let mut socket = connect(Duration::from_secs(1), Duration::from_secs(60)).await;
+        exchange(&mut socket, &format!("{ASKING}GET /slow"), "hello 0").await;
+        let read = timeout(Duration::from_secs(5), socket.read_to_end(&mut Vec::new())).await;
+        read.expect("it ends").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_coming_is_not_taken_for_silence() {
+        let mut socket = connect(Duration::from_secs(5), Duration::from_secs(60)).await;
+        socket.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na").await.unwrap();
+        sleep(Duration::from_millis(1300)).await;
+        exchange(&mut socket, "b", "hello 2").await;
     }
 }

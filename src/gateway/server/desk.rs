@@ -1,0 +1,176 @@
+//! Where the requests of one connection are handed in and their answers handed out, with a note of what the connection is
+//! at.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready as ready_or_pending};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either};
+use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::Service;
+
+use super::socket::Phase;
+use super::{Answer, Peer};
+use crate::gateway::mishap;
+use crate::sim::Fault;
+
+/// Answers the requests of one connection. Clones belong to the same.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) answer: Answer,
+    pub(super) peer: Peer,
+    pub(super) phase: Arc<Phase>,
+}
+
+impl Service<Request<Incoming>> for Desk {
+    type Response = http::Response<Outgoing>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        // HTTP/2 has many requests at once and frames of its own at any time: hyper watches it by pings.
+        let many = request.version() == Version::HTTP_2;
+        let has_body = !request.body().is_end_stream();
+        if many {
+            self.phase.set(Phase::MANY);
+        } else {
+            self.phase.request_began(has_body);
+        }
+        let answered = if let Some(status) = unacceptable(&request) {
+            Either::Left(ready(turned_away(status)))
+        } else {
+            let phase = || Arc::clone(&self.phase);
+            let arriving =
+                |body| if has_body { Body::new(Arriving { body, phase: phase() }) } else { Body::empty() };
+            let mut request = request.map(arriving);
+            request.extensions_mut().insert(self.peer);
+            Either::Right((self.answer)(request))
+        };
+        Answering { answered, phase: Arc::clone(&self.phase), many }
+    }
+}
+
+/// An answer that is being made.
+pub(super) struct Answering {
+    answered: Either<Ready<Response>, BoxFuture<'static, Response>>,
+    phase: Arc<Phase>,
+    many: bool,
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<Outgoing>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready_or_pending!(Pin::new(&mut self.answered).poll(context));
+        match response.extensions().get::<Fault>() {
+            // Only this one of its streams ends.
+            Some(Fault::Reset | Fault::Empty | Fault::Garbage) if self.many => {
+                *response.body_mut() = mishap::broken();
+            }
+            Some(Fault::Reset) => self.phase.set(Phase::RESET),
+            Some(Fault::Empty) => self.phase.set(Phase::CLOSED),
+            Some(Fault::Garbage) => self.phase.set(Phase::GARBAGE),
+            _ => {}
+        }
+        let phase = Arc::clone(&self.phase);
+        Poll::Ready(Ok(response.map(|body| Outgoing { body, phase })))
+    }
+}
+
+/// The body of a request; says when it has been read to its end.
+struct Arriving {
+    body: Incoming,
+    phase: Arc<Phase>,
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && self.body.is_end_stream()) {
+            self.phase.body_ended();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer; says when it has been handed on, or is given up.
+pub(super) struct Outgoing {
+    body: Body,
+    phase: Arc<Phase>,
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.phase.request_ended();
+    }
+}
+
+/// The status of a request that nobody may send, whatever it is for.
+///
+/// Source: RFC 9112, 3.2 (one `Host`) and 6.1 (codings that are not known).
+fn unacceptable(request: &Request<Incoming>) -> Option<StatusCode> {
+    // One asks for a tunnel, the other for an echo of what went upstream, with a key that is not the client's.
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Some(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+        return Some(StatusCode::BAD_REQUEST);
+    }
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let known = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    (!known || codings.next().is_some()).then_some(StatusCode::NOT_IMPLEMENTED)
+}
+
+/// The answer to such a request. The connection ends with it, since what follows may be anything.
+fn turned_away(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
+}

@@ -1,0 +1,237 @@
+//! A connection's socket, and what the connection is at: told by whoever answers requests, acted on where bytes pass.
+//!
+//! hyper does not say whether a connection is between two requests, and gives heads as much time as idle connections.
+//! Both are known here: a [`Phase`] is shared by the service above hyper and by the [`Guarded`] socket below it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
+
+/// A TCP socket, perhaps under TLS.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// What is at the bottom.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// What a connection is at.
+#[derive(Debug)]
+pub(super) struct Phase {
+    at: AtomicU8,
+    /// Requests so far.
+    requests: AtomicU32,
+    /// The body of the latest request has been read to its end, or there was none.
+    body_ended: AtomicBool,
+}
+
+impl Phase {
+    /// Between requests; all that was answered has been sent.
+    pub(super) const IDLE: u8 = 0;
+    /// A head has begun to arrive.
+    pub(super) const HEAD: u8 = 1;
+    /// A request is being answered.
+    pub(super) const REQUEST: u8 = 2;
+    /// The answer's last byte has been handed on, but perhaps not sent.
+    pub(super) const ANSWERED: u8 = 3;
+    /// The connection carries many requests at once.
+    pub(super) const MANY: u8 = 4;
+    /// Instead of an answer the connection is reset.
+    pub(super) const RESET: u8 = 5;
+    /// Instead of an answer it ends.
+    pub(super) const CLOSED: u8 = 6;
+    /// Instead of an answer comes something else, and it ends.
+    pub(super) const GARBAGE: u8 = 7;
+
+    pub(super) fn at(phase: u8) -> Self {
+        Self { at: phase.into(), requests: 0.into(), body_ended: true.into() }
+    }
+
+    pub(super) fn set(&self, phase: u8) {
+        self.at.store(phase, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u8 {
+        self.at.load(Ordering::Relaxed)
+    }
+
+    /// Another request has come.
+    pub(super) fn request_began(&self, has_body: bool) {
+        self.set(Self::REQUEST);
+        self.requests.store(self.requests().wrapping_add(1), Ordering::Relaxed);
+        self.body_ended.store(!has_body, Ordering::Relaxed);
+    }
+
+    /// All of its body has been read.
+    pub(super) fn body_ended(&self) {
+        self.body_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer's last byte has been handed on.
+    pub(super) fn request_ended(&self) {
+        self.turn(Self::REQUEST, Self::ANSWERED);
+    }
+
+    /// How many requests have come.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is under way in either direction, as far as can be seen from outside of hyper's buffers.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.get() == Self::IDLE && self.body_ended.load(Ordering::Relaxed)
+    }
+
+    fn turn(&self, from: u8, to: u8) {
+        let _ = self.at.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+pin_project! {
+    /// A socket that ends when a request's head dawdles. Under TLS it sees what is inside: a record in pieces is no head.
+    pub(super) struct Guarded<S> {
+        #[pin]
+        socket: S,
+        // What has been read already, and is to be read again.
+        before: Bytes,
+        phase: Arc<Phase>,
+        head_timeout: Duration,
+        deadline: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<S> Guarded<S> {
+    /// `before` has been read from `socket` already.
+    pub(super) fn new(socket: S, before: Bytes, phase: Arc<Phase>, head_timeout: Duration) -> Self {
+        Self { socket, before, phase, head_timeout, deadline: None }
+    }
+
+    /// The socket alone.
+    pub(super) fn into_inner(self) -> S {
+        self.socket
+    }
+}
+
+impl<S: AsyncRead> AsyncRead for Guarded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.project();
+        if !this.before.is_empty() {
+            let length = this.before.len().min(buffer.remaining());
+            buffer.put_slice(&this.before[..length]);
+            this.before.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let filled = buffer.filled().len();
+        if let Poll::Ready(read) = this.socket.poll_read(context, buffer) {
+            if matches!(this.phase.get(), Phase::IDLE | Phase::ANSWERED) && buffer.filled().len() > filled {
+                this.phase.set(Phase::HEAD);
+                *this.deadline = None;
+            }
+            return Poll::Ready(read);
+        }
+        // A head that comes at once and in one piece never gets here, so it costs no timer.
+        if this.phase.get() != Phase::HEAD {
+            *this.deadline = None;
+            return Poll::Pending;
+        }
+        let start = || Box::pin(tokio::time::sleep_until(Instant::now() + *this.head_timeout));
+        ready!(this.deadline.get_or_insert_with(start).as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the head of a request did not come in time",
+        )))
+    }
+}
+
+/// What comes where garbage was asked for.
+const GARBAGE: &[u8] = b"\x16\x03\x01\x00\xffnot HTTP at all\r\n\x00\xfe\xfd\r\n\r\n";
+
+impl<S: Socket> Guarded<S> {
+    /// Does to the connection what was asked for in the place of an answer; `None` where nothing was.
+    fn sabotage(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<Poll<io::Error>> {
+        let this = self.project();
+        let end = |what: &str| Some(Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, what)));
+        match this.phase.get() {
+            Phase::RESET => {
+                // Failing that, it ends as any other.
+                let _ = this.socket.tcp().set_zero_linger();
+                end("reset, as asked for")
+            }
+            Phase::CLOSED => end("closed, as asked for"),
+            Phase::GARBAGE => match this.socket.poll_write(context, GARBAGE) {
+                Poll::Pending => Some(Poll::Pending),
+                Poll::Ready(_) => end("answered with garbage, as asked for"),
+            },
+            _ => None,
+        }
+    }
+}
+
+impl<S: Socket> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.as_mut().sabotage(context) {
+            None => self.project().socket.poll_write(context, bytes),
+            Some(ended) => ended.map(Err),
+        }
+    }
+
+    /// hyper flushes when it has written all that it had.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let flushed = this.socket.poll_flush(context);
+        if flushed.is_ready() {
+            this.phase.turn(Phase::ANSWERED, Phase::IDLE);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.phase.get() == Phase::RESET {
+            return Poll::Ready(Ok(())); // a polite end would come before the reset
+        }
+        self.project().socket.poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.as_mut().sabotage(context) {
+            None => self.project().socket.poll_write_vectored(context, slices),
+            Some(ended) => ended.map(Err),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
