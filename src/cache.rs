@@ -37,13 +37,15 @@ pub enum Found {
 
 /// Kept answers of type `T`, bounded in bytes, and questions under way.
 pub struct Cache<T: Keep> {
-    kept: moka::sync::Cache<Key, T>,
+    kept: Kept<T>,
     flights: Mutex<Flights<T>>,
 }
 
+type Kept<T> = moka::sync::Cache<Key, T, ahash::RandomState>;
+
 /// Questions under way. Whoever waits holds the flight up; when the last one leaves, it is given up.
 struct Flights<T> {
-    under_way: HashMap<Key, WeakShared<BoxFuture<'static, T>>>,
+    under_way: HashMap<Key, WeakShared<BoxFuture<'static, T>>, ahash::RandomState>,
     /// When there are so many, those that were given up are swept out.
     sweep_at: usize,
 }
@@ -55,8 +57,11 @@ impl<T: Keep> Cache<T> {
             u32::try_from(key.len().saturating_add(kept.size()).saturating_add(200)).unwrap_or(u32::MAX)
         };
         Self {
-            kept: moka::sync::Cache::builder().max_capacity(max_bytes).weigher(weigh).build(),
-            flights: Mutex::new(Flights { under_way: HashMap::new(), sweep_at: 64 }),
+            kept: moka::sync::Cache::builder()
+                .max_capacity(max_bytes)
+                .weigher(weigh)
+                .build_with_hasher(ahash::RandomState::new()),
+            flights: Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 }),
         }
     }
 
@@ -136,7 +141,7 @@ impl<T: Keep> Cache<T> {
     }
 }
 
-fn keep<T: Keep>(kept: &moka::sync::Cache<Key, T>, key: &Key, answer: &T) {
+fn keep<T: Keep>(kept: &Kept<T>, key: &Key, answer: &T) {
     // One that is not to be kept leaves what was there, which has gone stale or will.
     if answer.fresh_until().is_some() {
         kept.insert(Arc::clone(key), answer.clone());

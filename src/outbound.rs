@@ -4,6 +4,7 @@
 //! calls addresses that tenants chose.
 
 pub mod guard;
+mod pool;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +15,29 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client as Pooled, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower::BoxError;
 
-use crate::background;
+use pool::Pools;
+
 use crate::sim::{Courier, Parcel};
 
-/// A pool of connections for each lane and one for all others, since a connection is best used where it was opened.
-/// Clones share them.
+/// Sends requests, and keeps connections for the next one. Clones share them.
 #[derive(Clone)]
-pub struct Client(Arc<[Pooled<HttpsConnector<HttpConnector>, Body>]>);
+pub struct Client(Arc<Pools>);
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its address names no host.
+    #[error("the address names no host")]
+    NoHost,
+    /// There is no connection: nothing was sent.
+    #[error("cannot connect")]
+    Connect(#[source] BoxError),
+    /// The connection broke, or what came is no answer.
+    #[error("no answer")]
+    Exchange(#[from] hyper::Error),
+}
 
 impl Client {
     /// A client that gives up opening a connection after `connect_timeout`, and closes unused ones after
@@ -33,19 +47,16 @@ impl Client {
         tcp.set_connect_timeout(Some(connect_timeout));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let connector = with_tls(tcp);
-        let mut pool = Pooled::builder(TokioExecutor::new());
-        pool.pool_timer(TokioTimer::new()).pool_idle_timeout(idle_timeout);
-        Self((0..=background::cores()).map(|_| pool.build(connector.clone())).collect())
+        Self(Arc::new(Pools::new(with_tls(tcp), idle_timeout)))
     }
 
     /// Sends `request` and waits for the head of the answer.
     ///
     /// # Errors
-    /// Connections that cannot be opened, or break before the head has arrived.
+    /// Connections that cannot be opened, or break before the head has arrived. A request that had not been sent when a kept
+    /// connection turned out to be closed is sent over another one.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let pool = &self.0[background::lane() % self.0.len()];
-        pool.request(request).await.map(|response| response.map(Body::new))
+        self.0.send(request).await
     }
 }
 

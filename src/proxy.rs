@@ -21,6 +21,7 @@ use http_body_util::LengthLimitError;
 use tower_http::timeout::TimeoutError;
 
 pub use breaker::Breaker;
+pub use headers::strip;
 pub use live::Live;
 pub use recorded::{Recorded, Wanted};
 pub use replayed::Replayed;

@@ -7,9 +7,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tower_http::timeout::TimeoutBody;
+use tokio::time::timeout;
 
 use crate::proxy::UpstreamError;
 use crate::sim::Fault;
@@ -32,12 +33,11 @@ impl Whole {
     /// Reads `response` to its end, unless it stops coming for longer than `patience`.
     pub(super) async fn read(response: Response, patience: Duration) -> Result<Self, UpstreamError> {
         let (parts, body) = response.into_parts();
-        let body = Limited::new(TimeoutBody::new(patience, body), LARGEST);
-        let body = Box::pin(body).collect().await;
-        let body =
-            body.map_err(|error| UpstreamError::Broken(format!("in the midst of its answer: {error}")))?;
+        let body = whole(body, patience)
+            .await
+            .map_err(|what| UpstreamError::Broken(format!("in the midst of its answer: {what}")))?;
         let fault = parts.extensions.get::<Fault>().copied();
-        Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes(), fault })
+        Ok(Self { status: parts.status, headers: parts.headers, body, fault })
     }
 
     /// The body as JSON; null if it is none.
@@ -71,6 +71,28 @@ impl Whole {
         let (headers, body) = (self.headers.clone(), self.body.clone());
         KeptAnswer { status: self.status.as_u16(), headers, body }
     }
+}
+
+/// All of `body`, or why it does not come. Most come in one piece, which is not copied.
+async fn whole(mut body: Body, patience: Duration) -> Result<Bytes, String> {
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    while !body.is_end_stream() {
+        let Ok(frame) = timeout(patience, body.frame()).await else {
+            return Err(format!("nothing came for {patience:?}"));
+        };
+        let Some(frame) = frame else { break };
+        let Ok(piece) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
+        length += piece.len();
+        if length > LARGEST {
+            return Err(format!("it is larger than {LARGEST} bytes"));
+        }
+        pieces.push(piece);
+    }
+    Ok(match pieces.len() {
+        0 | 1 => pieces.pop().unwrap_or_default(),
+        _ => pieces.concat().into(),
+    })
 }
 
 impl From<&KeptAnswer> for Whole {

@@ -5,18 +5,18 @@ use std::sync::OnceLock;
 use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, RANGE,
-};
+use http::header::CACHE_CONTROL;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 
 use crate::catalogue::{Class, ModelChoice, Operation, OperationIx};
 use crate::error::{ApiError, Reason};
+use crate::proxy;
 use crate::tasks::body;
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// A request whose body is here.
 pub(super) struct Ask {
@@ -41,12 +41,17 @@ impl Ask {
         Request::from_parts(self.parts, body)
     }
 
+    /// The query as it stands in the address; empty without one.
+    pub(super) fn query(&self) -> &str {
+        self.parts.uri.query().unwrap_or_default()
+    }
+
     /// What is asked for: the body's JSON, or the query as an object of texts, of lists where a name stands more than
     /// once. Null where it is neither.
     pub(super) fn request(&self, operation: &Operation) -> &Value {
         self.request.get_or_init(|| {
             if operation.by_query {
-                query(self.parts.uri.query().unwrap_or_default())
+                query(self.query())
             } else {
                 serde_json::from_slice(&self.body).unwrap_or_default()
             }
@@ -56,17 +61,18 @@ impl Ask {
     /// Asks for a whole and plain answer, whatever the client would take: one that the gateway understands, and that can be
     /// shared by others.
     pub(super) fn plain(&mut self) {
-        for name in [
-            ACCEPT_ENCODING,
-            RANGE,
-            IF_RANGE,
-            IF_MATCH,
-            IF_NONE_MATCH,
-            IF_MODIFIED_SINCE,
-            IF_UNMODIFIED_SINCE,
-        ] {
-            self.parts.headers.remove(name);
-        }
+        proxy::strip(&mut self.parts.headers, |name| {
+            matches!(
+                name.as_str(),
+                "accept-encoding"
+                    | "if-match"
+                    | "if-modified-since"
+                    | "if-none-match"
+                    | "if-range"
+                    | "if-unmodified-since"
+                    | "range"
+            )
+        });
     }
 
     /// Refuses a body in which a name stands twice: the gateway might read one value, and the upstream the other.
@@ -97,7 +103,7 @@ impl Ask {
     ///
     /// Source: RFC 7240, 4.3 (`wait` in seconds).
     pub(super) fn wait_seconds(&self) -> Option<u64> {
-        let preferences = self.parts.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let preferences = self.parts.headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
         let mut preferences = preferences.flat_map(|value| value.split([',', ';'])).map(str::trim);
         preferences.find_map(|preference| {
             let (name, value) = preference.split_once('=')?;

@@ -35,7 +35,7 @@ struct Inner {
     answer: Result<Whole, UpstreamError>,
     fresh_until: Option<Timestamp>,
     /// The task's state, and whether it is the last; for details of a task.
-    state: Option<(String, bool)>,
+    state: Option<(Arc<str>, bool)>,
 }
 
 impl Keep for Fetched {
@@ -74,7 +74,10 @@ impl Question {
         let key = key(&tenant, &operation, ask.parts.uri.query().unwrap_or_default(), &ask.body);
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
         let gateway = Arc::clone(gateway);
-        Self { gateway, parts: ask.parts, body: ask.body, index: ask.index, about, lane, task, key }
+        let (mut parts, body, index) = (ask.parts, ask.body, ask.index);
+        // They are for the steps, and every attempt would copy them.
+        parts.extensions.clear();
+        Self { gateway, parts, body, index, about, lane, task, key }
     }
 
     /// The gateway's own question for the details of `task`; `None` where the catalogue knows no way to ask.
@@ -110,7 +113,7 @@ impl Question {
         let answer = Ok(Whole { status: StatusCode::OK, headers, body, fault: None });
         let fresh_until = Some(parts.clock.now() + kept_for);
         // What it says of the state, nobody has to wait for: it is the last.
-        let state = Some((String::new(), true));
+        let state = Some(("".into(), true));
         self.gateway.cache.keep(&self.key, &Fetched(Arc::new(Inner { answer, fresh_until, state })));
     }
 
@@ -140,14 +143,13 @@ impl Question {
     }
 
     /// The state that an answer tells of, and how long it stays true.
-    async fn understand(&self, answer: &Whole) -> (Option<(String, bool)>, Option<Duration>) {
+    async fn understand(&self, answer: &Whole) -> (Option<(Arc<str>, bool)>, Option<Duration>) {
         let parts = &self.gateway.parts;
-        let body = answer.json();
         let freshness = &parts.freshness;
         if let Some(task) = &self.task
             && parts.catalogue.operation(self.index).class == Class::Details
         {
-            let seen = parts.tracker.seen(task, &body).await;
+            let seen = parts.tracker.seen(task, &answer.body).await;
             let state = seen.unwrap_or_else(|error| {
                 tracing::error!("what was seen of a task cannot be written down: {error}");
                 None
@@ -156,7 +158,7 @@ impl Question {
                 state.as_ref().map(|(_, ended)| if *ended { freshness.finished } else { freshness.running });
             return (state, fresh_for);
         }
-        if answer.status != StatusCode::OK || answer.code(&body) != 200 {
+        if answer.status != StatusCode::OK || answer.code(&answer.json()) != 200 {
             return (None, None);
         }
         if matches!(parts.catalogue.operation(self.index).behaviour, Behaviour::Link(..)) {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytes::{BufMut as _, BytesMut};
 use http::HeaderValue;
 
 use crate::clock::Clock;
@@ -85,17 +86,34 @@ impl RateLimit {
         let RateVerdict { admitted, remaining, full_in, next_in } = verdict;
         // The same point in time as `Retry-After` tells, where there is one.
         let reset = whole_seconds(if admitted { full_in } else { next_in });
-        let state = header(&format!("\"{}\";r={remaining};t={reset}", self.name));
+        let state = self.state(remaining, reset);
         Told { policy: self.policy.clone(), state, verdict, shadowed: self.shadow && !admitted }
     }
 }
 
-fn whole_seconds(span: std::time::Duration) -> u128 {
-    span.as_nanos().div_ceil(1_000_000_000)
+impl RateLimit {
+    /// As in `RateLimit`. It goes on every answer, so it is put together by hand.
+    fn state(&self, remaining: u32, reset: u64) -> HeaderValue {
+        let mut number = itoa::Buffer::new();
+        let mut text = BytesMut::with_capacity(64);
+        text.put_slice(b"\"");
+        text.put_slice(self.name.as_bytes());
+        text.put_slice(b"\";r=");
+        text.put_slice(number.format(remaining).as_bytes());
+        text.put_slice(b";t=");
+        text.put_slice(number.format(reset).as_bytes());
+        HeaderValue::from_maybe_shared(text.freeze()).expect(IS_ASCII)
+    }
+}
+
+const IS_ASCII: &str = "names and digits are visible ASCII";
+
+fn whole_seconds(span: std::time::Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 fn header(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("names and digits are visible ASCII")
+    HeaderValue::from_str(text).expect(IS_ASCII)
 }
 
 impl Limits {

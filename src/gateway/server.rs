@@ -274,7 +274,7 @@ impl Visit {
             biased;
             readable = socket.readable() => readable.is_ok(),
             _ = self.stopping.changed() => false,
-            () = tokio::time::sleep(idle_timeout - silence(idle_timeout)) => false,
+            () = tokio::time::sleep(idle_timeout.saturating_sub(silence(idle_timeout))) => false,
         }
     }
 

@@ -42,6 +42,8 @@ const CACHE: HeaderName = HeaderName::from_static("x-cache");
 const QUEUED: HeaderName = HeaderName::from_static("x-kiegate-queued");
 const RATE: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const GOOGLE_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What is known of a request while it is on its way; shared by all steps.
@@ -156,8 +158,12 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
     }
 }
 
-/// What the log calls a request. The rest of a relay's address is what its callers are trusted for, and stays out.
+/// What the log calls a request; nothing where nobody will read it. The rest of a relay's address is what its callers are
+/// trusted for, and stays out.
 pub(super) fn line(request: &Request) -> String {
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return String::new();
+    }
     let path = request.uri().path();
     let shown = if relay::is_callback(request) { "/_relay/…" } else { path };
     format!("{} {shown}", request.method())
@@ -182,7 +188,7 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 
 fn new_request_id() -> HeaderValue {
     let id = hex(&rand::random::<[u8; 12]>());
-    HeaderValue::from_str(&id).expect("hex digits are visible ASCII")
+    HeaderValue::try_from(id).expect("hex digits are visible ASCII")
 }
 
 /// The operation's name in metrics, and its place in the catalogue if it is one of the API.
@@ -280,15 +286,28 @@ pub(super) fn authenticate(
     {
         let _ = call.caller.set(hex(&crate::tenants::hash(key.expose())));
     }
-    let headers = request.headers_mut();
-    match key.map(|key| HeaderValue::from_str(&format!("Bearer {}", key.expose()))) {
-        Some(Ok(mut value)) => {
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        _ => drop(headers.remove(AUTHORIZATION)),
-    }
+    authorize(request.headers_mut(), key.as_ref());
     Ok(request)
+}
+
+/// Lets `Authorization` say what the key is, and nothing else.
+fn authorize(headers: &mut HeaderMap, key: Option<&Secret>) {
+    let Some(key) = key else {
+        headers.remove(AUTHORIZATION);
+        return;
+    };
+    let mut said = headers.get_all(AUTHORIZATION).iter();
+    let says_so =
+        |value: &HeaderValue| value.as_bytes().strip_prefix(b"Bearer ") == Some(key.expose().as_bytes());
+    let says_it_alone = said.next().is_some_and(says_so) && said.next().is_none();
+    if says_it_alone && let Some(value) = headers.get_mut(AUTHORIZATION) {
+        value.set_sensitive(true);
+    } else if let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", key.expose())) {
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    } else {
+        headers.remove(AUTHORIZATION);
+    }
 }
 
 /// As [`authenticate`], for what is kiegate's own: results and inboxes are open to whoever knows their address.
@@ -304,7 +323,7 @@ pub(super) fn authenticate_own(
     }
     let mut request = authenticate(gateway, call, request)?;
     let Some(member) = call.member.get() else { return Ok(request) };
-    if !member.tenant.may_come_from(address(gateway, &request)) {
+    if !member.tenant.may_come_from(|| address(gateway, &request)) {
         return Err(ApiError::new(Reason::Forbidden, NOT_FROM_THERE));
     }
     request.extensions_mut().insert(Caller(Arc::clone(&member.label)));
@@ -313,13 +332,13 @@ pub(super) fn authenticate_own(
 
 /// The key of a request: from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`.
 fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = || {
-        let (scheme, key) = text("authorization")?.split_once(' ')?;
+        let (scheme, key) = text(AUTHORIZATION)?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     };
     let in_query = || uri.query()?.split('&').find_map(|pair| pair.strip_prefix("key="));
-    let key = bearer().or_else(|| text("x-api-key")).or_else(|| text("x-goog-api-key")).or_else(in_query)?;
+    let key = bearer().or_else(|| text(API_KEY)).or_else(|| text(GOOGLE_KEY)).or_else(in_query)?;
     (!key.is_empty()).then(|| Secret::new(key))
 }
 
@@ -333,7 +352,7 @@ pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result
         return forbidden("this gateway forwards known operations only (unknown_paths = \"deny\")");
     }
     let Some(member) = call.member.get() else { return Ok(request) };
-    if !member.tenant.may_come_from(address(gateway, &request)) {
+    if !member.tenant.may_come_from(|| address(gateway, &request)) {
         return forbidden(NOT_FROM_THERE);
     }
     if !member.tenant.may_call(&call.operation) {
@@ -385,7 +404,8 @@ pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Sends a request the way that it has to go, by what it is and whom it comes from.
+/// Sends a request the way that it has to go, by what it is and whom it comes from. What is asked most, looks at tasks,
+/// is answered in place; the other ways are in boxes, so that not every request carries the room for all of them.
 pub(super) async fn dispatch(
     gateway: &Arc<Gateway>,
     call: &Arc<Call>,
@@ -393,7 +413,7 @@ pub(super) async fn dispatch(
 ) -> Result<Response, ApiError> {
     let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode);
     let (Some(index), false) = (call.index, call.streams) else {
-        return pass_unread(gateway, call, mode, request).await;
+        return Box::pin(pass_unread(gateway, call, mode, request)).await;
     };
     let mut ask = Ask::new(request, index).await?;
     let operation = gateway.parts.catalogue.operation(index);
@@ -407,13 +427,13 @@ pub(super) async fn dispatch(
     let is_version = matches!(operation.behaviour, Behaviour::Upgrade(_));
     match (mode, call.member.get()) {
         (Mode::Mock, Some(member)) if is_paid => {
-            create::create(gateway, call, member, ask, Lane::Mock, claimed).await
+            Box::pin(create::create(gateway, call, member, ask, Lane::Mock, claimed)).await
         }
         (Mode::Mock, Some(member)) if is_version => {
-            upgrade::upgrade(gateway, call, member, ask, Lane::Mock).await
+            Box::pin(upgrade::upgrade(gateway, call, member, ask, Lane::Mock)).await
         }
         (Mode::Mock, Some(member)) if operation.class == Class::Chat => {
-            talk(gateway, call, member, Lane::Mock, ask, operation).await
+            Box::pin(talk(gateway, call, member, Lane::Mock, ask, operation)).await
         }
         (Mode::Mock, _) => simulate(gateway, call, ask, claimed, Lane::Mock).await,
         // Nothing is made and nothing is spent, so there is nothing to count.
@@ -424,17 +444,17 @@ pub(super) async fn dispatch(
             ask.plain();
             let (lane, task) = own(gateway, member, &ask, operation).await?;
             if is_paid {
-                create::create(gateway, call, member, ask, lane, claimed).await
+                Box::pin(create::create(gateway, call, member, ask, lane, claimed)).await
             } else if lane != Lane::Nowhere && is_shared(operation) {
                 let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
                 let question = Arc::new(Question::new(gateway, call, ask, lane, task));
                 look::look(call, question, wants_fresh, wait).await
             } else if is_version {
-                upgrade::upgrade(gateway, call, member, ask, lane).await
+                Box::pin(upgrade::upgrade(gateway, call, member, ask, lane)).await
             } else if operation.class == Class::Action {
-                act(gateway, call, member, lane, ask).await
+                Box::pin(act(gateway, call, member, lane, ask)).await
             } else if operation.class == Class::Chat {
-                talk(gateway, call, member, lane, ask, operation).await
+                Box::pin(talk(gateway, call, member, lane, ask, operation)).await
             } else {
                 pass(gateway, call, lane, ask.into_request()).await
             }
@@ -513,11 +533,13 @@ async fn own(
     ask: &Ask,
     operation: &Operation,
 ) -> Result<(Lane, Option<Arc<Task>>), ApiError> {
-    let request = ask.request(operation);
-    let positions = gateway.parts.catalogue.ids(ask.index, request);
-    // What a query has beside its positions upstream does not look at; of a body that is not so sure.
-    let (store, sweep) = (&*gateway.parts.store, !operation.by_query);
-    let verdict = ownership::judge(store, &member.tenant.id, request, positions, sweep).await?;
+    let (catalogue, store, tenant) = (&gateway.parts.catalogue, &*gateway.parts.store, &member.tenant.id);
+    let verdict = if operation.by_query {
+        ownership::judge_query(store, tenant, ask.query(), catalogue.ids_of(ask.index, None)).await?
+    } else {
+        let request = ask.request(operation);
+        ownership::judge_body(store, tenant, request, catalogue.ids(ask.index, request)).await?
+    };
     Ok(match verdict {
         Verdict::Nothing => (first_key(gateway, member), None),
         Verdict::Own { task, key } => (gateway.lane_of(key.as_deref()), task),
@@ -591,14 +613,24 @@ async fn simulate(
     claimed: Option<idempotency::Claimed>,
     lane: Lane,
 ) -> Result<Response, ApiError> {
-    let Some(claimed) = claimed else {
-        return match ask.wait_seconds() {
-            Some(wait) if gateway.parts.catalogue.operation(ask.index).class == Class::Details => {
-                wait_for_news(gateway, call, ask, wait, lane).await
-            }
-            _ => pass(gateway, call, lane, ask.into_request()).await,
-        };
-    };
+    if let Some(claimed) = claimed {
+        return Box::pin(simulate_to_the_end(gateway, call, ask, claimed, lane)).await;
+    }
+    match ask.wait_seconds() {
+        Some(wait) if gateway.parts.catalogue.operation(ask.index).class == Class::Details => {
+            Box::pin(wait_for_news(gateway, call, ask, wait, lane)).await
+        }
+        _ => pass(gateway, call, lane, ask.into_request()).await,
+    }
+}
+
+async fn simulate_to_the_end(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    ask: Ask,
+    claimed: idempotency::Claimed,
+    lane: Lane,
+) -> Result<Response, ApiError> {
     let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
     let work = async move {
         let response = pass(&gateway, &call, lane, ask.into_request()).await?;

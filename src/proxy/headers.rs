@@ -1,16 +1,33 @@
 //! Which headers travel from one connection to the next.
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers about one connection only.
+/// Whether a header is about one connection only.
 ///
 /// Source: RFC 9110, 7.6.1, and the older list of RFC 2616, 13.5.1.
-const HOP_BY_HOP: [HeaderName; 7] =
-    [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether a header is between client and gateway alone: the host it called, the keys it sent, wishes for the simulator, and
+/// the expectation of a `100 Continue`, which has been met when its body is read.
+fn is_private(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "host" | "authorization" | "expect" | "x-api-key" | "x-goog-api-key")
+        || name.starts_with("x-mock-")
+}
 
 /// Takes out what must not travel on: hop-by-hop headers, and those that `Connection` names.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -21,10 +38,19 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection"] {
+    strip(headers, |name| is_hop_by_hop(name) || named.contains(name));
+}
+
+/// Takes out what is between client and gateway alone.
+pub(super) fn strip_private(headers: &mut HeaderMap) {
+    strip(headers, is_private);
+}
+
+/// Takes out what `is_doomed`. Most messages have few headers and none or one to be taken out, so looking at each is the
+/// least work.
+pub fn strip(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| is_doomed(name)).cloned().collect();
+    for name in doomed {
         headers.remove(name);
     }
 }
@@ -63,17 +89,6 @@ pub(super) fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str>
 
 fn is_number(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(u8::is_ascii_digit)
-}
-
-/// Takes out what is between client and gateway alone: the host it called, the keys it sent, wishes for the simulator,
-/// and the expectation of a `100 Continue`, which has been met when its body is read.
-pub(super) fn strip_private(headers: &mut HeaderMap) {
-    let mock: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-mock-")).cloned().collect();
-    mock.iter().chain(&[HOST, EXPECT]).for_each(|name| drop(headers.remove(name)));
-    for name in ["x-api-key", "x-goog-api-key", "authorization"] {
-        headers.remove(name);
-    }
 }
 
 #[cfg(test)]

@@ -9,12 +9,11 @@ use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper_util::client::legacy::Error;
 
 use super::headers::{settle_length, strip_hop_by_hop, strip_private};
 use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault};
 use crate::config;
-use crate::outbound::{Client, reasons};
+use crate::outbound::{Client, Error, reasons};
 use crate::telemetry::Metrics;
 
 /// Paths that the upload host serves.
@@ -112,7 +111,10 @@ fn failure(error: &Error) -> UpstreamError {
     // It was the client's body that broke the exchange, or the upstream.
     let upstream = || {
         let what = reasons(error);
-        if error.is_connect() { UpstreamError::Unreachable(what) } else { UpstreamError::Broken(what) }
+        match error {
+            Error::Connect(_) | Error::NoHost => UpstreamError::Unreachable(what),
+            Error::Exchange(_) => UpstreamError::Broken(what),
+        }
     };
     fault(error).unwrap_or_else(upstream)
 }

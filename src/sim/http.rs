@@ -259,7 +259,9 @@ impl Sim {
         if let Behaviour::Upload(kind, _) = &operation.behaviour
             && let UploadFrom::Part(part) = &kind.from
         {
-            let (request, file) = self.receive_form(kind, part, &parts.headers, body, sandbox).await?;
+            // Seldom, and large.
+            let received = Box::pin(self.receive_form(kind, part, &parts.headers, body, sandbox));
+            let (request, file) = received.await?;
             // The file itself is not written down, the fields beside it are.
             let body = request.as_ref().map_or_else(|_| Bytes::new(), |fields| fields.to_string().into());
             return Ok(TakenIn { request, body, file });
@@ -451,7 +453,7 @@ impl Call<'_> {
             Behaviour::Upgrade(upgrade) => self.upgrade(upgrade),
             Behaviour::Link(link, answer) => self.link(link, answer),
             Behaviour::Discovery(tells, unknown, answer) => self.discover(*tells, *unknown, answer),
-            Behaviour::Upload(kind, answer) => self.upload(kind, answer, brought).await,
+            Behaviour::Upload(kind, answer) => Box::pin(self.upload(kind, answer, brought)).await,
             // Chats come by another way, `chat`, as their answers may be streams.
             Behaviour::Plain(answer) | Behaviour::Chat(_, answer) => {
                 self.check_request()?;

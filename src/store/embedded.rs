@@ -20,8 +20,8 @@ pub struct Embedded(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    tasks: HashMap<CreateId, Arc<Task>>,
-    by_id: HashMap<Arc<str>, CreateId>,
+    tasks: HashMap<CreateId, Arc<Task>, ahash::RandomState>,
+    by_id: HashMap<Arc<str>, CreateId, ahash::RandomState>,
     /// Creates from the oldest to the newest; those of refused ones are passed over.
     order: VecDeque<(Timestamp, CreateId)>,
     /// By the first half of a digest: ids and addresses that came out of tasks.

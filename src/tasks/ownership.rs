@@ -1,5 +1,6 @@
 //! Whose the things are that a request names: tasks, ids and addresses that came out of them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -25,40 +26,67 @@ pub enum Verdict {
     Foreign,
 }
 
-/// Judges what `request` names on behalf of `tenant`: at `positions` it must be the tenant's own (or nobody's, where it is
-/// not known what that is answered), and with `sweep` it must not be somebody else's anywhere.
+/// Judges what the body `request` names on behalf of `tenant`: at `positions` it must be the tenant's own (or nobody's,
+/// where it is not known what that is answered), and anywhere else it must not be somebody else's.
 ///
 /// # Errors
 /// The store cannot be reached.
-pub async fn judge(
+pub async fn judge_body(
     store: &dyn Store,
     tenant: &TenantId,
     request: &Value,
     positions: &[IdAt],
-    sweep: bool,
 ) -> Result<Verdict, StoreError> {
-    let mut verdict = Verdict::Nothing;
+    let mut named: Named<'_> = Vec::new();
     for position in positions {
-        for name in request.pointer(&position.at).into_iter().flat_map(names) {
-            match find(store, &name, position.kind).await? {
-                Some((owner, task)) if owner.tenant == *tenant => {
-                    if matches!(verdict, Verdict::Nothing) {
-                        verdict = Verdict::Own { task, key: owner.key };
-                    }
-                }
-                // What nobody is known to have made may be a preset, or older than the gateway: upstream knows.
-                None if position.known_by == KnownBy::Declaration => {}
-                _ => return Ok(Verdict::Foreign),
-            }
-        }
+        named.extend(names(request, position).into_iter().map(|name| (Cow::Owned(name), position)));
     }
-    if !sweep {
-        return Ok(verdict);
-    }
+    let verdict = judge(store, tenant, named).await?;
     let mut words = Vec::new();
     texts(request, &mut words);
     let is_foreign = names_foreign(store, tenant, words.into_iter()).await?;
     Ok(if is_foreign { Verdict::Foreign } else { verdict })
+}
+
+/// As [`judge_body`], for a request that is all in its query. What a query has beside `positions` upstream does not look
+/// at.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn judge_query(
+    store: &dyn Store,
+    tenant: &TenantId,
+    query: &str,
+    positions: &[IdAt],
+) -> Result<Verdict, StoreError> {
+    let mut named: Named<'_> = Vec::new();
+    for position in positions {
+        let at = position.at.strip_prefix('/').unwrap_or_default();
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        let values = pairs.filter(|(name, value)| name == at && !value.is_empty());
+        named.extend(values.map(|(_, value)| (value, position)));
+    }
+    judge(store, tenant, named).await
+}
+
+/// What a request names, each with the place where it does.
+type Named<'r> = Vec<(Cow<'r, str>, &'r IdAt)>;
+
+async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result<Verdict, StoreError> {
+    let mut verdict = Verdict::Nothing;
+    for (name, position) in named {
+        match find(store, &name, position.kind).await? {
+            Some((owner, task)) if owner.tenant == *tenant => {
+                if matches!(verdict, Verdict::Nothing) {
+                    verdict = Verdict::Own { task, key: owner.key };
+                }
+            }
+            // What nobody is known to have made may be a preset, or older than the gateway: upstream knows.
+            None if position.known_by == KnownBy::Declaration => {}
+            _ => return Ok(Verdict::Foreign),
+        }
+    }
+    Ok(verdict)
 }
 
 /// Whether any of `words` is the id of something that is somebody else's. Addresses do not count: whoever has one can
@@ -97,14 +125,17 @@ async fn find(
     Ok(store.made_by(name).await?.map(|owner| (owner, None)))
 }
 
-/// The names that a value holds; one that is empty, as upstream sees it too, names nothing.
-fn names(value: &Value) -> Vec<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => vec![text.clone()],
-        Value::Number(number) => vec![number.to_string()],
-        Value::Array(items) => items.iter().flat_map(names).collect(),
-        _ => Vec::new(),
+/// What `request` names at `position`; a text that is empty, as upstream sees it too, names nothing.
+fn names(request: &Value, position: &IdAt) -> Vec<String> {
+    fn of(value: &Value) -> Vec<String> {
+        match value {
+            Value::String(text) if !text.is_empty() => vec![text.clone()],
+            Value::Number(number) => vec![number.to_string()],
+            Value::Array(items) => items.iter().flat_map(of).collect(),
+            _ => Vec::new(),
+        }
     }
+    request.pointer(&position.at).map(of).unwrap_or_default()
 }
 
 /// Shorter texts are no ids.

@@ -66,9 +66,12 @@ struct Shared {
 /// The tasks under way that this process looks after.
 #[derive(Default)]
 struct Watched {
-    tasks: HashMap<CreateId, Watch>,
+    tasks: HashMap<CreateId, Watch, ahash::RandomState>,
     due: BTreeSet<(Timestamp, CreateId)>,
     paces: Paces,
+    /// Makes prints of records, of 64 bits and with a key of its own: two records that differ have the same one so seldom
+    /// that nobody will see it.
+    prints: ahash::RandomState,
 }
 
 struct Watch {
@@ -79,7 +82,9 @@ struct Watch {
     polls: u32,
     pace: Pace,
     /// The state that was seen last; what came out of a task is learned when it changes.
-    state: Option<String>,
+    state: Option<Arc<str>>,
+    /// The print of the latest record, where it says that the task still runs.
+    record: Option<u64>,
     /// It has ended, and is settled.
     ended: bool,
     /// The tenant has been told of the end.
@@ -155,7 +160,7 @@ impl Tracker {
         let pace =
             if wanted && !self.0.parts.can_be_called { Pace::bridge(usual) } else { Pace::overdue(usual) };
         let due = task.created.max(now - GIVEN_UP) + pace.first();
-        let watch = Watch { slot, due, polls: 0, pace, state: None, ended: false, told: false };
+        let watch = Watch { slot, due, polls: 0, pace, state: None, record: None, ended: false, told: false };
         if let Some(before) = watched.tasks.insert(task.create, watch) {
             watched.due.remove(&(before.due, task.create));
         }
@@ -193,13 +198,24 @@ impl Tracker {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn seen(&self, task: &Arc<Task>, answer: &Value) -> Result<Option<(String, bool)>, StoreError> {
+    pub async fn seen(
+        &self,
+        task: &Arc<Task>,
+        answer: &[u8],
+    ) -> Result<Option<(Arc<str>, bool)>, StoreError> {
         let shared = &self.0;
+        let print = match shared.state_by(task.create, answer) {
+            // Most looks at a task bring what the one before brought.
+            Ok(state) => return Ok(Some((state, false))),
+            Err(print) => print,
+        };
+        let answer = &serde_json::from_slice(answer).unwrap_or_default();
         let Some((operation, model)) = shared.kind(task) else { return Ok(None) };
         let catalogue = &shared.parts.catalogue;
         let Some(progress) = catalogue.progress(operation, model, answer) else { return Ok(None) };
+        let state: Arc<str> = progress.state.into();
         let ended = progress.ended.is_some();
-        let is_news = shared.is_news(task.create, &progress.state);
+        let is_news = shared.is_news(task.create, &state);
         if is_news {
             shared.learn(task, answer).await?;
         }
@@ -209,7 +225,8 @@ impl Tracker {
         if let Some(end) = &progress.ended {
             shared.end(task, end, catalogue.charged(answer)).await?;
         }
-        Ok(Some((progress.state, ended)))
+        shared.note(task.create, |watch| watch.record = print.filter(|_| !ended));
+        Ok(Some((state, ended)))
     }
 
     /// Builds the callbacks that are due by that record, where the upstream does not send them.
@@ -320,14 +337,24 @@ impl Shared {
     }
 
     /// Whether that state was not seen before; it is from now on.
-    fn is_news(&self, create: CreateId, state: &str) -> bool {
+    fn is_news(&self, create: CreateId, state: &Arc<str>) -> bool {
         let mut watched = self.watched();
         let Some(watch) = watched.tasks.get_mut(&create) else { return false };
-        let is_news = watch.state.as_deref() != Some(state);
+        let is_news = watch.state.as_ref() != Some(state);
         if is_news {
-            watch.state = Some(state.to_owned());
+            watch.state = Some(Arc::clone(state));
         }
         is_news
+    }
+
+    /// The state of a task that still runs, if `record` is the one that said so the last time; else the print of it, of a
+    /// task that is followed.
+    fn state_by(&self, create: CreateId, record: &[u8]) -> Result<Arc<str>, Option<u64>> {
+        let watched = self.watched();
+        let watch = watched.tasks.get(&create).ok_or(None)?;
+        let print = watched.prints.hash_one(record);
+        let known = watch.state.as_ref().filter(|_| watch.record == Some(print));
+        known.cloned().ok_or(Some(print))
     }
 
     /// Whether the end of a task is known here, and not to its tenant.

@@ -1,0 +1,374 @@
+//! Connections that are opened when needed and kept for the next request.
+//!
+//! A connection belongs to whoever uses it: the future that waits for an answer, and then the answer's body, drive it, and
+//! put it back when all has been read. So nothing has to be handed from task to task, and a request that is given up ends
+//! its connection with it. HTTP/2, which carries many requests at once, has a task of its own. Each lane has its own
+//! connections, since a socket is best used where it is waited for.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
+use tower::{Service as _, ServiceExt as _};
+
+use super::Error;
+use crate::background;
+
+/// A pool for each lane, and one for all others.
+pub(super) struct Pools {
+    connector: HttpsConnector<HttpConnector>,
+    lanes: Box<[Arc<Lane>]>,
+}
+
+/// The pool of one lane.
+struct Lane {
+    idle_timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    hosts: HashMap<Host, Kept, ahash::RandomState>,
+    /// Somebody is going to look after those that are kept for too long.
+    is_swept: bool,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Host(Scheme, Authority);
+
+/// Connections to a host that nobody uses.
+#[derive(Default)]
+struct Kept {
+    /// The one that was used last is the last.
+    idle: Vec<(Line, Instant)>,
+    /// One that many can use.
+    shared: Option<http2::SendRequest<Body>>,
+}
+
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// A connection for one request at a time, with both of its ends.
+struct Line {
+    sender: http1::SendRequest<Body>,
+    connection: Box<http1::Connection<Stream, Body>>,
+}
+
+/// Why there is no answer, and the request where it has not been sent.
+type Unsent = TrySendError<Request<Body>>;
+
+impl Pools {
+    pub(super) fn new(connector: HttpsConnector<HttpConnector>, idle_timeout: Duration) -> Self {
+        let lane = |_| Arc::new(Lane { idle_timeout, state: Mutex::default() });
+        Self { connector, lanes: (0..=background::cores()).map(lane).collect() }
+    }
+
+    /// Sends `request` and waits for the head of the answer.
+    pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+        let host = Host::of(request.uri()).ok_or(Error::NoHost)?;
+        let lane = &self.lanes[background::lane() % self.lanes.len()];
+        if let Some(sender) = lane.shared(&host) {
+            match over_shared(sender, request).await {
+                Err(unsent) => request = unsent.into_request()?,
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        while let Some(line) = lane.take(&host) {
+            match over_line(line, request, lane, &host).await {
+                Err(unsent) => request = unsent.into_request()?, // the other end had closed it
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        let answer = match Box::pin(self.connect(request.uri().clone())).await? {
+            Fresh::Line(line) => over_line(line, request, lane, &host).await,
+            Fresh::Shared(sender) => {
+                lane.share(&host, sender.clone());
+                over_shared(sender, request).await
+            }
+        };
+        answer.map_err(|unsent| Error::Exchange(unsent.into_error()))
+    }
+
+    async fn connect(&self, uri: Uri) -> Result<Fresh, Error> {
+        let mut connector = self.connector.clone();
+        let stream =
+            connector.ready().await.map_err(Error::Connect)?.call(uri).await.map_err(Error::Connect)?;
+        if stream.connected().is_negotiated_h2() {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            let (sender, connection) = builder.timer(TokioTimer::new()).handshake(stream).await?;
+            // It ends when no sender is left, or the other end closes it.
+            background::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!("upstream connection: {error}");
+                }
+            });
+            return Ok(Fresh::Shared(sender));
+        }
+        let (sender, connection) = http1::handshake(stream).await?;
+        Ok(Fresh::Line(Line { sender, connection: Box::new(connection) }))
+    }
+}
+
+/// A connection that was opened just now.
+enum Fresh {
+    Line(Line),
+    Shared(http2::SendRequest<Body>),
+}
+
+/// What can be done after a request was not answered.
+trait Again {
+    /// The request, if it can be sent once more.
+    fn into_request(self) -> Result<Request<Body>, Error>;
+}
+
+impl Again for Unsent {
+    fn into_request(mut self) -> Result<Request<Body>, Error> {
+        self.take_message().ok_or_else(|| Error::Exchange(self.into_error()))
+    }
+}
+
+impl Host {
+    fn of(uri: &Uri) -> Option<Self> {
+        Some(Self(uri.scheme()?.clone(), uri.authority()?.clone()))
+    }
+
+    /// As a request's head spells it: without a port that goes without saying.
+    fn header(&self) -> Option<HeaderValue> {
+        let Self(scheme, authority) = self;
+        let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        let text = if authority.port_u16() == Some(usual) { authority.host() } else { authority.as_str() };
+        HeaderValue::from_str(text).ok()
+    }
+}
+
+/// Sends `request` over a connection that others use, too.
+async fn over_shared(
+    mut sender: http2::SendRequest<Body>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Unsent> {
+    Ok(sender.try_send_request(request).await?.map(Body::new))
+}
+
+/// Sends `request` over `line`; the answer's body gives it back to `lane`.
+async fn over_line(
+    mut line: Line,
+    mut request: Request<Body>,
+    lane: &Arc<Lane>,
+    host: &Host,
+) -> Result<Response<Body>, Unsent> {
+    if !request.headers().contains_key(HOST)
+        && let Some(name) = host.header()
+    {
+        request.headers_mut().insert(HOST, name);
+    }
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+    let answer = line.exchange(request).await?;
+    Ok(answer.map(|incoming| {
+        if incoming.is_end_stream() {
+            lane.put(host, line);
+            return Body::empty();
+        }
+        Body::new(Answer {
+            incoming,
+            line: Some(line),
+            broken: None,
+            lane: Arc::downgrade(lane),
+            host: host.clone(),
+        })
+    }))
+}
+
+impl Line {
+    /// Sends `request` and waits for the head of its answer.
+    async fn exchange(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
+        let Self { sender, connection } = self;
+        // Whatever comes out at this end has been put in by the connection, which has the waker; and as it has none, it must
+        // not be told to wait for the sake of others.
+        let mut answer = pin!(unconstrained(sender.try_send_request(request)));
+        poll_fn(|context| {
+            // That it is over is heard at this end, too.
+            let _ = Pin::new(&mut **connection).poll(context);
+            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        })
+        .await
+    }
+
+    /// Whether another request can be sent.
+    fn is_ready(&mut self) -> bool {
+        let is_ready = self.sender.is_ready();
+        // It may have something left to do, such as to see that all has been read.
+        is_ready || {
+            let over =
+                Pin::new(&mut *self.connection).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+            !over && self.sender.is_ready()
+        }
+    }
+}
+
+/// The body of an answer, and the connection that it comes over.
+struct Answer {
+    incoming: Incoming,
+    /// Until all of it has come.
+    line: Option<Line>,
+    /// Why there is no more of it.
+    broken: Option<hyper::Error>,
+    lane: Weak<Lane>,
+    host: Host,
+}
+
+impl Answer {
+    fn come(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Nobody has to be woken: what comes is put in by the connection, which is polled below.
+        Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// All has come: the connection is free.
+    fn give_back(&mut self) {
+        if let (Some(line), Some(lane)) = (self.line.take(), self.lane.upgrade()) {
+            lane.put(&self.host, line);
+        }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut polled = self.come();
+        if polled.is_pending()
+            && let Some(line) = &mut self.line
+        {
+            let _ = Pin::new(&mut *line.connection).poll(context);
+            polled = self.come();
+        }
+        match polled {
+            Poll::Ready(Some(Err(error))) => {
+                // What came before it may have come just now, and is to be passed on first.
+                self.line = None;
+                self.broken = Some(error);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(None) => self.give_back(),
+            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.give_back(),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    /// Who does not care for a body need not lose the connection, where all of it is here already.
+    fn drop(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        let _ = Pin::new(&mut *line.connection).poll(&mut Context::from_waker(Waker::noop()));
+        while matches!(self.come(), Poll::Ready(Some(Ok(_)))) {}
+        if self.incoming.is_end_stream() {
+            self.give_back();
+        }
+    }
+}
+
+impl Lane {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection to `host` that was used last.
+    fn take(&self, host: &Host) -> Option<Line> {
+        self.state().hosts.get_mut(host)?.idle.pop().map(|(line, _)| line)
+    }
+
+    /// Keeps `line` for the next request, if it can take one.
+    fn put(self: &Arc<Self>, host: &Host, mut line: Line) {
+        if !line.is_ready() {
+            return;
+        }
+        let mut state = self.state();
+        if !state.hosts.contains_key(host) {
+            state.hosts.insert(host.clone(), Kept::default());
+        }
+        if let Some(kept) = state.hosts.get_mut(host) {
+            kept.idle.push((line, Instant::now()));
+        }
+        if !std::mem::replace(&mut state.is_swept, true) {
+            background::spawn(sweep(Arc::downgrade(self), self.idle_timeout));
+        }
+    }
+
+    fn shared(&self, host: &Host) -> Option<http2::SendRequest<Body>> {
+        let mut state = self.state();
+        let shared = &mut state.hosts.get_mut(host)?.shared;
+        shared.take_if(|sender| sender.is_closed());
+        shared.clone()
+    }
+
+    fn share(&self, host: &Host, sender: http2::SendRequest<Body>) {
+        self.state().hosts.entry(host.clone()).or_default().shared = Some(sender);
+    }
+
+    /// Closes connections that were kept for too long; gives those that remain.
+    fn sweep(&self) -> usize {
+        let now = Instant::now();
+        let mut state = self.state();
+        let mut old = Vec::new();
+        state.hosts.retain(|_, kept| {
+            let fresh =
+                kept.idle.partition_point(|(_, since)| now.duration_since(*since) >= self.idle_timeout);
+            old.extend(kept.idle.drain(..fresh));
+            kept.shared.take_if(|sender| sender.is_closed());
+            !kept.idle.is_empty() || kept.shared.is_some()
+        });
+        let left = state.hosts.values().map(|kept| kept.idle.len()).sum();
+        state.is_swept = left > 0;
+        drop(state);
+        // Closing takes a while, and nobody has to wait for it.
+        drop(old);
+        left
+    }
+}
+
+/// Sweeps a pool until nothing is left in it.
+async fn sweep(lane: Weak<Lane>, idle_timeout: Duration) {
+    let pause = (idle_timeout / 4).max(Duration::from_millis(10));
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(lane) = lane.upgrade() else { return };
+        if lane.sweep() == 0 {
+            return;
+        }
+    }
+}
