@@ -245,8 +245,10 @@ impl Gateway {
         let named = |names: &Vec<String>| {
             names.iter().filter_map(|name| Some(self.parts.accounts.by_name(name)?.key)).collect()
         };
+        let known = Tenant::new(tenant);
         Member {
-            tenant: Tenant::new(tenant),
+            may_call: self.operation_ids.iter().map(|operation| known.may_call(operation)).collect(),
+            tenant: known,
             label: tenant.id.as_str().into(),
             mode: tenant.mode.unwrap_or(self.parts.mode),
             limits: limits.unwrap_or_else(|| Arc::new(Limits::new(&tenant.limits, self.parts.clock))),

@@ -18,6 +18,8 @@ use crate::tenants::Tenant;
 pub struct Member {
     /// Who it is and what it may use.
     pub tenant: Tenant,
+    /// By position: whether it may call that operation, as far as that can be said without the model.
+    pub may_call: Box<[bool]>,
     /// Its id, for labels.
     pub label: Arc<str>,
     /// What answers it.

@@ -454,7 +454,7 @@ mod tests {
     /// It lies in a buffer by then, where the socket cannot see it.
     #[tokio::test]
     async fn the_beginning_of_a_head_that_came_with_a_request_has_to_go_on_in_time() {
-        let mut socket = connect(Duration::from_secs(1), Duration::from_secs(60)).await;
+        let mut socket = connect(Duration::from_secs(1), Duration::from_mins(1)).await;
         exchange(&mut socket, &format!("{ASKING}GET /slow"), "hello 0").await;
         let read = timeout(Duration::from_secs(5), socket.read_to_end(&mut Vec::new())).await;
         read.expect("it ends").unwrap();
@@ -462,7 +462,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_stops_coming_is_not_taken_for_silence() {
-        let mut socket = connect(Duration::from_secs(5), Duration::from_secs(60)).await;
+        let mut socket = connect(Duration::from_secs(5), Duration::from_mins(1)).await;
         socket.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na").await.unwrap();
         sleep(Duration::from_millis(1300)).await;
         exchange(&mut socket, "b", "hello 2").await;

@@ -58,7 +58,7 @@ struct Host(Scheme, Authority);
 #[derive(Default)]
 struct Kept {
     /// The one that was used last is the last.
-    idle: Vec<(Line, Instant)>,
+    idle: Vec<(Link, Instant)>,
     /// One that many can use.
     shared: Option<http2::SendRequest<Body>>,
 }
@@ -66,7 +66,7 @@ struct Kept {
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// A connection for one request at a time, with both of its ends.
-struct Line {
+struct Link {
     sender: http1::SendRequest<Body>,
     connection: Box<http1::Connection<Stream, Body>>,
 }
@@ -90,14 +90,14 @@ impl Pools {
                 Ok(answer) => return Ok(answer),
             }
         }
-        while let Some(line) = lane.take(&host) {
-            match over_line(line, request, lane, &host).await {
+        while let Some(link) = lane.take(&host) {
+            match over_link(link, request, lane, &host).await {
                 Err(unsent) => request = unsent.into_request()?, // the other end had closed it
                 Ok(answer) => return Ok(answer),
             }
         }
         let answer = match Box::pin(self.connect(request.uri().clone())).await? {
-            Fresh::Line(line) => over_line(line, request, lane, &host).await,
+            Fresh::Link(link) => over_link(link, request, lane, &host).await,
             Fresh::Shared(sender) => {
                 lane.share(&host, sender.clone());
                 over_shared(sender, request).await
@@ -122,13 +122,13 @@ impl Pools {
             return Ok(Fresh::Shared(sender));
         }
         let (sender, connection) = http1::handshake(stream).await?;
-        Ok(Fresh::Line(Line { sender, connection: Box::new(connection) }))
+        Ok(Fresh::Link(Link { sender, connection: Box::new(connection) }))
     }
 }
 
 /// A connection that was opened just now.
 enum Fresh {
-    Line(Line),
+    Link(Link),
     Shared(http2::SendRequest<Body>),
 }
 
@@ -166,9 +166,9 @@ async fn over_shared(
     Ok(sender.try_send_request(request).await?.map(Body::new))
 }
 
-/// Sends `request` over `line`; the answer's body gives it back to `lane`.
-async fn over_line(
-    mut line: Line,
+/// Sends `request` over `link`; the answer's body gives it back to `lane`.
+async fn over_link(
+    mut link: Link,
     mut request: Request<Body>,
     lane: &Arc<Lane>,
     host: &Host,
@@ -180,15 +180,15 @@ async fn over_line(
     }
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
-    let answer = line.exchange(request).await?;
+    let answer = link.exchange(request).await?;
     Ok(answer.map(|incoming| {
         if incoming.is_end_stream() {
-            lane.put(host, line);
+            lane.put(host, link);
             return Body::empty();
         }
         Body::new(Answer {
             incoming,
-            line: Some(line),
+            link: Some(link),
             broken: None,
             lane: Arc::downgrade(lane),
             host: host.clone(),
@@ -196,7 +196,7 @@ async fn over_line(
     }))
 }
 
-impl Line {
+impl Link {
     /// Sends `request` and waits for the head of its answer.
     async fn exchange(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
         let Self { sender, connection } = self;
@@ -227,7 +227,7 @@ impl Line {
 struct Answer {
     incoming: Incoming,
     /// Until all of it has come.
-    line: Option<Line>,
+    link: Option<Link>,
     /// Why there is no more of it.
     broken: Option<hyper::Error>,
     lane: Weak<Lane>,
@@ -242,8 +242,8 @@ impl Answer {
 
     /// All has come: the connection is free.
     fn give_back(&mut self) {
-        if let (Some(line), Some(lane)) = (self.line.take(), self.lane.upgrade()) {
-            lane.put(&self.host, line);
+        if let (Some(link), Some(lane)) = (self.link.take(), self.lane.upgrade()) {
+            lane.put(&self.host, link);
         }
     }
 }
@@ -261,15 +261,15 @@ impl http_body::Body for Answer {
         }
         let mut polled = self.come();
         if polled.is_pending()
-            && let Some(line) = &mut self.line
+            && let Some(link) = &mut self.link
         {
-            let _ = Pin::new(&mut *line.connection).poll(context);
+            let _ = Pin::new(&mut *link.connection).poll(context);
             polled = self.come();
         }
         match polled {
             Poll::Ready(Some(Err(error))) => {
                 // What came before it may have come just now, and is to be passed on first.
-                self.line = None;
+                self.link = None;
                 self.broken = Some(error);
                 context.waker().wake_by_ref();
                 return Poll::Pending;
@@ -293,8 +293,8 @@ impl http_body::Body for Answer {
 impl Drop for Answer {
     /// Who does not care for a body need not lose the connection, where all of it is here already.
     fn drop(&mut self) {
-        let Some(line) = &mut self.line else { return };
-        let _ = Pin::new(&mut *line.connection).poll(&mut Context::from_waker(Waker::noop()));
+        let Some(link) = &mut self.link else { return };
+        let _ = Pin::new(&mut *link.connection).poll(&mut Context::from_waker(Waker::noop()));
         while matches!(self.come(), Poll::Ready(Some(Ok(_)))) {}
         if self.incoming.is_end_stream() {
             self.give_back();
@@ -308,13 +308,13 @@ impl Lane {
     }
 
     /// The connection to `host` that was used last.
-    fn take(&self, host: &Host) -> Option<Line> {
-        self.state().hosts.get_mut(host)?.idle.pop().map(|(line, _)| line)
+    fn take(&self, host: &Host) -> Option<Link> {
+        self.state().hosts.get_mut(host)?.idle.pop().map(|(link, _)| link)
     }
 
-    /// Keeps `line` for the next request, if it can take one.
-    fn put(self: &Arc<Self>, host: &Host, mut line: Line) {
-        if !line.is_ready() {
+    /// Keeps `link` for the next request, if it can take one.
+    fn put(self: &Arc<Self>, host: &Host, mut link: Link) {
+        if !link.is_ready() {
             return;
         }
         let mut state = self.state();
@@ -322,7 +322,7 @@ impl Lane {
             state.hosts.insert(host.clone(), Kept::default());
         }
         if let Some(kept) = state.hosts.get_mut(host) {
-            kept.idle.push((line, Instant::now()));
+            kept.idle.push((link, Instant::now()));
         }
         if !std::mem::replace(&mut state.is_swept, true) {
             background::spawn(sweep(Arc::downgrade(self), self.idle_timeout));

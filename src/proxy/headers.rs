@@ -36,7 +36,10 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .map(str::trim)
+        // Options of the connection, which are no names of headers in practice, and are what nearly all say.
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
+        .filter_map(|name| name.parse().ok())
         .collect();
     strip(headers, |name| is_hop_by_hop(name) || named.contains(name));
 }
