@@ -211,6 +211,11 @@ impl Catalogue {
         self.routes.resolve(method, path)
     }
 
+    /// The path of an operation that `path`, which leads to none, is another spelling of, as far as some servers go.
+    pub fn path_meant_by(&self, path: &str) -> Option<String> {
+        self.routes.meant_by(path)
+    }
+
     /// What the variable part of the path to an operation says: its name and text; `None` if it has none.
     pub fn path_parameter<'p>(&self, method: &Method, path: &'p str) -> Option<(&str, Cow<'p, str>)> {
         self.routes.parameter(method, path)

@@ -434,8 +434,7 @@ impl DataPlane {
     async fn answer_own(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
         let gateway = &*self.gateway;
         if relay::is_callback(&request) {
-            let request = steps::bound_body(gateway, call, request).await?;
-            return Ok(relay::receive(gateway, request).await);
+            return relay::receive(gateway, call, request).await;
         }
         let request = steps::authenticate_own(gateway, call, request)?;
         let request = steps::bound_body(gateway, call, request).await?;

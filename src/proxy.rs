@@ -9,6 +9,7 @@ mod live;
 mod recorded;
 mod replayed;
 mod retry;
+mod sending;
 mod simulated;
 
 use std::sync::Arc;

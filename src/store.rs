@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
+use serde_json::Value;
 
 pub use embedded::Embedded;
 
@@ -59,6 +60,9 @@ impl std::fmt::Display for CreateId {
         out.write_str(&hex(&self.0))
     }
 }
+
+/// Nothing that is longer is an id or an address, in bytes.
+const LONGEST_NAME: usize = 2048;
 
 /// A paid create and the task that came of it.
 #[derive(Clone, Debug)]
@@ -113,6 +117,23 @@ impl Task {
     /// What the upstream calls it, or what it is a version of.
     pub fn name(&self) -> Option<&Arc<str>> {
         self.base.as_ref().or(self.id.as_ref())
+    }
+
+    /// Lets go of what nobody asks for any more once the task has ended: of the request only the texts are left that may be
+    /// ids or addresses, for what the tenant had put in did not come out of the task.
+    pub fn forget_request(&mut self) {
+        fn texts<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+            match value {
+                Value::Object(members) => members.values().for_each(|value| texts(value, found)),
+                Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+                Value::String(text) if text.len() <= LONGEST_NAME => found.push(text),
+                _ => {}
+            }
+        }
+        let request: Value = serde_json::from_slice(&self.request).unwrap_or_default();
+        let mut found = Vec::new();
+        texts(&request, &mut found);
+        self.request = serde_json::to_vec(&found).unwrap_or_default().into();
     }
 
     /// Whether it counts as under way.

@@ -12,7 +12,7 @@ use crate::outbound::Client;
 use crate::outbound::guard::Guarded;
 use crate::proxy::{Live, Nowhere, Recorded, Replayed, Retries, Simulated, Upstream};
 use crate::record::{Library, Recorder, Recording, Redactor, file_for};
-use crate::sim::{self, Sim};
+use crate::sim::{self, Courier, Sim};
 use crate::store::Store;
 use crate::tasks::delivery::{Deliveries, Post};
 use crate::tasks::schedule::Schedule;
@@ -62,7 +62,12 @@ impl Plan<'_> {
         let ends = Arc::new(SimulatedEnds::new(Arc::clone(&self.store), self.clock));
         let known = Arc::new(OnceLock::new());
         let tracker = self.tracker(&known);
-        let sim = modes().any(Mode::has_sandbox).then(|| self.simulator(client.clone(), &ends));
+        let courier = if modes().any(Mode::is_paid) {
+            Arc::new(self.to_tenants(&known)) as Arc<dyn Courier>
+        } else {
+            Arc::new(client.clone()) // a simulator for tests calls whoever it is told to
+        };
+        let sim = modes().any(Mode::has_sandbox).then(|| self.simulator(courier, &ends));
         let mut upstreams = Upstreams {
             mock: sim.clone().map(|sim| Arc::new(Simulated(sim)) as Arc<dyn Upstream>),
             ..Upstreams::default()
@@ -141,12 +146,14 @@ impl Plan<'_> {
         Recorded { upstream, recorder, bases, wanted: Box::new(wanted) }
     }
 
+    fn to_tenants(&self, gateway: &Arc<OnceLock<Weak<Gateway>>>) -> wiring::ToTenants {
+        let guarded = Guarded::new(self.catalogue.shared().callback_timeout);
+        wiring::ToTenants { guarded, gateway: Arc::clone(gateway) }
+    }
+
     fn tracker(&self, gateway: &Arc<OnceLock<Weak<Gateway>>>) -> Tracker {
         let config = self.config;
-        let to_tenants = || {
-            let guarded = Guarded::new(self.catalogue.shared().callback_timeout);
-            Arc::new(wiring::ToTenants { guarded, gateway: Arc::clone(gateway) }) as Arc<dyn Post>
-        };
+        let to_tenants = || Arc::new(self.to_tenants(gateway)) as Arc<dyn Post>;
         let post = self.post.clone().unwrap_or_else(to_tenants);
         let schedule = Schedule::new(config.callbacks.retry.clone());
         let deliveries = Deliveries::new(self.clock, schedule, Arc::clone(&self.metrics), post);
@@ -196,7 +203,7 @@ impl Plan<'_> {
     }
 
     /// The simulator that tenants and open sandboxes call.
-    fn simulator(&self, client: Client, ends: &Arc<SimulatedEnds>) -> Sim {
+    fn simulator(&self, courier: Arc<dyn Courier>, ends: &Arc<SimulatedEnds>) -> Sim {
         let (config, mock) = (self.config, &self.config.mock);
         let told = wiring::Told { metrics: Arc::clone(&self.metrics), ends: Arc::clone(ends) };
         Sim::new(sim::Parts {
@@ -221,7 +228,7 @@ impl Plan<'_> {
             credits: mock.credits,
             webhook_secret: Some(mock.webhook_secret.clone()),
             public_url: config.public_url.as_ref().map(ToString::to_string),
-            courier: Arc::new(client),
+            courier,
             observer: Arc::new(told),
             spool: spool(config),
         })

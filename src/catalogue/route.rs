@@ -22,6 +22,8 @@ pub enum Resolved {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     exact: HashMap<String, Vec<(Method, OperationIx)>>,
+    /// Exact paths by their folded form.
+    folded: HashMap<String, String>,
     /// Longest first.
     patterns: Vec<Pattern>,
 }
@@ -44,6 +46,7 @@ impl Routes {
             Some((before, name, after))
         });
         let Some((before, name, after)) = parts else {
+            self.folded.insert(fold(path), path.to_owned());
             let methods = self.exact.entry(path.to_owned()).or_default();
             let new = methods.iter().all(|(there, _)| there != method);
             methods.push((method.clone(), operation));
@@ -70,6 +73,24 @@ impl Routes {
         }
     }
 
+    /// The path that `path`, which is none of them, is another spelling of: with parts that are encoded without need, doubled
+    /// slashes, `..` and the like. Servers differ in which of them they put up with.
+    pub(super) fn meant_by(&self, path: &str) -> Option<String> {
+        if self.resolve(&Method::GET, path) != Resolved::Unknown {
+            return None;
+        }
+        let folded = fold(path);
+        let fits = |pattern: &&Pattern| {
+            let (before, after) = (fold(&pattern.before), pattern.after.to_lowercase());
+            folded.len() > before.len() + after.len()
+                && folded.starts_with(&before)
+                && folded.ends_with(&after)
+        };
+        let pattern = || self.patterns.iter().find(fits);
+        let whole = |pattern: &Pattern| format!("{}{{{}}}{}", pattern.before, pattern.name, pattern.after);
+        self.folded.get(&folded).cloned().or_else(|| pattern().map(whole))
+    }
+
     /// Name and decoded text of the variable part of `path`, unless the path is an exact one.
     pub(super) fn parameter<'p>(&self, method: &Method, path: &'p str) -> Option<(&str, Cow<'p, str>)> {
         if self.patterns.is_empty() || self.exact.contains_key(path) {
@@ -84,6 +105,24 @@ impl Routes {
         let of_method = self.patterns.iter().filter(|pattern| pattern.method == *method);
         of_method.into_iter().find_map(|pattern| Some((pattern, pattern.text(path)?)))
     }
+}
+
+/// What all spellings of a path have in common.
+fn fold(path: &str) -> String {
+    let mut text = path.to_owned();
+    // Some decode twice.
+    for _ in 0..3 {
+        text = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+    }
+    let mut parts: Vec<String> = Vec::new();
+    for part in text.split(['/', '\\']) {
+        match part.split(';').next().unwrap_or_default().trim() {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name.to_lowercase()),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 impl Pattern {
@@ -101,6 +140,24 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_spelling_of_a_path_is_known_for_what_it_means() {
+        let check = |path: &str, expected: Option<&str>| {
+            assert_eq!(routes().meant_by(path).as_deref(), expected, "{path}");
+        };
+        for path in
+            ["/models/", "//models", "/./models", "/x/../models", "/%6dodels", "/%256Dodels", "/MODELS"]
+        {
+            check(path, Some("/models"));
+        }
+        check("/models;a=b", Some("/models"));
+        check("//models/x/price", Some("/models/{model}/price"));
+        check("/models", None);
+        check("/models/x", None);
+        check("/model", None);
+        check("/", None);
+    }
 
     fn routes() -> Routes {
         let mut routes = Routes::default();

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -68,8 +68,19 @@ impl Whole {
 
     /// The answer to be kept.
     pub(super) fn kept(&self) -> KeptAnswer {
-        let (headers, body) = (self.headers.clone(), self.body.clone());
-        KeptAnswer { status: self.status.as_u16(), headers, body }
+        let Self { status, headers, body, .. } = self.compact();
+        KeptAnswer { status: status.as_u16(), headers, body }
+    }
+
+    /// The same in memory of its own. What came over a connection is a part of the buffer that was read into, and holds all
+    /// of it.
+    pub(super) fn compact(&self) -> Self {
+        let copy = |(name, value): (&HeaderName, &HeaderValue)| {
+            let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+            Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+        };
+        let headers = self.headers.iter().filter_map(copy).collect();
+        Self { headers, body: Bytes::copy_from_slice(&self.body), ..self.clone() }
     }
 }
 

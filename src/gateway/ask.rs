@@ -23,7 +23,7 @@ pub(super) struct Ask {
     pub(super) parts: Parts,
     pub(super) body: Bytes,
     pub(super) index: OperationIx,
-    request: OnceLock<Value>,
+    request: OnceLock<Result<Value, String>>,
 }
 
 impl Ask {
@@ -49,11 +49,16 @@ impl Ask {
     /// What is asked for: the body's JSON, or the query as an object of texts, of lists where a name stands more than
     /// once. Null where it is neither.
     pub(super) fn request(&self, operation: &Operation) -> &Value {
+        self.read(operation).as_ref().unwrap_or(&Value::Null)
+    }
+
+    /// The same, or why it cannot be read.
+    fn read(&self, operation: &Operation) -> &Result<Value, String> {
         self.request.get_or_init(|| {
             if operation.by_query {
-                query(self.query())
+                Ok(query(self.query()))
             } else {
-                serde_json::from_slice(&self.body).unwrap_or_default()
+                serde_json::from_slice(&self.body).map_err(|error| error.to_string())
             }
         })
     }
@@ -75,13 +80,24 @@ impl Ask {
         });
     }
 
-    /// Refuses a body in which a name stands twice: the gateway might read one value, and the upstream the other.
+    /// Refuses what the gateway and the upstream might read in different ways: a body that the gateway cannot read, though
+    /// others may, and one in which a name stands twice.
     pub(super) fn unambiguous(&self, operation: &Operation) -> Result<(), ApiError> {
         if operation.by_query || self.body.is_empty() {
             return Ok(());
         }
-        let text = std::str::from_utf8(&self.body).unwrap_or_default();
-        let Some(members) = body::members(text) else { return Ok(()) };
+        let unreadable = |why: &str| {
+            let what =
+                format!("the body is no JSON that this gateway can read: {why}; send one object, in UTF-8");
+            ApiError::new(Reason::BodyMalformed, what)
+        };
+        let request = self.read(operation).as_ref().map_err(|why| unreadable(why))?;
+        let text = std::str::from_utf8(&self.body).map_err(|_| unreadable("it is not UTF-8"))?;
+        let members = match body::members(text) {
+            Some(members) => members,
+            None if request.is_object() => return Err(unreadable("its members cannot be told apart")),
+            None => return Ok(()),
+        };
         let inner = operation.task().and_then(|task| match &task.model {
             ModelChoice::Market { input, .. } => members.iter().find(|member| member.name == *input),
             _ => None,

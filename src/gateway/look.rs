@@ -139,6 +139,7 @@ impl Question {
         };
         let now = parts.clock.now();
         let fresh_until = fresh_for.filter(|span| !span.is_zero()).map(|span| now + span);
+        let answer = if fresh_until.is_some() { answer.map(|answer| answer.compact()) } else { answer };
         Fetched(Arc::new(Inner { answer, fresh_until, state }))
     }
 

@@ -8,9 +8,9 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use super::steps::Call;
+use super::steps::{self, Call};
 use super::{Gateway, Lane};
-use crate::error::ProblemDocument;
+use crate::error::{ApiError, ProblemDocument};
 use crate::ids::TenantId;
 use crate::proxy::KeyIx;
 use crate::store::CreateId;
@@ -34,33 +34,49 @@ pub(super) fn is_feed(request: &Request) -> bool {
 
 /// Takes a callback in. The upstream hears that all is well once it is written down, and a refusal where trying again is
 /// of no use.
-pub(super) async fn receive(gateway: &Gateway, request: Request) -> Response {
+pub(super) async fn receive(gateway: &Gateway, call: &Call, request: Request) -> Result<Response, ApiError> {
     if request.method() != Method::POST {
-        return ProblemDocument::new(StatusCode::METHOD_NOT_ALLOWED, "callbacks are posted").into_response();
+        return Ok(
+            ProblemDocument::new(StatusCode::METHOD_NOT_ALLOWED, "callbacks are posted").into_response()
+        );
     }
     let name = request.uri().path().strip_prefix(RELAY).and_then(CreateId::parse);
+    // Anybody can come here, so nothing is read before it is known that there is somebody to read it for.
+    let known = match name {
+        Some(create) => gateway.parts.store.by_create(create).await?.map(|task| task.create),
+        None => None,
+    };
+    let Some(create) = known else { return Ok(answered(gateway, Received::Unknown)) };
+    let request = steps::bound_body(gateway, call, request).await?;
+    Ok(take_in(gateway, create, request).await)
+}
+
+async fn take_in(gateway: &Gateway, create: CreateId, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await else {
         return ProblemDocument::bad_request("the body broke off").into_response();
     };
     let body = body.to_bytes();
-    let received = match name {
-        Some(create) => gateway.parts.tracker.called_back(create, &parts.headers, &body).await,
-        None => Ok(Received::Unknown),
-    };
-    let received = match received {
+    let received = match gateway.parts.tracker.called_back(create, &parts.headers, &body).await {
         Ok(received) => received,
         Err(error) => {
             tracing::error!("a callback cannot be written down: {error}");
             return ProblemDocument::new(StatusCode::SERVICE_UNAVAILABLE, "try again").into_response();
         }
     };
+    if matches!(received, Received::Accepted | Received::Duplicate | Received::Woken)
+        && let Some(recorder) = &gateway.parts.recorder
+    {
+        let url = gateway.relay_url(create, Lane::Live(KeyIx::default())).unwrap_or_default();
+        recorder.called_back(&url, &parts.headers, &body, 200);
+    }
+    answered(gateway, received)
+}
+
+/// What the upstream is answered.
+fn answered(gateway: &Gateway, received: Received) -> Response {
     let (status, detail) = match received {
         Received::Accepted | Received::Duplicate | Received::Woken => {
-            if let (Some(recorder), Some(create)) = (&gateway.parts.recorder, name) {
-                let url = gateway.relay_url(create, Lane::Live(KeyIx::default())).unwrap_or_default();
-                recorder.called_back(&url, &parts.headers, &body, 200);
-            }
             return json_response(&json!({"code": 200, "msg": "success"}));
         }
         Received::Unknown => (StatusCode::NOT_FOUND, "there is no such callback address"),

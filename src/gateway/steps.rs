@@ -570,6 +570,13 @@ async fn pass_unread(
         (Mode::Replay, _) => Lane::Replay,
         (_, None) => return Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
         (_, Some(member)) => {
+            if let (None, Some(meant)) =
+                (call.index, gateway.parts.catalogue.path_meant_by(request.uri().path()))
+            {
+                // The upstream might take it for that, and nobody would have looked at what it names and costs.
+                let what = format!("this path is another spelling of {meant}: send it as that");
+                return Err(ApiError::new(Reason::Forbidden, what));
+            }
             // Nobody knows what such a path takes: but what is another's may stand nowhere in it.
             let words = words(request.uri());
             let store = &*gateway.parts.store;

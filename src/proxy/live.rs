@@ -11,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 
 use super::headers::{settle_length, strip_hop_by_hop, strip_private};
+use super::sending::Progress;
 use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault};
 use crate::config;
 use crate::outbound::{Client, Error, reasons};
@@ -85,11 +86,14 @@ impl Live {
         strip_private(request.headers_mut());
         request.headers_mut().insert(AUTHORIZATION, key.authorization.clone());
         let began = tokio::time::Instant::now();
-        let sent = tokio::time::timeout(self.response_timeout, self.client.send(request)).await;
-        let answer = match sent {
-            Ok(Ok(response)) => sound(response),
-            Ok(Err(error)) => Err(failure(&error)),
-            Err(_) => Err(UpstreamError::Timeout(self.response_timeout)),
+        let progress = Progress::new();
+        if about.streams {
+            request = request.map(|body| progress.of(body));
+        }
+        let answer = match progress.within(self.response_timeout, self.client.send(request)).await {
+            Some(Ok(response)) => sound(response),
+            Some(Err(error)) => Err(failure(&error)),
+            None => Err(UpstreamError::Timeout(self.response_timeout)),
         };
         // A client whose body breaks off says nothing of the host.
         leave.end(!matches!(

@@ -6,12 +6,14 @@ use axum::body::Body;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 
 use super::headers::strip_private;
 use super::{About, Upstream, UpstreamError, fault_of_body};
 use crate::sim::{Owner, Sim};
+
+const OUTCOME: HeaderName = HeaderName::from_static("x-mock-outcome");
 
 /// Answers by simulation; it is always there.
 pub struct Simulated(pub Sim);
@@ -48,6 +50,8 @@ impl Upstream for Nowhere {
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
         strip_private(request.headers_mut());
+        // A wish that wishes nothing stands before any in a prompt.
+        request.headers_mut().insert(OUTCOME, HeaderValue::from_static(""));
         let world = format!("Bearer nowhere-{}", about.tenant.as_deref().unwrap_or_default());
         if let Ok(world) = HeaderValue::from_str(&world) {
             request.headers_mut().insert(AUTHORIZATION, world);

@@ -28,6 +28,8 @@ use crate::{background, wire};
 /// A callback on its way out.
 #[derive(Debug)]
 pub struct Parcel {
+    /// Whose sandbox it comes from, as the [`Owner`](super::Owner) of its first request said.
+    pub owner: Arc<str>,
     /// Where to, as the client gave it.
     pub url: String,
     /// Content type and signature.
@@ -278,7 +280,8 @@ impl Sim {
             let key = if bad_signature { "not the right key" } else { secret.expose() };
             wire::sign(&mut headers, key, id, due.at.seconds());
         }
-        Parcel { url, headers, body, timeout: self.catalogue().shared().callback_timeout }
+        let owner = Arc::clone(&sandbox.owner);
+        Parcel { owner, url, headers, body, timeout: self.catalogue().shared().callback_timeout }
     }
 
     /// Where a task calls back, what it says, and whether its signature is to be wrong.

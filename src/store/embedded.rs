@@ -1,11 +1,15 @@
 //! The store in this process's memory, gone with it.
 
+mod claims;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
+
+use claims::Claims;
 
 use super::{
     Begun, Caps, Claim, CreateId, Happening, KeptAnswer, Owner, REMEMBERED, Reply, Store, Task, TaskState,
@@ -28,8 +32,7 @@ struct State {
     made: HashMap<[u8; 16], Owner>,
     made_order: VecDeque<(Timestamp, [u8; 16])>,
     accounts: HashMap<TenantId, Account>,
-    claims: HashMap<(String, String), Claimed>,
-    claims_order: VecDeque<(String, String)>,
+    claims: Claims,
 }
 
 /// What a tenant has under way and has spent, and what happened to it.
@@ -42,16 +45,9 @@ struct Account {
     last_cursor: u64,
 }
 
-struct Claimed {
-    fingerprint: [u8; 32],
-    until: Timestamp,
-    answer: Option<Arc<KeptAnswer>>,
-}
-
 /// The most that is kept of each kind.
 const MOST_TASKS: usize = 1_000_000;
 const MOST_MADE: usize = 4_000_000;
-const MOST_CLAIMS: usize = 100_000;
 const MOST_HAPPENINGS: usize = 1_000;
 
 impl Account {
@@ -164,7 +160,9 @@ impl State {
         let charged = charged.unwrap_or(if success { task.reserved } else { Credits::ZERO });
         self.close(create, Some(charged));
         let task = self.tasks.get_mut(&create)?;
-        Arc::make_mut(task).state = TaskState::Ended { at: now, success, charged };
+        let ended = Arc::make_mut(task);
+        ended.state = TaskState::Ended { at: now, success, charged };
+        ended.forget_request();
         Some(Arc::clone(task))
     }
 
@@ -187,38 +185,6 @@ impl State {
         while self.made.len() > MOST_MADE || self.made_order.front().is_some_and(is_old) {
             let Some((_, print)) = self.made_order.pop_front() else { break };
             self.made.remove(&print);
-        }
-    }
-
-    fn claim(&mut self, scope: &str, key: &str, fingerprint: [u8; 32], now: Timestamp) -> Claim {
-        let name = (scope.to_owned(), key.to_owned());
-        match self.claims.get(&name) {
-            Some(claimed) if claimed.answer.is_some() && claimed.until <= now => {}
-            Some(claimed) if claimed.fingerprint != fingerprint => return Claim::Conflict,
-            Some(Claimed { answer: Some(answer), .. }) => return Claim::Done(Arc::clone(answer)),
-            Some(_) => return Claim::Busy,
-            None => self.claims_order.push_back(name.clone()),
-        }
-        self.claims.insert(name, Claimed { fingerprint, until: Timestamp::MAX, answer: None });
-        while self.claims.len() > MOST_CLAIMS {
-            let Some(oldest) = self.claims_order.pop_front() else { break };
-            self.claims.remove(&oldest);
-        }
-        Claim::Yours
-    }
-
-    fn answer_claim(&mut self, scope: &str, key: &str, answer: Option<KeptAnswer>, until: Timestamp) {
-        let name = (scope.to_owned(), key.to_owned());
-        match (answer, self.claims.get_mut(&name)) {
-            (Some(answer), Some(claimed)) => {
-                claimed.answer = Some(Arc::new(answer));
-                claimed.until = until;
-            }
-            (None, Some(_)) => {
-                self.claims.remove(&name);
-                self.claims_order.retain(|there| *there != name);
-            }
-            (_, None) => {}
         }
     }
 
@@ -335,7 +301,7 @@ impl Store for Embedded {
         fingerprint: [u8; 32],
         now: Timestamp,
     ) -> Reply<'a, Claim> {
-        at_once(self.state().claim(scope, key, fingerprint, now))
+        at_once(self.state().claims.claim(scope, key, fingerprint, now))
     }
 
     fn answer_claim<'a>(
@@ -345,7 +311,7 @@ impl Store for Embedded {
         answer: Option<KeptAnswer>,
         until: Timestamp,
     ) -> Reply<'a, ()> {
-        self.state().answer_claim(scope, key, answer, until);
+        self.state().claims.answer(scope, key, answer, until);
         at_once(())
     }
 

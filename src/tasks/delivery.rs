@@ -25,8 +25,10 @@ use crate::{background, wire};
 
 const DELIVERY: HeaderName = HeaderName::from_static("x-kiegate-delivery");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-kiegate-attempt");
-/// So many attempts at once.
-const AT_ONCE: usize = 64;
+/// So many attempts at once, of all tenants.
+const AT_ONCE: usize = 1024;
+/// And of one, so that the receivers of one cannot keep the others waiting.
+const AT_ONCE_EACH: usize = 64;
 /// At least that often it is looked whether anybody still wants something delivered.
 const LOOKS: Duration = Duration::from_mins(1);
 /// So many tasks are remembered, and so many callbacks that were given up.
@@ -104,13 +106,20 @@ struct Shared {
 struct State {
     threads: HashMap<CreateId, Thread>,
     order: VecDeque<CreateId>,
-    /// Threads whose first callback is waiting, by when it is due.
-    due: BTreeSet<(Timestamp, CreateId)>,
+    /// By tenant, as far as there is something to do or under way.
+    lines: HashMap<TenantId, Line>,
     dead: VecDeque<Pending>,
     circuits: Circuits,
+    driven: bool,
+}
+
+/// What one tenant waits for.
+#[derive(Default)]
+struct Line {
+    /// Threads whose first callback is waiting, by when it is due.
+    due: BTreeSet<(Timestamp, CreateId)>,
     /// Attempts that are being made.
     under_way: usize,
-    driven: bool,
 }
 
 /// The callbacks of one task.
@@ -213,11 +222,13 @@ impl State {
     /// Puts the first callback of a task among those that wait for their time, if it is not on its way.
     fn line_up(&mut self, create: CreateId) {
         let Some(thread) = self.threads.get_mut(&create).filter(|thread| !thread.busy) else { return };
-        let due = thread.waiting.front().map(|first| first.due);
-        if let Some(before) = std::mem::replace(&mut thread.lined_up, due) {
-            self.due.remove(&(before, create));
+        // All callbacks of a task are the same tenant's, and it has its place only once.
+        let Some(first) = thread.waiting.front() else { return };
+        let line = self.lines.entry(first.delivery.tenant.clone()).or_default();
+        if let Some(before) = thread.lined_up.replace(first.due) {
+            line.due.remove(&(before, create));
         }
-        self.due.extend(due.map(|due| (due, create)));
+        line.due.insert((first.due, create));
     }
 
     fn forget_old(&mut self) {
@@ -235,39 +246,55 @@ impl State {
     /// Takes the next callback out that may be sent now; or says when to look again.
     fn next(&mut self, now: Timestamp) -> Result<Pending, Option<Timestamp>> {
         loop {
-            let Some((at, create)) = self.due.first().copied() else { return Err(None) };
+            let (tenant, at, create) = self.next_in_line(now).ok_or(None)?;
             if at > now {
                 return Err(Some(at));
             }
-            self.due.pop_first();
+            let Some(line) = self.lines.get_mut(&tenant) else { continue };
+            line.due.pop_first();
             let Some(thread) = self.threads.get_mut(&create) else { continue };
             thread.lined_up = None;
             let Some(first) = thread.waiting.front_mut() else { continue };
             match self.circuits.enter(&receiver(&first.delivery), now) {
                 Ok(()) => {
                     thread.busy = true;
-                    self.under_way += 1;
+                    line.under_way += 1;
                     return Ok(first.clone());
                 }
                 Err(later) => {
                     first.due = later;
                     thread.lined_up = Some(later);
-                    self.due.insert((later, create));
+                    line.due.insert((later, create));
                 }
             }
         }
     }
 
+    /// The callback that is to be sent next, and when: of those that are due, one of the tenant that has the fewest attempts
+    /// under way. Tenants that have their share under way wait for one of it to end.
+    fn next_in_line(&self, now: Timestamp) -> Option<(TenantId, Timestamp, CreateId)> {
+        let waiting = self.lines.iter().filter(|(_, line)| line.under_way < AT_ONCE_EACH);
+        let first = waiting.filter_map(|(tenant, line)| Some((tenant, line.under_way, *line.due.first()?)));
+        let turn = |(_, under_way, (at, create)): &(&TenantId, usize, (Timestamp, CreateId))| {
+            // What is not due yet comes after all that is, in its order.
+            if *at <= now { (Timestamp::default(), *under_way, *at, *create) } else { (*at, 0, *at, *create) }
+        };
+        first.min_by_key(turn).map(|(tenant, _, (at, create))| (tenant.clone(), at, create))
+    }
+
     /// Whether there is nothing to do and nothing under way; then nobody drives it any more.
     fn rest(&mut self) -> bool {
-        self.driven = !self.due.is_empty() || self.under_way > 0;
+        self.lines.retain(|_, line| !line.due.is_empty() || line.under_way > 0);
+        self.driven = !self.lines.is_empty();
         !self.driven
     }
 
     /// Writes down what came of an attempt.
     fn ended(&mut self, pending: Pending, next: Option<Timestamp>, is_dead: bool) {
         let create = pending.delivery.create;
-        self.under_way = self.under_way.saturating_sub(1);
+        if let Some(line) = self.lines.get_mut(&pending.delivery.tenant) {
+            line.under_way = line.under_way.saturating_sub(1);
+        }
         let Some(thread) = self.threads.get_mut(&create) else { return };
         thread.busy = false;
         if let Some(due) = next {

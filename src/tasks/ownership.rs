@@ -48,8 +48,7 @@ pub async fn judge_body(
     Ok(if is_foreign { Verdict::Foreign } else { verdict })
 }
 
-/// As [`judge_body`], for a request that is all in its query. What a query has beside `positions` upstream does not look
-/// at.
+/// As [`judge_body`], for a request that is all in its query.
 ///
 /// # Errors
 /// The store cannot be reached.
@@ -59,14 +58,17 @@ pub async fn judge_query(
     query: &str,
     positions: &[IdAt],
 ) -> Result<Verdict, StoreError> {
-    let mut named: Named<'_> = Vec::new();
-    for position in positions {
-        let at = position.at.strip_prefix('/').unwrap_or_default();
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        let values = pairs.filter(|(name, value)| name == at && !value.is_empty());
-        named.extend(values.map(|(_, value)| (value, position)));
+    let (mut named, mut others) = (Named::new(), Vec::new());
+    for (name, value) in form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
+        match positions.iter().find(|position| position.at.strip_prefix('/') == Some(&*name)) {
+            Some(position) => named.push((value, position)),
+            // Another spelling of the same, perhaps, as some servers understand it.
+            None => others.extend(value.split([';', '&', '=', ',']).map(str::to_owned)),
+        }
     }
-    judge(store, tenant, named).await
+    let verdict = judge(store, tenant, named).await?;
+    let is_foreign = !others.is_empty() && names_foreign(store, tenant, others.into_iter()).await?;
+    Ok(if is_foreign { Verdict::Foreign } else { verdict })
 }
 
 /// What a request names, each with the place where it does.

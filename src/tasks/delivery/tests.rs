@@ -155,3 +155,40 @@ async fn a_slow_receiver_gets_few_at_once_and_all_in_the_end() {
     after(60).await;
     assert_eq!(receiver.bodies().len(), 12);
 }
+
+/// All tenants once shared one number of attempts at once, and a tenant with many dead receivers kept others waiting.
+#[tokio::test(start_paused = true)]
+async fn the_receivers_of_one_tenant_keep_no_other_waiting() {
+    let (deliveries, receiver) = deliveries(None);
+    *receiver.slow.lock().unwrap() = Duration::from_mins(1);
+    for number in 0..3000 {
+        let tenant = TenantId::new(format!("noisy-{}", number % 20));
+        let url = Some(format!("https://{number}.example.com/").into());
+        deliveries.add(Delivery { tenant, url, ..delivery(CreateId::new(), 0, "noise") });
+    }
+    after(1).await;
+    *receiver.slow.lock().unwrap() = Duration::ZERO;
+    assert_eq!(receiver.bodies().len(), AT_ONCE);
+    deliveries.add(delivery(CreateId::new(), 0, "quiet"));
+    after(60).await;
+    let bodies = receiver.bodies();
+    let place = bodies.iter().position(|body| body == "quiet");
+    // One of each of the twenty may have been due before it.
+    assert!(place.is_some_and(|place| place <= AT_ONCE + 21), "{place:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_tenant_has_so_many_attempts_at_once_and_no_more() {
+    let (deliveries, receiver) = deliveries(None);
+    *receiver.slow.lock().unwrap() = Duration::from_mins(1);
+    for number in 0..100 {
+        let url = Some(format!("https://{number}.example.com/").into());
+        deliveries.add(Delivery { url, ..delivery(CreateId::new(), 0, "noise") });
+    }
+    deliveries.add(Delivery { tenant: TenantId::new("bolt"), ..delivery(CreateId::new(), 0, "quiet") });
+    after(1).await;
+    let bodies = receiver.bodies();
+    assert_eq!((bodies.len(), bodies.iter().filter(|body| *body == "quiet").count()), (AT_ONCE_EACH + 1, 1));
+    after(120).await;
+    assert_eq!((receiver.bodies().len(), deliveries.waiting()), (101, 0));
+}

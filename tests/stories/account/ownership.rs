@@ -1,5 +1,6 @@
 //! Nobody sees another's tasks: the matrix of tenants, operations and positions, and what is not in it.
 
+use http::Method;
 use kiegate::catalogue::{IdAt, IdKind, KnownBy, OperationIx};
 use kiegate::store::Owner;
 
@@ -160,15 +161,20 @@ async fn paths_that_nobody_knows_do_not_lead_around_it() {
     let (acme, bolt) = (world.client("acme"), world.client("bolt"));
     let id = acme.create().await.task_id();
     let before = world.upstream.arrived().len();
-    for path in [
-        format!("/api/v1//runway/record-detail?taskId={id}"),
-        format!("/api/v1/runway/record-detail/?taskId={id}"),
-        format!("/api/v1/runway/record%2Ddetail?x={id}"),
-        format!("/api/v1/else/{id}"),
-        format!("/api/v1/else;id={id}"),
+    for (path, status) in [
+        (format!("/api/v1//runway/record-detail?taskId={id}"), 403),
+        (format!("/api/v1/runway/record-detail/?taskId={id}"), 403),
+        (format!("/api/v1/runway/record%2Ddetail?x={id}"), 403),
+        (format!("/api/v1/else/{id}"), 404),
+        (format!("/api/v1/else;id={id}"), 404),
     ] {
         let answer = bolt.get(&path).await;
-        assert_eq!((answer.status, world.upstream.arrived().len()), (404, before), "{path}");
+        assert_eq!((answer.status, world.upstream.arrived().len()), (status, before), "{path}");
+    }
+    // Nor other names in a query that is known.
+    for query in [format!("x=1;taskId={id}"), format!("TaskId={id}"), format!("taskId[]={id}")] {
+        bolt.get(&format!("/api/v1/runway/record-detail?{query}")).await;
+        assert_eq!(world.upstream.arrived().len(), before, "{query}");
     }
     acme.get(&format!("/api/v1/else/{id}")).await;
     assert_eq!(world.upstream.arrived().len(), before + 1, "one's own goes on");
@@ -184,4 +190,28 @@ async fn a_task_is_asked_for_with_the_key_that_made_it() {
     acme.details(&ours).await.expect_code(200);
     let keys: Vec<usize> = world.upstream.arrived().iter().map(|arrived| arrived.key).collect();
     assert_eq!(keys, [0, 1, 0, 1]);
+}
+
+/// Bodies that the gateway cannot read, and others may, once went upstream without a look at what they named and cost.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_cannot_be_read_goes_nowhere() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    let before = world.upstream.arrived().len();
+    let deep = format!("{}{}", "[".repeat(130), "]".repeat(130));
+    for odd in [r#""\ud800""#, "1e999", "NaN", &deep, "1,"] {
+        let body = format!(r#"{{"taskId":"{id}","prompt":"x","quality":"720p","z":{odd}}}"#);
+        let with_mark = format!("\u{feff}{{\"taskId\":\"{id}\"}}");
+        for body in [body, with_mark, format!("taskId={id}&prompt=x")] {
+            let answer = bolt.send(Method::POST, "/api/v1/runway/extend", body).await.expect_status(400);
+            assert_eq!(answer.header("x-kiegate-error"), "body_malformed");
+        }
+    }
+    let mut not_utf8 = format!(r#"{{"taskId":"{id}","z":"?"}}"#).into_bytes();
+    let place = not_utf8.iter().position(|byte| *byte == b'?').unwrap();
+    not_utf8[place] = 0xff;
+    bolt.send(Method::POST, "/api/v1/runway/extend", not_utf8).await.expect_status(400);
+    assert_eq!(world.upstream.arrived().len(), before);
+    assert_eq!(world.spent("bolt").await, 0);
 }

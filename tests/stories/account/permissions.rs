@@ -97,3 +97,25 @@ async fn a_gateway_that_is_about_to_stop_takes_nothing_new() {
     let refused = world.client("acme").send(Method::GET, "/api/v1/chat/credit", "").await.expect_status(503);
     assert_eq!((refused.header("x-kiegate-error"), refused.header("retry-after")), ("draining", "1"));
 }
+
+/// Paths that some servers take for another were once no operation here: nobody looked at what they named and cost.
+#[tokio::test(start_paused = true)]
+async fn another_spelling_of_a_path_is_refused() {
+    let world = tenant("");
+    let acme = world.client("acme");
+    for path in [
+        "/api/v1/runway/%65xtend",
+        "//api/v1/runway/extend",
+        "/api/v1/runway/extend/",
+        "/api/v1/./runway/extend",
+        "/api/v1/x/../runway/extend",
+        "/api/v1/runway/extend;x=1",
+    ] {
+        let answer = acme.post(path, &json!({"taskId": "x", "prompt": "x"})).await.expect_status(403);
+        assert_eq!(answer.header("x-kiegate-error"), "forbidden", "{path}");
+        assert!(answer.text().contains("/api/v1/runway/extend"), "{}", answer.text());
+    }
+    assert_eq!(world.upstream.arrived().len(), 0);
+    acme.post("/api/v1/runway/extended", &json!({})).await;
+    assert_eq!(world.upstream.arrived().len(), 1, "what is not known at all goes its way");
+}

@@ -1,0 +1,137 @@
+//! How far a request is on its way. The time that an upstream has for its answer counts from when it has all of the
+//! request: a client that takes its time over an upload is not the upstream's fault.
+
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, timeout_at};
+
+/// What is known of a request that is being sent. Clones share it.
+#[derive(Clone)]
+pub(super) struct Progress(Arc<Mutex<Way>>);
+
+struct Way {
+    /// When the upstream took something of it.
+    moved: Instant,
+    /// The upstream would take more, and the client has not sent it yet.
+    waits_for_client: bool,
+}
+
+impl Progress {
+    /// Of a request that begins now.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Way { moved: Instant::now(), waits_for_client: false })))
+    }
+
+    /// `body`, telling how it gets on.
+    pub(super) fn of(&self, body: Body) -> Body {
+        Body::new(Sending { body, progress: self.clone() })
+    }
+
+    /// What becomes of `work`; `None` once the upstream has neither taken anything of the request for `patience` nor answered
+    /// it.
+    pub(super) async fn within<T>(&self, patience: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            let deadline = self.deadline(patience);
+            match timeout_at(deadline, work.as_mut()).await {
+                Ok(done) => return Some(done),
+                Err(_) if self.deadline(patience) <= Instant::now() => return None,
+                Err(_) => {} // it has got on meanwhile
+            }
+        }
+    }
+
+    fn deadline(&self, patience: Duration) -> Instant {
+        let way = self.way();
+        if way.waits_for_client { Instant::now() + patience } else { way.moved + patience }
+    }
+
+    fn way(&self) -> MutexGuard<'_, Way> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The body of a request that is being sent.
+struct Sending {
+    body: Body,
+    progress: Progress,
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        *self.progress.way() = Way { moved: Instant::now(), waits_for_client: polled.is_pending() };
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Three pieces, each after that pause.
+    fn body(pause: Duration) -> Body {
+        let pieces = stream::iter(["a", "b", "c"]).then(move |piece| async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, std::io::Error>(piece)
+        });
+        Body::from_stream(pieces)
+    }
+
+    /// The time for an answer once ran while the client was still sending, so that slow uploads were given up.
+    #[tokio::test(start_paused = true)]
+    async fn time_counts_from_when_the_upstream_has_the_request() {
+        let check = async |client: Duration, upstream: Duration, expected: bool| {
+            let progress = Progress::new();
+            let body = progress.of(body(client));
+            let exchange = async {
+                body.collect().await.unwrap();
+                tokio::time::sleep(upstream).await;
+            };
+            let answered = progress.within(SECOND, exchange).await.is_some();
+            assert_eq!(answered, expected, "{client:?} {upstream:?}");
+        };
+        check(SECOND * 60, SECOND / 2, true).await;
+        check(SECOND * 60, SECOND * 2, false).await;
+        check(Duration::ZERO, SECOND * 2, false).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_takes_nothing_is_given_up() {
+        let progress = Progress::new();
+        let mut body = progress.of(body(Duration::ZERO));
+        let exchange = async {
+            body.frame().await.unwrap().unwrap();
+            std::future::pending::<()>().await;
+        };
+        let began = Instant::now();
+        assert!(progress.within(SECOND, exchange).await.is_none());
+        assert!(began.elapsed() < SECOND * 2, "{:?}", began.elapsed());
+    }
+}
