@@ -5,6 +5,7 @@
 
 mod breaker;
 mod headers;
+mod hiding;
 mod live;
 mod recorded;
 mod replayed;

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::proxy::UpstreamError;
 use crate::sim::Fault;
@@ -30,7 +30,7 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Reads `response` to its end, unless it stops coming for longer than `patience`.
+    /// Reads `response` to its end, unless that takes longer than `patience`.
     pub(super) async fn read(response: Response, patience: Duration) -> Result<Self, UpstreamError> {
         let (parts, body) = response.into_parts();
         let body = whole(body, patience)
@@ -88,9 +88,10 @@ impl Whole {
 async fn whole(mut body: Body, patience: Duration) -> Result<Bytes, String> {
     let mut pieces: Vec<Bytes> = Vec::new();
     let mut length = 0;
+    let until = Instant::now() + patience;
     while !body.is_end_stream() {
-        let Ok(frame) = timeout(patience, body.frame()).await else {
-            return Err(format!("nothing came for {patience:?}"));
+        let Ok(frame) = timeout_at(until, body.frame()).await else {
+            return Err(format!("it did not come to its end within {patience:?}"));
         };
         let Some(frame) = frame else { break };
         let Ok(piece) = frame.map_err(|error| error.to_string())?.into_data() else { continue };

@@ -49,6 +49,14 @@ pub(super) fn strip_private(headers: &mut HeaderMap) {
     strip(headers, is_private);
 }
 
+/// Takes out what only the gateway says: an upstream that says the same, be it another gateway, speaks of something else.
+pub(super) fn strip_own(headers: &mut HeaderMap) {
+    strip(headers, |name| {
+        let name = name.as_str();
+        matches!(name, "ratelimit" | "ratelimit-policy" | "x-cache") || name.starts_with("x-kiegate-")
+    });
+}
+
 /// Takes out what `is_doomed`. Most messages have few headers and none or one to be taken out, so looking at each is the
 /// least work.
 pub fn strip(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {

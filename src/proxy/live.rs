@@ -10,7 +10,8 @@ use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 
-use super::headers::{settle_length, strip_hop_by_hop, strip_private};
+use super::headers::{settle_length, strip_hop_by_hop, strip_own, strip_private};
+use super::hiding::Hidden;
 use super::sending::Progress;
 use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault};
 use crate::config;
@@ -41,13 +42,15 @@ struct Key {
     name: String,
     /// `Bearer …`, marked as not to be printed.
     authorization: HeaderValue,
+    /// Not to be told by anybody.
+    hidden: Option<Hidden>,
 }
 
 impl Key {
     fn new(key: &config::UpstreamKey) -> Option<Self> {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.secret.expose())).ok()?;
         authorization.set_sensitive(true);
-        Some(Self { name: key.name.clone(), authorization })
+        Some(Self { name: key.name.clone(), authorization, hidden: Hidden::new(key.secret.expose()) })
     }
 }
 
@@ -102,7 +105,10 @@ impl Live {
         ));
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream_answered(&key.name, &about.operation, status, began.elapsed());
-        answer
+        match &key.hidden {
+            Some(hidden) => answer.map(|response| hidden.in_response(response)),
+            None => answer,
+        }
     }
 
     fn key(&self, index: KeyIx) -> &Key {
@@ -137,6 +143,7 @@ fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> 
     }
     settle_length(response.headers_mut()).map_err(|what| UpstreamError::Garbled(what.to_owned()))?;
     strip_hop_by_hop(response.headers_mut());
+    strip_own(response.headers_mut());
     Ok(response)
 }
 

@@ -230,3 +230,46 @@ async fn addresses_that_must_not_be_called_are_refused() {
         .await
         .expect_code(200);
 }
+
+/// A tenant in mock mode once had its simulated callbacks posted to any address in the gateway's network, and could read
+/// what came of it.
+#[tokio::test(start_paused = true)]
+async fn simulated_callbacks_beside_paid_tenants_go_to_public_places_only() {
+    let world = Shared::new(
+        "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[[tenant]]\n%bolt\nmode = \"mock\"\n",
+    );
+    let bolt = world.client("bolt");
+    for (url, why) in [
+        ("http://127.0.0.1:9/x", "must begin with https://"),
+        ("https://169.254.169.254/latest", "not public"),
+        ("https://[::1]/x", "not public"),
+    ] {
+        bolt.post("/api/v1/runway/generate", &video_to(url)).await.expect_code(200);
+        bolt.post("/_mock/clock/advance", &json!({"until": "idle"})).await;
+        let told = bolt.get("/_mock/callbacks").await.text();
+        assert!(told.contains(why), "{url}: {told}");
+        bolt.post("/_mock/reset", &json!({})).await;
+    }
+}
+
+/// A wish in a prompt was once heard where a foreign id is answered as an unknown one.
+#[tokio::test(start_paused = true)]
+async fn wishes_in_prompts_are_for_the_simulator_alone() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    for wish in ["http:503", "reject:insufficient_credits", "fault:reset", "nonsense"] {
+        let extend = json!({"taskId": id, "prompt": format!("on [[mock:{wish}]]"), "quality": "720p"});
+        bolt.post("/api/v1/runway/extend", &extend).await.expect_code(200);
+    }
+}
+
+/// Whatever was sent to the relay was once read whole before anybody looked whether there is such a create.
+#[tokio::test(start_paused = true)]
+async fn what_comes_for_nobody_is_not_read() {
+    let world = Shared::new(CALLED_BACK);
+    let endless = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+    let request =
+        Request::post("/_relay/kc_0123456789abcdef0123456789abcdef").body(Body::from_stream(endless));
+    assert_eq!(world.plane.answer(request.unwrap()).await.status(), 404);
+}

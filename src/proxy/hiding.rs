@@ -1,0 +1,205 @@
+//! The account's key out of what the upstream says: a server that quotes a request back, in an error perhaps, must not tell
+//! tenants what it was sent with.
+//!
+//! Every byte of the key is replaced by `*`, so that lengths stay what they were told to be. A piece of a body that ends
+//! like the key begins waits for the next one; any other goes on at once, and is not copied. What is compressed is not
+//! looked into.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use memchr::memmem::Finder;
+
+/// A shorter key is none, and would be found in every other text.
+const SHORTEST: usize = 8;
+
+/// A key that is not to be told. Clones share it.
+#[derive(Clone)]
+pub(super) struct Hidden(Arc<Finder<'static>>);
+
+impl Hidden {
+    /// `None` for a text that is too short to be looked for.
+    pub(super) fn new(secret: &str) -> Option<Self> {
+        (secret.len() >= SHORTEST).then(|| Self(Arc::new(Finder::new(secret).into_owned())))
+    }
+
+    /// `response` without it.
+    pub(super) fn in_response(&self, response: Response<Body>) -> Response<Body> {
+        let (mut parts, body) = response.into_parts();
+        self.in_headers(&mut parts.headers);
+        if body.is_end_stream() {
+            return Response::from_parts(parts, body);
+        }
+        let body = Searched { body, hidden: self.clone(), held: Bytes::new(), after: None };
+        Response::from_parts(parts, Body::new(body))
+    }
+
+    fn in_headers(&self, headers: &mut HeaderMap) {
+        for value in headers.values_mut().filter(|value| self.0.find(value.as_bytes()).is_some()) {
+            if let Ok(masked) = HeaderValue::from_bytes(&self.masked(value.as_bytes())) {
+                *value = masked;
+            }
+        }
+    }
+
+    fn masked(&self, text: &[u8]) -> BytesMut {
+        let mut masked = BytesMut::from(text);
+        let places: Vec<usize> = self.0.find_iter(text).collect();
+        for place in places {
+            masked[place..place + self.0.needle().len()].fill(b'*');
+        }
+        masked
+    }
+
+    /// How many bytes at the end of `text` may be the beginning of it.
+    fn begun_in(&self, text: &[u8]) -> usize {
+        let secret = self.0.needle();
+        let most = text.len().min(secret.len() - 1);
+        (1..=most).rev().find(|length| text.ends_with(&secret[..*length])).unwrap_or(0)
+    }
+}
+
+/// A body that is looked through while it passes.
+struct Searched {
+    body: Body,
+    hidden: Hidden,
+    /// The end of what has come, which may be the beginning of the key.
+    held: Bytes,
+    /// What comes after that.
+    after: Option<Frame<Bytes>>,
+}
+
+impl Searched {
+    /// What of `data` can go on.
+    fn pass(&mut self, data: Bytes) -> Bytes {
+        let mut text = if self.held.is_empty() { data } else { [&self.held[..], &data].concat().into() };
+        self.held = Bytes::new();
+        if self.hidden.0.find(&text).is_some() {
+            text = self.hidden.masked(&text).freeze();
+        }
+        if !self.body.is_end_stream() {
+            self.held = text.split_off(text.len() - self.hidden.begun_in(&text));
+        }
+        text
+    }
+}
+
+impl http_body::Body for Searched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        loop {
+            if let Some(after) = self.after.take() {
+                return Poll::Ready(Some(Ok(after)));
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let passed = self.pass(data);
+                        if !passed.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(passed))));
+                        }
+                    }
+                    Err(trailers) if self.held.is_empty() => return Poll::Ready(Some(Ok(trailers))),
+                    Err(trailers) => {
+                        self.after = Some(trailers);
+                        return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
+                    }
+                },
+                None if !self.held.is_empty() => {
+                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream() && self.held.is_empty() && self.after.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (inner, held) = (self.body.size_hint(), self.held.len() as u64);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint.set_lower(inner.lower() + held);
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "sk-aab-aab-aac";
+
+    async fn passed(pieces: &[String]) -> String {
+        let pieces: Vec<_> = pieces.iter().cloned().map(Ok::<_, std::io::Error>).collect();
+        let response = Response::new(Body::from_stream(stream::iter(pieces)));
+        let passed = Hidden::new(KEY).unwrap().in_response(response).into_body().collect().await;
+        String::from_utf8(passed.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn headers_are_looked_through_too() {
+        let response =
+            Response::builder().header("x-echo", format!("Bearer {KEY}")).body(Body::empty()).unwrap();
+        let response = Hidden::new(KEY).unwrap().in_response(response);
+        assert_eq!(response.headers()["x-echo"], "Bearer **************");
+        assert!(Hidden::new("short").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_key_goes_on_at_once() {
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel::<&str>();
+        let pieces = stream::unfold(told, async |mut told| {
+            told.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), told))
+        });
+        let response = Response::new(Body::from_stream(pieces));
+        let mut body = Hidden::new(KEY).unwrap().in_response(response).into_body();
+        for piece in ["data: one\n\n", "sk-aab-", "aab-x"] {
+            tell.send(piece).unwrap();
+            if piece != "sk-aab-" {
+                let got = body.frame().await.unwrap().unwrap().into_data().unwrap();
+                assert!(got == piece || got == "sk-aab-aab-x", "{got:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_is_hidden_however_a_body_is_cut(
+            parts in prop::collection::vec(prop_oneof![Just(KEY), Just("sk-aab-"), Just("aab-"), Just("x"), Just("s")], 0..12),
+            cuts in prop::collection::vec(1..9_usize, 1..40),
+        ) {
+            let whole = parts.concat();
+            let mut pieces = Vec::new();
+            let (mut rest, mut cuts) = (&*whole, cuts.into_iter().cycle());
+            while !rest.is_empty() {
+                let (piece, left) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                pieces.push(piece.to_owned());
+                rest = left;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let got = runtime.block_on(passed(&pieces));
+            prop_assert_eq!(got, whole.replace(KEY, &"*".repeat(KEY.len())));
+        }
+    }
+}
