@@ -23,7 +23,7 @@ use crate::admin::{self, Admin};
 use crate::background::Lanes;
 use crate::catalogue::{Catalogue, Source};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Pattern};
 use crate::gateway::{self, Answer, Bounds, DataPlane, Gateway, Plane, Tls, TlsError};
 use crate::proxy::Live;
 use crate::record::Recorder;
@@ -154,6 +154,29 @@ pub fn catalogue(config: &Config) -> Result<Catalogue, StartError> {
     Catalogue::load(&source).map_err(StartError::Catalogue)
 }
 
+/// What of a configuration is not wrong and yet may not be meant: patterns that match nothing there is now.
+pub fn doubts(config: &Config, catalogue: &Catalogue) -> Vec<String> {
+    let matches = |pattern: &Pattern| {
+        let mut operations = catalogue.operations().map(|(_, operation)| &*operation.id).chain(["other"]);
+        let mut models = catalogue.models().map(|(_, model)| &*model.name);
+        let mut own = catalogue.operations().flat_map(|(_, operation)| operation.own_models());
+        operations.any(|id| pattern.matches_operation(id))
+            || models.any(|name| pattern.matches_model(name))
+            || own.any(|name| pattern.matches_model(name))
+    };
+    let of_tenant = |tenant: &config::Tenant| {
+        let allowed = tenant.allow.iter().flatten().map(|pattern| ("allow", pattern));
+        let patterns = allowed.chain(tenant.deny.iter().map(|pattern| ("deny", pattern)));
+        let idle = patterns.filter(|(_, pattern)| !matches(pattern));
+        let told = |(list, pattern): (&str, &Pattern)| {
+            let what = "matches nothing that this version knows: see `kiegate models`";
+            format!("tenant {}: {list} \"{pattern}\" {what}", tenant.id.as_str())
+        };
+        idle.map(told).collect::<Vec<_>>()
+    };
+    config.tenants.iter().flat_map(of_tenant).collect()
+}
+
 impl App {
     /// Builds everything and opens both listeners.
     ///
@@ -161,6 +184,9 @@ impl App {
     /// What is wrong with the catalogue, a certificate or an address.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let catalogue = Arc::new(catalogue(&config)?);
+        for doubt in doubts(&config, &catalogue) {
+            tracing::warn!("{doubt}");
+        }
         let metrics = Arc::new(Metrics::new());
         let clock = Clock::system();
         let store: Arc<dyn Store> = Arc::new(Embedded::default());

@@ -186,6 +186,9 @@ fn check(args: &ServeArgs) -> ExitCode {
     if let Err(problems) = catalogue.check_deeply() {
         return complain(&app::StartError::Catalogue(problems));
     }
+    for doubt in app::doubts(&config, &catalogue) {
+        let _ = writeln!(io::stderr(), "kiegate: {doubt}");
+    }
     let counts = (catalogue.operations().count(), catalogue.models().count());
     let _ = writeln!(
         io::stdout(),

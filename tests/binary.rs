@@ -419,6 +419,20 @@ fn peak_memory(child: &Child) -> usize {
 }
 
 /// A file of 200 MiB goes in and comes out, and the process does not grow by a tenth of it.
+/// A pattern with a slip in it allows or denies nothing, and nobody was told.
+#[test]
+fn check_tells_of_patterns_that_match_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kiegate.toml");
+    let text = "[[tenant]]\nid = \"acme\"\nallow = [\"vio.*\", \"runway.*\", \"model:veo3*\", \"other\"]\ndeny = [\"model:nosuch/*\"]\n";
+    fs::write(&file, text).unwrap();
+    let output = run(&["check", "--config", file.to_str().unwrap()]);
+    assert!(output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("tenant acme: allow \"vio.*\" matches nothing"), "{told}");
+    assert!(told.contains("deny \"model:nosuch/*\"") && told.lines().count() == 2, "{told}");
+}
+
 #[test]
 fn a_large_upload_takes_little_memory() {
     let temporary = tempfile::tempdir().unwrap();
