@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use globset::{Glob, GlobMatcher};
+use globset::{GlobBuilder, GlobMatcher};
 
 use super::values::{Hint, Parse};
 
@@ -72,7 +72,9 @@ impl Parse for Pattern {
         if glob.is_empty() || glob.contains(|sign: char| sign.is_whitespace() || sign.is_control()) {
             return Err(None);
         }
-        let matcher = Glob::new(glob).map_err(|error| Some(error.kind().to_string()))?.compile_matcher();
+        // Nobody knows whether the upstream minds how the letters of a model are written.
+        let glob = GlobBuilder::new(glob).case_insensitive(subject == Subject::Model).build();
+        let matcher = glob.map_err(|error| Some(error.kind().to_string()))?.compile_matcher();
         Ok(Self { text: text.to_owned(), subject, matcher })
     }
 }
@@ -177,6 +179,7 @@ mod tests {
         let veo = Pattern::parse("veo.*").unwrap();
         assert!(veo.matches_operation("veo.generate") && !veo.matches_operation("runway.generate"));
         assert!(!veo.matches_model("veo.generate"));
+        assert!(Pattern::parse("model:veo3*").unwrap().matches_model("VEO3_FAST"));
         let bytedance = Pattern::parse("model:bytedance/*").unwrap();
         assert!(
             bytedance.matches_model("bytedance/seedream/v4") && !bytedance.matches_operation("bytedance/x")

@@ -6,10 +6,10 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, fmt};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -31,12 +31,12 @@ pub fn start(config: &Log) {
         LogFormat::Pretty => {
             let colours = io::IsTerminal::is_terminal(&io::stderr());
             let lines = fmt::layer().with_writer(standard_error()).with_ansi(colours).with_target(false);
-            registry.with(lines.with_filter(ours)).try_init()
+            registry.with(ours).with(lines).try_init()
         }
         LogFormat::Json => {
             let lines =
                 fmt::layer().json().flatten_event(true).with_writer(standard_error()).with_target(false);
-            registry.with(lines.with_filter(ours)).try_init()
+            registry.with(ours).with(lines).try_init()
         }
     };
 }
