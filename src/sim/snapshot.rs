@@ -303,6 +303,11 @@ impl SavedTask {
                 .ok_or_else(|| format!("model: \"{name}\" is not known here"))
         });
         let model = model.transpose()?;
+        if model.is_none()
+            && catalogue.operation(operation).task().is_none_or(|task| task.lifecycle.is_none())
+        {
+            return Err(format!("model: \"{}\" makes tasks of models only", self.operation));
+        }
         let stays = <[u32; Lifecycle::MOST_PHASES]>::try_from(self.stays.as_slice())
             .map_err(|_| format!("stays: there are {}", Lifecycle::MOST_PHASES))?;
         let ending = ending(catalogue, operation, &self.outcome, self.code)?;

@@ -105,6 +105,8 @@ async fn what_is_no_snapshot_is_refused_and_changes_nothing() {
     check(&|it| it["due"][0]["stage"] = json!(99), "due.0: there is no such callback").await;
     check(&|it| it["settings"]["pace"] = json!("slow"), "settings.pace: \"slow\" is not").await;
     check(&|it| it["rules"]["rules"][0]["rule"]["chance"] = json!(7), "rules: rules.0.chance").await;
+    // A task without a model, of an operation that has its states from models, ended the connection.
+    check(&|it| it["tasks"][0]["operation"] = json!("jobs.create"), "model: ").await;
     acme.send(Method::PUT, "/_mock/snapshot", "nonsense").await.expect_status(400);
     assert_eq!(acme.get("/_mock/snapshot").await.json(), good);
 }
