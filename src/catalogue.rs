@@ -272,7 +272,7 @@ impl Catalogue {
     /// The states that a task of this operation and model goes through: the model's own, or the operation's.
     ///
     /// # Panics
-    /// If the operation makes no tasks.
+    /// If the operation makes no tasks, or makes those of models and none is given.
     pub fn lifecycle(&self, operation: OperationIx, model: Option<ModelIx>) -> &Lifecycle {
         let own = model.map(|model| &self.model(model).lifecycle);
         let of_operation = || self.operation(operation).task().and_then(|task| task.lifecycle.as_ref());

@@ -9,6 +9,8 @@ mod bridge;
 mod ids;
 mod positions;
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{Behaviour, Catalogue, Lifecycle, ModelIx, OperationIx, TaskKind, Template};
@@ -134,9 +136,22 @@ impl Catalogue {
         Some(Progress { state: name(), ended: ended_as(lifecycle, ending) })
     }
 
-    fn states(&self, operation: OperationIx, model: Option<ModelIx>) -> Option<&Lifecycle> {
+    /// How long such a task usually takes, by the files; `None` where its model has none.
+    pub fn usual_duration(&self, operation: OperationIx, model: Option<ModelIx>) -> Option<Duration> {
+        let phases = &self.known_states(operation, model)?.phases;
+        let millis = phases.iter().map(|phase| u64::from(phase.stay.0.midpoint(phase.stay.1))).sum();
+        Some(Duration::from_millis(millis))
+    }
+
+    fn known_states(&self, operation: OperationIx, model: Option<ModelIx>) -> Option<&Lifecycle> {
         let own = model.map(|model| &self.model(model).lifecycle);
         own.or_else(|| self.operation(operation).task()?.lifecycle.as_ref())
+    }
+
+    /// The states of such a task. The upstream may have models that no file tells of: theirs are the others'.
+    fn states(&self, operation: OperationIx, model: Option<ModelIx>) -> Option<&Lifecycle> {
+        let any_model = || self.readings.operations[operation.position()].any_model.as_ref();
+        self.known_states(operation, model).or_else(any_model)
     }
 
     fn kind_of(&self, operation: OperationIx, model: Option<ModelIx>) -> Option<(&TaskKind, &Lifecycle)> {
@@ -148,14 +163,13 @@ impl Catalogue {
         self.readings.charged.find(body)?.as_f64().and_then(Credits::from_f64)
     }
 
-    /// Which callback of such a task `body` is.
-    ///
-    /// # Panics
-    /// If the operation makes no tasks.
+    /// Which callback of such a task `body` is; of what makes no tasks it is none that is known.
     pub fn stage<'v>(&self, operation: OperationIx, model: Option<ModelIx>, body: &'v Value) -> Stage<'v> {
-        let (task, lifecycle) = self.kind_of(operation, model).expect("callbacks are about tasks");
         let called = &self.readings.operations[operation.position()].called;
         let task_id = called.find(body).and_then(Value::as_str);
+        let Some((task, lifecycle)) = self.kind_of(operation, model) else {
+            return Stage { index: 0, task_id, ended: None, by: Likeness::Code };
+        };
         if let Some((index, ended)) = stage_by_template(task, lifecycle, body) {
             return Stage { index, task_id, ended, by: Likeness::Template };
         }
@@ -272,8 +286,7 @@ mod tests {
         let catalogue = catalogue();
         let create = catalogue.operation_by_id("jobs.create").unwrap();
         let state = |answer: &Value| catalogue.progress(create, None, answer).map(|known| known.state);
-        // Without a model nobody knows the states.
-        assert_eq!(state(&json!({"code": 200, "data": {"taskId": "a", "state": "waiting"}})), None);
+        assert_eq!(state(&json!({"code": 200, "data": {"taskId": "a", "state": "on holiday"}})), None);
         let song = catalogue.operation_by_id("suno.generate").unwrap();
         let state = |answer: &Value| catalogue.progress(song, None, answer).map(|known| known.state);
         assert_eq!(
@@ -283,6 +296,27 @@ mod tests {
         assert_eq!(state(&json!({"data": {"taskId": "a", "status": "NEVER_HEARD_OF"}})), None);
         assert_eq!(state(&json!({"code": 404, "data": null})), None);
         assert_eq!(state(&json!({"data": {"status": "TEXT_SUCCESS"}})), None);
+    }
+
+    /// A task of a model that no file tells of panicked where its states were looked for, and was lost.
+    #[test]
+    fn tasks_of_unknown_models_go_through_the_states_that_models_have() {
+        let catalogue = catalogue();
+        for (operation, known) in catalogue.operations().filter(|(_, operation)| operation.task().is_some()) {
+            let models = catalogue.models().filter(|(_, model)| model.operation == operation);
+            let lifecycles: Vec<_> = models.map(|(_, model)| &model.lifecycle).collect();
+            let states = catalogue.states(operation, None).expect(&known.id);
+            for lifecycle in &lifecycles {
+                let mut phases = states.phases.iter().map(|phase| &phase.state);
+                // In their order.
+                assert!(lifecycle.phases.iter().all(|phase| phases.any(|state| *state == phase.state)));
+                assert!(lifecycle.endings.iter().all(|(name, _)| states.ending(name).is_some()));
+            }
+            assert_eq!(catalogue.usual_duration(operation, None).is_none(), !lifecycles.is_empty());
+            let failed = json!({"code": 501, "msg": "no", "data": {"taskId": "a"}});
+            let ended = catalogue.stage(operation, None, &failed).ended;
+            assert!(ended.is_some_and(|ended| !ended.success), "{}", known.id);
+        }
     }
 
     #[test]

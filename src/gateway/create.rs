@@ -37,21 +37,52 @@ const CREATE: HeaderName = HeaderName::from_static("x-kiegate-create");
 /// When it is worth trying again where tasks have to end first, which nobody can foretell.
 const A_TASK_ENDS: Duration = Duration::from_secs(5);
 
-/// A create that is counted and not sent. Dropped, it was never there.
+/// A create that is counted. Dropped before it is sent, it was never there; dropped later, it is lost: the upstream may
+/// have it.
 pub(super) struct Draft {
     create: CreateId,
     store: Arc<dyn Store>,
     claimed: Option<Claimed>,
+    /// What is sent, from when it may arrive until it is known that it did not.
+    sent: Option<Sending>,
     /// Its fate is written down.
     settled: bool,
 }
 
+/// What is known of a create that is on the wire.
+#[derive(Clone)]
+struct Sending {
+    gateway: Arc<Gateway>,
+    call: Arc<Call>,
+    task: Arc<Task>,
+}
+
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.settled {
-            let (store, create) = (Arc::clone(&self.store), self.create);
-            background::spawn(async move { settle(store.refused(create).await) });
+        if self.settled {
+            return;
         }
+        let (store, create) = (Arc::clone(&self.store), self.create);
+        let (sent, claimed) = (self.sent.take(), self.claimed.take());
+        background::spawn(async move {
+            match sent {
+                Some(sent) => sent.lost(claimed).await,
+                None => settle(store.refused(create).await),
+            }
+        });
+    }
+}
+
+impl Sending {
+    /// Nobody knows what became of it: what is reserved stays so until somebody does, and the same request again is not
+    /// sent again.
+    async fn lost(self, claimed: Option<Claimed>) {
+        settle(self.gateway.parts.store.lost(self.task.create).await);
+        if let Some(claimed) = claimed {
+            let error = lost(self.task.create);
+            claimed.keep(&super::steps::refusal(&self.gateway, &self.call, error).await).await;
+        }
+        self.gateway.parts.tracker.watch(&self.task, None);
     }
 }
 
@@ -166,7 +197,7 @@ async fn reserve(
             return Err(over_budget(gateway, task.reserved, window, spent));
         }
     }
-    let draft = Draft { create: task.create, store: Arc::clone(store), claimed, settled: false };
+    let draft = Draft::new(task.create, store, claimed);
     shadow(gateway, member, task).await?;
     if let Some(limit) = &member.limits.creates {
         let told = limit.check();
@@ -207,7 +238,7 @@ pub(super) async fn reserve_credits(
     if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
         return Err(over_budget(gateway, task.reserved, window, spent));
     }
-    Ok(Draft { create: task.create, store: Arc::clone(store), claimed: None, settled: false })
+    Ok(Draft::new(task.create, store, None))
 }
 
 /// Tells where limits that are only tried out would have refused.
@@ -276,15 +307,17 @@ impl Errand {
         self
     }
 
-    /// Sends the create; goes on to the end also when its client has gone.
+    /// Sends the create; goes on to the end also when its client has gone. Should it break, what it had of the draft is
+    /// dropped, and the create is lost.
     async fn send(self, draft: Draft, turn: Option<Turn>) -> Sent {
         let create = draft.create;
         let sent = background::spawn(self.send_on(draft, turn)).await;
         sent.unwrap_or(Sent::Lost(create))
     }
 
-    async fn send_on(self, draft: Draft, turn: Option<Turn>) -> Sent {
+    async fn send_on(self, mut draft: Draft, turn: Option<Turn>) -> Sent {
         let parts = &self.gateway.parts;
+        draft.sent = Some(self.sending());
         let about = About {
             operation: Arc::clone(&self.task.operation),
             tenant: Some(self.task.tenant.as_str().into()),
@@ -301,7 +334,7 @@ impl Errand {
             Ok(answer) => self.understand(draft, turn, answer).await,
             Err(error) if error.may_have_arrived() => {
                 tracing::warn!(create = %draft.create, "the answer to a create was lost: {error}");
-                draft.lost(&self).await
+                draft.lost().await
             }
             Err(error) => {
                 if let Some(turn) = turn {
@@ -313,7 +346,7 @@ impl Errand {
     }
 
     /// Writes down what the answer means.
-    async fn understand(self, draft: Draft, turn: Option<Turn>, answer: Whole) -> Sent {
+    async fn understand(self, mut draft: Draft, turn: Option<Turn>, answer: Whole) -> Sent {
         let body = answer.json();
         let code = answer.code(&body);
         let operation = self.gateway.parts.catalogue.operation_by_id(&self.task.operation);
@@ -328,9 +361,13 @@ impl Errand {
             }
             (None, 429) if turn.is_some() => {
                 let now = self.gateway.parts.clock.now().millis();
+                draft.sent = None;
                 Sent::Throttled(draft, turn, wire::retry_after(&answer.headers, now))
             }
-            (None, 401 | 402 | 433) if turn.is_some() => Sent::KeyRefused(draft, answer),
+            (None, 401 | 402 | 433) if turn.is_some() => {
+                draft.sent = None;
+                Sent::KeyRefused(draft, answer)
+            }
             _ => {
                 if let Some(turn) = turn {
                     turn.refused();
@@ -338,6 +375,11 @@ impl Errand {
                 Sent::Answered(draft.refused(answer).await)
             }
         }
+    }
+
+    fn sending(&self) -> Sending {
+        let (gateway, call) = (Arc::clone(&self.gateway), Arc::clone(&self.call));
+        Sending { gateway, call, task: Arc::clone(&self.task) }
     }
 
     /// Whether the answer to such a create is its result.
@@ -412,6 +454,10 @@ fn lost(create: CreateId) -> ApiError {
 }
 
 impl Draft {
+    fn new(create: CreateId, store: &Arc<dyn Store>, claimed: Option<Claimed>) -> Self {
+        Self { create, store: Arc::clone(store), claimed, sent: None, settled: false }
+    }
+
     /// The upstream has taken it.
     pub(super) async fn started(mut self, answer: Whole) -> Whole {
         self.settled = true;
@@ -433,14 +479,11 @@ impl Draft {
         Sent::Nowhere(error)
     }
 
-    /// Nobody knows: what is reserved stays so until somebody does.
-    async fn lost(mut self, errand: &Errand) -> Sent {
-        self.settled = true;
-        settle(self.store.lost(self.create).await);
-        errand.gateway.parts.tracker.watch(&errand.task, None);
-        if let Some(claimed) = self.claimed.take() {
-            let error = lost(self.create);
-            claimed.keep(&super::steps::refusal(&errand.gateway, &errand.call, error).await).await;
+    /// Nobody knows what became of it.
+    async fn lost(mut self) -> Sent {
+        if let Some(sent) = self.sent.take() {
+            self.settled = true;
+            sent.lost(self.claimed.take()).await;
         }
         Sent::Lost(self.create)
     }

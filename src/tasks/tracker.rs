@@ -127,6 +127,8 @@ impl Received {
 
 /// So many polls at once.
 const POLLS_AT_ONCE: usize = 4;
+/// How long tasks take of which the catalogue does not say it: those of new models.
+const UNKNOWN: Duration = Duration::from_mins(1);
 /// A task that nothing has been heard of for so long has no end any more.
 const GIVEN_UP: Duration = Duration::from_hours(24);
 /// A create whose answer was lost stops counting as under way after so long, if nothing is heard of it.
@@ -330,10 +332,10 @@ impl Shared {
 
     /// How long the catalogue expects such a task to take.
     fn expected(&self, task: &Task) -> Duration {
-        let Some((operation, model)) = self.kind(task) else { return Duration::from_mins(1) };
-        let phases = &self.parts.catalogue.lifecycle(operation, model).phases;
-        let millis = phases.iter().map(|phase| u64::from(phase.stay.0.midpoint(phase.stay.1))).sum();
-        Duration::from_millis(millis)
+        let usual = self
+            .kind(task)
+            .and_then(|(operation, model)| self.parts.catalogue.usual_duration(operation, model));
+        usual.unwrap_or(UNKNOWN)
     }
 
     /// Whether that state was not seen before; it is from now on.

@@ -83,6 +83,8 @@ pub enum Misfortune {
     AnswerLost,
     /// It does not arrive, and nobody can know.
     Broken,
+    /// It arrives, and what sent it breaks.
+    Panic,
     /// HTTP status and body.
     Answers(u16, Value),
     /// Bytes.
@@ -113,6 +115,7 @@ impl Upstream for Script {
                 None => Ok(pass().await),
                 Some(Misfortune::Unreachable) => Err(UpstreamError::Unreachable("refused".into())),
                 Some(Misfortune::Broken) => Err(UpstreamError::Broken("reset".into())),
+                Some(Misfortune::Panic) => panic!("as the story wants it"),
                 Some(Misfortune::AnswerLost) => {
                     pass().await;
                     Err(UpstreamError::Timeout(Duration::from_mins(1)))

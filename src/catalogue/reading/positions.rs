@@ -1,7 +1,9 @@
 //! What is read where in an operation's bodies: found out once, when the catalogue is loaded.
 
 use super::ids::{self, IdAt};
-use crate::catalogue::{Behaviour, Model, Operation, OperationIx, Places, Reply, TaskKind, Template, small};
+use crate::catalogue::{
+    Behaviour, Lifecycle, Model, Operation, OperationIx, Places, Reply, TaskKind, Template, small,
+};
 
 /// What is read where, of all operations and models.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub(super) struct OfOperation {
     pub(super) in_record: InRecord,
     /// The task's name in its callbacks.
     pub(super) called: Places,
+    /// The states of a task whose model nobody knows: all that the models of the operation have.
+    pub(super) any_model: Option<Lifecycle>,
 }
 
 /// What is read where in a record.
@@ -46,7 +50,7 @@ impl Readings {
             let mut task_id = Places::default();
             answers(operation).for_each(|answer| task_id.add(answer.places("task.id")));
             let own = models.iter().filter(|model| model.operation.position() == index);
-            own.filter_map(|model| model.answer.as_ref()).for_each(|answer| {
+            own.clone().filter_map(|model| model.answer.as_ref()).for_each(|answer| {
                 task_id.add(answer.places("task.id"));
             });
             OfOperation {
@@ -57,6 +61,7 @@ impl Readings {
                 creates: creates_of(operations, operation),
                 in_record: operation.task().map(in_record).unwrap_or_default(),
                 called: operation.task().map(called).unwrap_or_default(),
+                any_model: all_states(own.map(|model| &model.lifecycle)),
             }
         };
         let of_model = |model: &Model| ids::of_model(&operations[model.operation.position()], model);
@@ -114,6 +119,26 @@ fn creates_of(operations: &[Operation], details: &Operation) -> Vec<OperationIx>
 fn in_record(task: &TaskKind) -> InRecord {
     let places = |name| task.record.places(name);
     InRecord { id: places("task.id"), state: places("state"), model: places("task.model") }
+}
+
+/// What several lifecycles have, each state once: in the order of the one that has most phases, since the others leave
+/// some of them out. A task may be over when its create is answered if one of them says so.
+fn all_states<'l>(lifecycles: impl Iterator<Item = &'l Lifecycle> + Clone) -> Option<Lifecycle> {
+    let mut all = lifecycles.clone().max_by_key(|lifecycle| lifecycle.phases.len())?.clone();
+    for lifecycle in lifecycles {
+        all.inline |= lifecycle.inline;
+        for phase in &lifecycle.phases {
+            if all.phases.iter().all(|there| there.state != phase.state) {
+                all.phases.push(phase.clone());
+            }
+        }
+        for (name, end) in &lifecycle.endings {
+            if all.endings.iter().all(|(there, known)| there != name || known.state != end.state) {
+                all.endings.push((name.clone(), end.clone()));
+            }
+        }
+    }
+    Some(all)
 }
 
 /// Another version of a result goes by the name of the task that it is a version of.

@@ -69,6 +69,87 @@ async fn a_lost_create_is_found_again_by_its_callback() {
     assert_eq!(acme.details(&id).await.json()["data"]["state"], "success");
 }
 
+/// A create of a model that no file tells of, and its task as upstream names it.
+fn of_new_model() -> (Value, Value) {
+    let request = json!({"model": "acme/new-9", "input": {"prompt": "x"}, "callBackUrl": "https://hooks.example.com/a"});
+    (request, json!({"code": 200, "msg": "success", "data": {"taskId": "task-of-new-model"}}))
+}
+
+/// What upstream tells of that task.
+fn record_of_new_model(state: &str, result: &str) -> Value {
+    let data = json!({"taskId": "task-of-new-model", "model": "acme/new-9", "state": state, "param": "{}",
+                      "resultJson": result, "failCode": null, "failMsg": null, "costTime": 3,
+                      "completeTime": 1_786_000_000_000_u64, "createTime": 1_785_999_477_000_u64});
+    json!({"code": 200, "msg": "success", "data": data})
+}
+
+const RESULT: &str = "{\"resultUrls\":[\"https://files.test/new.png\"]}";
+
+/// Such a create panicked: the client was told that its answer was lost, and the task, which was paid for, was forgotten.
+#[tokio::test(start_paused = true)]
+async fn tasks_of_models_that_nobody_knows_are_followed_like_others() {
+    let world = Shared::new(NOT_CALLED_BACK);
+    let acme = world.client("acme");
+    let (request, created) = of_new_model();
+    world.upstream.meets([
+        Misfortune::Answers(200, created),
+        Misfortune::Answers(200, record_of_new_model("generating", "")),
+        Misfortune::Answers(200, record_of_new_model("success", RESULT)),
+    ]);
+    let id = acme.post("/api/v1/jobs/createTask", &request).await.expect_code(200).task_id();
+    assert_eq!(world.running("acme").await, 1);
+    let began = Instant::now();
+    let got = world.receiver.until(1).await;
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
+    assert_eq!((&got[0].json()["code"], &got[0].json()["data"]["taskId"]), (&json!(200), &json!(id)));
+    assert_eq!(got[0].json()["data"]["resultJson"], RESULT);
+    assert_eq!((world.running("acme").await, world.upstream.count("jobs.details")), (0, 2));
+    let details = acme.get(&format!("/api/v1/jobs/recordInfo?taskId={id}")).await;
+    assert_eq!((details.header("x-cache"), &details.json()["data"]["resultJson"]), ("hit", &json!(RESULT)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callbacks_of_models_that_nobody_knows_are_passed_on() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let (request, created) = of_new_model();
+    world.upstream.meets([Misfortune::Answers(200, created)]);
+    let id = acme.post("/api/v1/jobs/createTask", &request).await.expect_code(200).task_id();
+    let sent: Value = serde_json::from_slice(&world.upstream.arrived()[0].body).unwrap();
+    let path = sent["callBackUrl"].as_str().unwrap().strip_prefix("https://gateway.test").unwrap();
+    let record = record_of_new_model("success", RESULT);
+    let mut called = Request::post(path).body(Body::from(record.to_string())).unwrap();
+    kiegate::wire::sign(called.headers_mut(), WEBHOOK_KEY, &id, 1_785_999_477);
+    assert_eq!(world.plane.answer(called).await.status(), 200);
+    let got = world.receiver.until(1).await;
+    assert_eq!((got[0].json(), world.running("acme").await), (record, 0));
+}
+
+/// The answer to such a create is its result: there is no task, and it cannot be known that there is none.
+#[tokio::test(start_paused = true)]
+async fn a_result_of_a_model_that_nobody_knows_passes() {
+    let world = Shared::new(CALLED_BACK);
+    let answer = json!({"code": 200, "msg": "success", "data": {"words": ["la"]}});
+    world.upstream.meets([Misfortune::Answers(200, answer.clone())]);
+    let told = world.client("acme").post("/api/v1/jobs/createTask", &of_new_model().0).await;
+    assert_eq!((told.expect_code(200).json(), world.running("acme").await), (answer, 0));
+}
+
+/// A create that broke within the gateway was given back as if it had not been sent, and its key with it.
+#[tokio::test(start_paused = true)]
+async fn what_breaks_on_the_way_may_have_been_created() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme").with("idempotency-key", "order-1");
+    world.upstream.meets([Misfortune::Panic]);
+    let lost = acme.create().await.expect_status(504);
+    let create = kiegate::store::CreateId::parse(lost.header("x-kiegate-create")).unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.store.by_create(create).await.unwrap().unwrap().state, TaskState::Indeterminate);
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (1, 12));
+    assert_eq!(acme.create().await.expect_status(504).header("x-kiegate-create"), &create.to_string());
+    assert_eq!(world.upstream.count("runway.generate"), 1, "it is not sent again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nonsense_from_upstream_passes_and_reservations_do_not_stay() {
     let world = Shared::new(CALLED_BACK);
