@@ -353,7 +353,7 @@ impl Errand {
         let id = operation.and_then(|operation| self.gateway.parts.catalogue.task_id(operation, &body));
         match (id, code) {
             (Some(id), _) => Sent::Answered(self.started(draft, turn, id, &body, answer).await),
-            (None, 200) if self.is_done_at_once(operation) => {
+            (None, 200) if body.is_object() && self.is_done_at_once(operation) => {
                 if let Some(turn) = turn {
                     turn.refused();
                 }
@@ -368,13 +368,26 @@ impl Errand {
                 draft.sent = None;
                 Sent::KeyRefused(draft, answer)
             }
-            _ => {
+            _ if self.is_refusal(&answer, &body) => {
                 if let Some(turn) = turn {
                     turn.refused();
                 }
                 Sent::Answered(draft.refused(answer).await)
             }
+            _ => {
+                let status = answer.status.as_u16();
+                tracing::warn!(create = %draft.create, status, "the answer to a create cannot be understood");
+                draft.lost().await
+            }
         }
+    }
+
+    /// Whether it is sure that nothing came of the create: the upstream's envelope says so, or an HTTP status which blames
+    /// the request. Whatever else answers, such as a server on the way, does not know. In this process nothing is lost on
+    /// the way, and a test may want to see any answer.
+    fn is_refusal(&self, answer: &Whole, body: &Value) -> bool {
+        let is_envelope = body.get("code").is_some_and(|code| code.is_number() && *code != 200);
+        is_envelope || answer.status.is_client_error() || matches!(self.lane, Lane::Mock | Lane::Nowhere)
     }
 
     fn sending(&self) -> Sending {
@@ -447,8 +460,8 @@ fn answer(sent: Sent) -> Result<Response, ApiError> {
 
 /// The answer to a create whose answer was lost.
 fn lost(create: CreateId) -> ApiError {
-    let what = "the upstream's answer was lost, and the task may have been created: it is not sent again; if it was, its \
-                callback comes all the same";
+    let what = "the upstream's answer was lost or makes no sense, and the task may have been created: it is not sent \
+                again; if it was, its callback comes all the same";
     let value = HeaderValue::from_str(&create.to_string()).expect("hex digits are visible ASCII");
     ApiError::new(Reason::UpstreamTimeout, what).with_header(CREATE, value)
 }

@@ -150,21 +150,59 @@ async fn what_breaks_on_the_way_may_have_been_created() {
     assert_eq!(world.upstream.count("runway.generate"), 1, "it is not sent again");
 }
 
+/// What does not come from upstream itself was taken for a refusal: the reservation was given back, and the callback of the
+/// task, which was paid for, was told that nobody knows its address.
 #[tokio::test(start_paused = true)]
-async fn nonsense_from_upstream_passes_and_reservations_do_not_stay() {
+async fn what_is_no_clear_refusal_may_have_been_created() {
+    let page = |status| Misfortune::Answers(status, json!("<html>a server on the way</html>"));
+    let packed = Misfortune::Garbage(vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0]);
+    let large = Misfortune::Garbage(vec![b'x'; 10 * 1024 * 1024]);
+    let other = Misfortune::Answers(500, json!({"oops": true}));
+    let nameless = Misfortune::Answers(200, json!({"code": 200, "msg": "success", "data": null}));
+    for answer in
+        [page(200), page(302), page(502), page(503), page(504), page(524), packed, large, other, nameless]
+    {
+        let world = Shared::new(CALLED_BACK);
+        let acme = world.client("acme").with("idempotency-key", "order-1");
+        let shown: String = format!("{answer:?}").chars().take(80).collect();
+        world.upstream.meets([answer]);
+        let request = video_to("https://hooks.example.com/a");
+        let lost = acme.post("/api/v1/runway/generate", &request).await.expect_status(504);
+        assert_eq!(
+            (lost.header("x-kiegate-error"), lost.header("x-kiegate-create").len()),
+            ("upstream_timeout", 32)
+        );
+        assert_eq!((world.running("acme").await, world.spent("acme").await), (1, 12), "{shown}");
+        acme.post("/api/v1/runway/generate", &request).await.expect_status(504);
+        let sent = world.upstream.arrived();
+        let sent: Value = serde_json::from_slice(&sent.last().unwrap().body).unwrap();
+        assert_eq!(world.upstream.arrived().len(), 1, "{shown}");
+        let path = sent["callBackUrl"].as_str().unwrap().strip_prefix("https://gateway.test").unwrap();
+        let body = json!({"code": 200, "msg": "All generated successfully.", "data": {"task_id": "a-task",
+            "video_id": "v", "video_url": "https://files.test/v.mp4", "image_url": "https://files.test/v.png"}});
+        let mut called = Request::post(path).body(Body::from(body.to_string())).unwrap();
+        kiegate::wire::sign(called.headers_mut(), WEBHOOK_KEY, "a-task", 1_785_999_477);
+        assert_eq!(world.plane.answer(called).await.status(), 200, "{shown}");
+        assert_eq!(
+            (world.receiver.until(1).await[0].json(), world.running("acme").await),
+            (body, 0),
+            "{shown}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_by_upstream_pass_and_reservations_do_not_stay() {
     let world = Shared::new(CALLED_BACK);
     let acme = world.client("acme");
-    let large = vec![b'x'; 10 * 1024 * 1024];
     world.upstream.meets([
-        Misfortune::Garbage(b"<html>not what you think</html>".to_vec()),
-        Misfortune::Garbage(large.clone()),
-        Misfortune::Answers(500, json!({"oops": true})),
         Misfortune::Answers(200, json!({"code": 422, "msg": "no", "data": null})),
+        Misfortune::Answers(500, json!({"code": 500, "msg": "Server exception"})),
+        Misfortune::Answers(413, json!("<html>too large</html>")),
     ]);
-    assert_eq!(acme.create().await.expect_status(200).text(), "<html>not what you think</html>");
-    assert_eq!(acme.create().await.expect_status(200).raw.len(), large.len());
-    assert_eq!(acme.create().await.expect_status(500).json(), json!({"oops": true}));
     acme.create().await.expect_refusal(422, "no");
+    assert_eq!(acme.create().await.expect_status(500).json()["msg"], "Server exception");
+    assert_eq!(acme.create().await.expect_status(413).json(), "<html>too large</html>");
     assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 0));
 }
 
