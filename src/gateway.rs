@@ -130,6 +130,15 @@ enum Lane {
     Nowhere,
 }
 
+/// Which upstream keys may be used for a request, beside the one of its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    /// All of the tenant's.
+    Any,
+    /// None: it names something that only that key's account knows.
+    Only,
+}
+
 impl Lane {
     fn key(&self) -> KeyIx {
         match self {

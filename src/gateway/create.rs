@@ -20,14 +20,14 @@ use super::ask::Ask;
 use super::idempotency::Claimed;
 use super::member::Member;
 use super::steps::Call;
-use super::{Gateway, Lane};
+use super::{Gateway, Keys, Lane};
 use crate::background;
 use crate::catalogue::{Operation, OperationIx};
 use crate::error::{ApiError, Reason};
 use crate::ids::Credits;
 use crate::limits::{QuotaTimeout, Turn, Window};
 use crate::outbound::guard;
-use crate::proxy::{About, Safe, UpstreamError};
+use crate::proxy::{About, KeyIx, Safe, UpstreamError};
 use crate::store::{Begun, Caps, CreateId, Owner, Store, Task, TaskState};
 use crate::tasks::{body, ownership};
 use crate::wire;
@@ -117,7 +117,7 @@ pub(super) async fn create(
     call: &Arc<Call>,
     member: &Arc<Member>,
     ask: Ask,
-    lane: Lane,
+    (lane, keys): (Lane, Keys),
     claimed: Option<Claimed>,
 ) -> Result<Response, ApiError> {
     let operation = gateway.parts.catalogue.operation(ask.index);
@@ -140,7 +140,10 @@ pub(super) async fn create(
     parts.headers.remove(CONTENT_LENGTH);
     let errand = Errand { gateway: Arc::clone(gateway), call: Arc::clone(call), parts, body, task, lane };
     let sent = match errand.lane {
-        Lane::Live(_) => errand.in_turn(member, draft).await?,
+        Lane::Live(key) => {
+            let keys = if keys == Keys::Any { member.keys.clone() } else { vec![key] };
+            errand.in_turn(member, keys, draft).await?
+        }
         Lane::Mock | Lane::Replay | Lane::Nowhere => errand.send(draft, None).await,
     };
     answer(sent)
@@ -260,10 +263,14 @@ async fn shadow(gateway: &Gateway, member: &Member, task: &Task) -> Result<(), A
 }
 
 impl Errand {
-    /// Waits for a turn with one of the tenant's keys and sends; again where the upstream wants it otherwise.
-    async fn in_turn(self, member: &Member, mut draft: Draft) -> Result<Sent, ApiError> {
+    /// Waits for a turn with one of `keys` and sends; again where the upstream wants it otherwise.
+    async fn in_turn(
+        self,
+        member: &Member,
+        mut keys: Vec<KeyIx>,
+        mut draft: Draft,
+    ) -> Result<Sent, ApiError> {
         let accounts = &self.gateway.parts.accounts;
-        let mut keys = member.keys.clone();
         let mut turn = None;
         loop {
             let (account, granted) = if let Some(again) = turn.take() {

@@ -23,7 +23,7 @@ use super::idempotency::{self, Outcome};
 use super::look::{self, Question, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Gateway, Lane, Parts, chat, create, relay, upgrade};
+use super::{Gateway, Keys, Lane, Parts, chat, create, relay, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::hex;
@@ -432,7 +432,7 @@ pub(super) async fn dispatch(
     let is_version = matches!(operation.behaviour, Behaviour::Upgrade(_));
     match (mode, call.member.get()) {
         (Mode::Mock, Some(member)) if is_paid => {
-            Box::pin(create::create(gateway, call, member, ask, Lane::Mock, claimed)).await
+            Box::pin(create::create(gateway, call, member, ask, (Lane::Mock, Keys::Only), claimed)).await
         }
         (Mode::Mock, Some(member)) if is_version => {
             Box::pin(upgrade::upgrade(gateway, call, member, ask, Lane::Mock)).await
@@ -447,9 +447,9 @@ pub(super) async fn dispatch(
         (_, Some(member)) => {
             ask.unambiguous(operation)?;
             ask.plain();
-            let (lane, task) = own(gateway, member, &ask, operation).await?;
+            let Way { lane, keys, task } = own(gateway, member, &ask, operation).await?;
             if is_paid {
-                Box::pin(create::create(gateway, call, member, ask, lane, claimed)).await
+                Box::pin(create::create(gateway, call, member, ask, (lane, keys), claimed)).await
             } else if lane != Lane::Nowhere && is_shared(operation) {
                 let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
                 let question = Arc::new(Question::new(gateway, call, ask, lane, task));
@@ -532,12 +532,7 @@ async fn claim(
 }
 
 /// Finds out whose the things are that a request names, and with that its way.
-async fn own(
-    gateway: &Gateway,
-    member: &Member,
-    ask: &Ask,
-    operation: &Operation,
-) -> Result<(Lane, Option<Arc<Task>>), ApiError> {
+async fn own(gateway: &Gateway, member: &Member, ask: &Ask, operation: &Operation) -> Result<Way, ApiError> {
     let (catalogue, store, tenant) = (&gateway.parts.catalogue, &*gateway.parts.store, &member.tenant.id);
     let verdict = if operation.by_query {
         ownership::judge_query(store, tenant, ask.query(), catalogue.ids_of(ask.index, None)).await?
@@ -545,11 +540,26 @@ async fn own(
         let request = ask.request(operation);
         ownership::judge_body(store, tenant, request, catalogue.ids(ask.index, request)).await?
     };
-    Ok(match verdict {
-        Verdict::Nothing => (first_key(gateway, member), None),
-        Verdict::Own { task, key } => (gateway.lane_of(key.as_deref()), task),
-        Verdict::Foreign => (Lane::Nowhere, None),
-    })
+    Ok(Way::by(gateway, member, verdict))
+}
+
+/// The way of a request, by whose the things are that it names.
+struct Way {
+    lane: Lane,
+    keys: Keys,
+    /// The task that it names.
+    task: Option<Arc<Task>>,
+}
+
+impl Way {
+    fn by(gateway: &Gateway, member: &Member, verdict: Verdict) -> Self {
+        let (lane, keys, task) = match verdict {
+            Verdict::Nothing => (first_key(gateway, member), Keys::Any, None),
+            Verdict::Own { task, key } => (gateway.lane_of(key.as_deref()), Keys::Only, task),
+            Verdict::Foreign => (Lane::Nowhere, Keys::Only, None),
+        };
+        Self { lane, keys, task }
+    }
 }
 
 /// The way with the first of the tenant's keys that is good for something.
@@ -580,8 +590,8 @@ async fn pass_unread(
             // Nobody knows what such a path takes: but what is another's may stand nowhere in it.
             let words = words(request.uri());
             let store = &*gateway.parts.store;
-            let is_foreign = ownership::names_foreign(store, &member.tenant.id, words.into_iter()).await?;
-            if is_foreign { Lane::Nowhere } else { first_key(gateway, member) }
+            let verdict = ownership::judge_words(store, &member.tenant.id, words.into_iter()).await?;
+            Way::by(gateway, member, verdict).lane
         }
     };
     pass(gateway, call, lane, request).await

@@ -26,6 +26,16 @@ pub enum Verdict {
     Foreign,
 }
 
+impl Verdict {
+    /// What is known of all things, if `self` is known of some and `more` of the others.
+    fn and(self, more: Self) -> Self {
+        match (&self, &more) {
+            (_, Self::Foreign) | (Self::Nothing, _) => more,
+            _ => self,
+        }
+    }
+}
+
 /// Judges what the body `request` names on behalf of `tenant`: at `positions` it must be the tenant's own (or nobody's,
 /// where it is not known what that is answered), and anywhere else it must not be somebody else's.
 ///
@@ -44,8 +54,7 @@ pub async fn judge_body(
     let verdict = judge(store, tenant, named).await?;
     let mut words = Vec::new();
     texts(request, &mut words);
-    let is_foreign = names_foreign(store, tenant, words.into_iter()).await?;
-    Ok(if is_foreign { Verdict::Foreign } else { verdict })
+    Ok(verdict.and(judge_words(store, tenant, words.into_iter()).await?))
 }
 
 /// As [`judge_body`], for a request that is all in its query.
@@ -67,8 +76,7 @@ pub async fn judge_query(
         }
     }
     let verdict = judge(store, tenant, named).await?;
-    let is_foreign = !others.is_empty() && names_foreign(store, tenant, others.into_iter()).await?;
-    Ok(if is_foreign { Verdict::Foreign } else { verdict })
+    Ok(verdict.and(judge_words(store, tenant, others.into_iter()).await?))
 }
 
 /// What a request names, each with the place where it does.
@@ -91,26 +99,32 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
     Ok(verdict)
 }
 
-/// Whether any of `words` is the id of something that is somebody else's. Addresses do not count: whoever has one can
-/// fetch what it leads to.
+/// Judges what is named by words that may or may not be ids: what nobody is known to have made is none. Addresses do not
+/// count: whoever has one can fetch what it leads to.
 ///
 /// # Errors
 /// The store cannot be reached.
-pub async fn names_foreign(
+pub async fn judge_words(
     store: &dyn Store,
     tenant: &TenantId,
     words: impl Iterator<Item = String>,
-) -> Result<bool, StoreError> {
+) -> Result<Verdict, StoreError> {
+    let mut verdict = Verdict::Nothing;
     let may_be_id = |word: &String| {
         (SHORTEST..=LONGEST).contains(&word.len())
             && word.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
     };
     for word in words.filter(may_be_id) {
-        if find(store, &word, IdKind::Task).await?.is_some_and(|(owner, _)| owner.tenant != *tenant) {
-            return Ok(true);
+        match find(store, &word, IdKind::Task).await? {
+            Some((owner, _)) if owner.tenant != *tenant => return Ok(Verdict::Foreign),
+            // What never went upstream says nothing of the way there.
+            Some((Owner { key: Some(key), .. }, _)) => {
+                verdict = verdict.and(Verdict::Own { task: None, key: Some(key) });
+            }
+            _ => {}
         }
     }
-    Ok(false)
+    Ok(verdict)
 }
 
 async fn find(
