@@ -376,6 +376,18 @@ impl Poller for OwnQuestions {
         .boxed()
     }
 
+    fn ask(&self, task: Arc<Task>, id: Arc<str>) -> BoxFuture<'static, Option<Bytes>> {
+        let gateway = self.0.upgrade();
+        async move {
+            let gateway = gateway?;
+            let lane = gateway.lane_of(task.key.as_deref());
+            let named = Arc::new(Task { id: Some(id), ..Task::clone(&task) });
+            let answer = Question::own(&gateway, named, lane)?.answer().await.ok()?;
+            Some(answer.body)
+        }
+        .boxed()
+    }
+
     fn known(&self, task: Arc<Task>, answer: Bytes) {
         let Some(gateway) = self.0.upgrade() else { return };
         let lane = gateway.lane_of(task.key.as_deref());

@@ -82,7 +82,7 @@ impl Sending {
             let error = lost(self.task.create);
             claimed.keep(&super::steps::refusal(&self.gateway, &self.call, error).await).await;
         }
-        self.gateway.parts.tracker.watch(&self.task, None);
+        self.gateway.parts.tracker.lost(&self.task);
     }
 }
 
@@ -324,7 +324,10 @@ impl Errand {
 
     async fn send_on(self, mut draft: Draft, turn: Option<Turn>) -> Sent {
         let parts = &self.gateway.parts;
-        draft.sent = Some(self.sending());
+        draft.goes_out(self.sending());
+        if self.lane != Lane::Mock {
+            parts.tracker.watch(&self.task);
+        }
         let about = About {
             operation: Arc::clone(&self.task.operation),
             tenant: Some(self.task.tenant.as_str().into()),
@@ -368,11 +371,11 @@ impl Errand {
             }
             (None, 429) if turn.is_some() => {
                 let now = self.gateway.parts.clock.now().millis();
-                draft.sent = None;
+                draft.did_not_arrive();
                 Sent::Throttled(draft, turn, wire::retry_after(&answer.headers, now))
             }
             (None, 401 | 402 | 433) if turn.is_some() => {
-                draft.sent = None;
+                draft.did_not_arrive();
                 Sent::KeyRefused(draft, answer)
             }
             _ if self.is_refusal(&answer, &body) => {
@@ -419,6 +422,7 @@ impl Errand {
         if let Err(error) = parts.tracker.finish(&self.task, charged, self.lane != Lane::Mock).await {
             tracing::error!("the end of a create cannot be written down: {error}");
         }
+        parts.tracker.forget(draft.create);
         draft.started(answer).await
     }
 
@@ -438,7 +442,7 @@ impl Errand {
             parts.simulated.started(&self.task, id).await;
         } else {
             self.gateway.tell_created(&self.task);
-            parts.tracker.watch(&self.task, turn.map(Turn::started));
+            parts.tracker.started(draft.create, turn.map(Turn::started));
             let owner = Owner { tenant: self.task.tenant.clone(), key: self.task.key.clone() };
             let now = parts.clock.now();
             settle(ownership::learn(&*parts.store, &owner, &self.task.request, body, now).await);
@@ -478,6 +482,18 @@ impl Draft {
         Self { create, store: Arc::clone(store), claimed, sent: None, settled: false }
     }
 
+    /// It may arrive from now on.
+    fn goes_out(&mut self, sending: Sending) {
+        self.sent = Some(sending);
+    }
+
+    /// It is known that the upstream does not have it.
+    fn did_not_arrive(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            sent.gateway.parts.tracker.forget(self.create);
+        }
+    }
+
     /// The upstream has taken it.
     pub(super) async fn started(mut self, answer: Whole) -> Whole {
         self.settled = true;
@@ -488,6 +504,7 @@ impl Draft {
     /// The upstream has refused it: as if it had not been, but for its answer.
     pub(super) async fn refused(mut self, answer: Whole) -> Whole {
         self.settled = true;
+        self.did_not_arrive();
         settle(self.store.refused(self.create).await);
         self.keep(&answer).await;
         answer
@@ -495,6 +512,7 @@ impl Draft {
 
     async fn not_sent(mut self, error: UpstreamError) -> Sent {
         self.settled = true;
+        self.did_not_arrive();
         settle(self.store.refused(self.create).await);
         Sent::Nowhere(error)
     }

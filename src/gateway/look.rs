@@ -122,17 +122,20 @@ impl Question {
         &self.key
     }
 
-    /// Asks, and understands the answer.
-    pub(super) async fn fetch(self: Arc<Self>) -> Fetched {
+    /// Asks, and learns nothing from the answer.
+    pub(super) async fn answer(&self) -> Result<Whole, UpstreamError> {
         let parts = &self.gateway.parts;
         let operation = parts.catalogue.operation(self.index);
         let safe = if is_read(operation) { Safe::Always } else { Safe::Unsent };
         let upstream = parts.upstreams.of(&self.lane);
-        let response = parts.retries.send(upstream, &self.parts, &self.body, &self.about, safe).await;
-        let answer = match response {
-            Ok(response) => Whole::read(response, parts.body_timeout).await,
-            Err(error) => Err(error),
-        };
+        let response = parts.retries.send(upstream, &self.parts, &self.body, &self.about, safe).await?;
+        Whole::read(response, parts.body_timeout).await
+    }
+
+    /// Asks, and understands the answer.
+    pub(super) async fn fetch(self: Arc<Self>) -> Fetched {
+        let parts = &self.gateway.parts;
+        let answer = self.answer().await;
         let (state, fresh_for) = match &answer {
             Ok(answer) => self.understand(answer).await,
             Err(_) => (None, None),

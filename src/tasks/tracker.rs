@@ -29,6 +29,9 @@ use crate::{background, wire};
 pub trait Poller: Send + Sync + 'static {
     /// Asks once. Whatever goes wrong is no news.
     fn poll(&self, task: Arc<Task>) -> BoxFuture<'static, ()>;
+    /// What the upstream tells of the task that it calls `id`, which may not be that of the create `task`, nor its tenant's:
+    /// nobody else hears it. `None` if it gives no answer.
+    fn ask(&self, task: Arc<Task>, id: Arc<str>) -> BoxFuture<'static, Option<Bytes>>;
     /// `answer` is what the upstream would answer now, and from now on: nobody has to ask.
     fn known(&self, task: Arc<Task>, answer: Bytes);
 }
@@ -75,8 +78,10 @@ struct Watched {
 }
 
 struct Watch {
-    /// Its room among the upstream key's tasks, until it ends.
+    /// Its room among the upstream key's tasks, from the answer to its create until it ends.
     slot: Option<TaskSlot>,
+    /// What callbacks that nobody vouches for said it is called, while that is not known.
+    hints: Vec<Hint>,
     /// When it is asked for next.
     due: Timestamp,
     polls: u32,
@@ -89,6 +94,13 @@ struct Watch {
     ended: bool,
     /// The tenant has been told of the end.
     told: bool,
+}
+
+/// A name that a create's task may have.
+struct Hint {
+    id: Arc<str>,
+    /// How often the upstream has been asked about it.
+    asked: u32,
 }
 
 /// What came of a callback.
@@ -125,6 +137,9 @@ impl Received {
     }
 }
 
+/// So many names are heard for one create, and so often the upstream is asked about each.
+const HINTS: usize = 4;
+const ASKED: u32 = 4;
 /// So many polls at once.
 const POLLS_AT_ONCE: usize = 4;
 /// How long tasks take of which the catalogue does not say it: those of new models.
@@ -152,23 +167,62 @@ impl Tracker {
         }
     }
 
-    /// Looks after a task from now on. `slot` is its room among the upstream key's tasks.
-    pub fn watch(&self, task: &Task, slot: Option<TaskSlot>) {
+    /// Looks after a task from now on: from before its create is sent, since a callback may come before the answer.
+    pub fn watch(&self, task: &Task) {
         let now = self.0.parts.clock.now();
         let wanted = task.callback.is_some();
         let mut watched = self.0.watched();
+        if watched.tasks.contains_key(&task.create) {
+            return;
+        }
         let usual = watched.paces.usual(task, || self.0.expected(task));
         // Where nobody calls us, whoever wants to be called back waits for our own look.
         let pace =
             if wanted && !self.0.parts.can_be_called { Pace::bridge(usual) } else { Pace::overdue(usual) };
         let due = task.created.max(now - GIVEN_UP) + pace.first();
-        let watch = Watch { slot, due, polls: 0, pace, state: None, record: None, ended: false, told: false };
-        if let Some(before) = watched.tasks.insert(task.create, watch) {
-            watched.due.remove(&(before.due, task.create));
-        }
+        let watch = Watch {
+            slot: None,
+            hints: Vec::new(),
+            due,
+            polls: 0,
+            pace,
+            state: None,
+            record: None,
+            ended: false,
+            told: false,
+        };
+        watched.tasks.insert(task.create, watch);
         watched.due.insert((due, task.create));
         drop(watched);
         self.0.changed.notify_one();
+    }
+
+    /// The create was answered: its task has a name, and takes up `slot`, its room among the upstream key's tasks, unless
+    /// it has ended meanwhile.
+    pub fn started(&self, create: CreateId, slot: Option<TaskSlot>) {
+        let mut was_called = false;
+        self.0.note(create, |watch| {
+            was_called = !watch.hints.is_empty();
+            watch.hints.clear();
+            watch.slot = slot.filter(|_| !watch.ended);
+        });
+        if was_called {
+            self.wake(create);
+        }
+    }
+
+    /// The create's answer was lost.
+    pub fn lost(&self, task: &Task) {
+        self.watch(task);
+        let is_hinted = |watch: &Watch| !watch.hints.is_empty();
+        if self.0.watched().tasks.get(&task.create).is_some_and(is_hinted) {
+            self.wake(task.create);
+        }
+    }
+
+    /// Nothing came of the create.
+    pub fn forget(&self, create: CreateId) {
+        self.0.forget(create);
     }
 
     /// A task that nobody looks after is over, and went well; `charged` is what it cost, if that was said.
@@ -279,7 +333,9 @@ impl Tracker {
         Ok(received)
     }
 
-    /// Takes a callback of `task` in; one that nobody vouches for only wakes a look at the task.
+    /// Takes a callback of `task` in. One that nobody vouches for only wakes a look at the task. Where the task's name is not
+    /// known yet, what such a callback calls it is a hint that the upstream is asked about: whoever knows the create's
+    /// address could otherwise come to own any task.
     ///
     /// # Errors
     /// The store cannot be reached.
@@ -293,6 +349,16 @@ impl Tracker {
         let Ok(value) = serde_json::from_slice::<Value>(body) else { return Ok(Received::Malformed) };
         let Some(id) = wire::task_id(&value) else { return Ok(Received::Malformed) };
         let is_named = task.name().is_some_and(|name| **name == *id);
+        if !vouched {
+            if !is_named && task.name().is_some() {
+                return Ok(Received::OtherTask);
+            }
+            if !is_named {
+                shared.hint(task.create, id);
+            }
+            self.wake(task.create);
+            return Ok(Received::Woken);
+        }
         if !is_named && (task.base.is_some() || !shared.parts.store.started(task.create, id).await?) {
             return Ok(Received::OtherTask);
         }
@@ -300,10 +366,6 @@ impl Tracker {
         let Some(task) = shared.parts.store.by_create(task.create).await? else {
             return Ok(Received::Unknown);
         };
-        if !vouched {
-            self.wake(task.create);
-            return Ok(Received::Woken);
-        }
         let Some((operation, model)) = shared.kind(&task) else { return Ok(Received::Malformed) };
         let stage = shared.parts.catalogue.stage(operation, model, &value);
         shared.learn(&task, &value).await?;
@@ -448,6 +510,43 @@ impl Shared {
         Ok(())
     }
 
+    /// Notes what a task may be called.
+    fn hint(&self, create: CreateId, id: &str) {
+        self.note(create, |watch| {
+            if watch.hints.len() < HINTS && watch.hints.iter().all(|hint| *hint.id != *id) {
+                watch.hints.push(Hint { id: id.into(), asked: 0 });
+            }
+        });
+    }
+
+    /// The names to ask the upstream about: a few times each, since it may not answer.
+    fn hints(&self, create: CreateId) -> Vec<Arc<str>> {
+        let mut hints = Vec::new();
+        self.note(create, |watch| {
+            let asked = watch.hints.iter_mut().filter(|hint| hint.asked < ASKED);
+            hints.extend(asked.map(|hint| {
+                hint.asked += 1;
+                Arc::clone(&hint.id)
+            }));
+        });
+        hints
+    }
+
+    /// Asks whether one of the names that were heard for a lost create is that of its task: then the upstream's record shows
+    /// the address that the create was to call back, which nobody else's does.
+    async fn name(&self, task: &Arc<Task>, poller: &Arc<dyn Poller>) -> Result<(), StoreError> {
+        let address = task.create.to_string();
+        for id in self.hints(task.create) {
+            let Some(answer) = poller.ask(Arc::clone(task), Arc::clone(&id)).await else { continue };
+            let is_shown = answer.windows(address.len()).any(|part| part == address.as_bytes());
+            if is_shown && self.parts.store.started(task.create, &id).await? {
+                self.note(task.create, |watch| watch.hints.clear());
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks after a task no longer.
     fn forget(&self, create: CreateId) {
         self.note(create, |watch| (watch.ended, watch.told) = (true, true));
@@ -480,7 +579,7 @@ impl Shared {
 
     /// Looks at one task that is due.
     async fn look(&self, create: CreateId) -> Result<(), StoreError> {
-        let Some(task) = self.parts.store.by_create(create).await? else {
+        let Some(mut task) = self.parts.store.by_create(create).await? else {
             self.forget(create);
             return Ok(());
         };
@@ -492,7 +591,12 @@ impl Shared {
             // What it cost is not known: what was reserved stays spent.
             return self.end(&task, &end, Some(task.reserved)).await;
         }
-        if let (Some(poller), true) = (self.poller.get(), task.id.is_some()) {
+        let Some(poller) = self.poller.get() else { return Ok(()) };
+        if task.state == TaskState::Indeterminate && task.name().is_none() {
+            self.name(&task, poller).await?;
+            task = self.parts.store.by_create(create).await?.unwrap_or(task);
+        }
+        if task.id.is_some() {
             poller.poll(task).await;
         }
         Ok(())

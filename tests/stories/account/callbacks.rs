@@ -195,6 +195,86 @@ async fn without_a_secret_a_callback_only_wakes_a_look() {
     assert!(!got[0].raw.windows(4).any(|bytes| bytes == b"evil"));
 }
 
+/// The usual one, whose callbacks nobody vouches for.
+fn unsigned() -> String {
+    CALLED_BACK.replace(
+        "%main",
+        "name = \"main\"\nsecret = \"env:MAIN\"\nmax_concurrent_tasks = 1\nmax_wait = \"20s\"",
+    )
+}
+
+/// Whoever knew the address of a lost create could post any id to it, and own that task: its tenant is told the address.
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_nobody_vouches_for_gives_nobody_a_task() {
+    let world = Shared::new(&unsigned());
+    let acme = world.client("acme");
+    let lost =
+        |id: &str| (json!({"code": 200, "msg": "ok", "data": {"task_id": id}}).to_string(), id.to_owned());
+    // Tasks of the account that were not made here: of one of them the record shows how it was asked for.
+    let mut market = json!({"model": "nano-banana-2", "input": {"prompt": "a banana"}});
+    market["callBackUrl"] = "https://elsewhere.example/".into();
+    let theirs = [("/api/v1/runway/generate", video()), ("/api/v1/jobs/createTask", market)];
+    for (path, request) in theirs {
+        let (parts, body) = Request::post(path).body(Body::from(request.to_string())).unwrap().into_parts();
+        let made = world.upstream.send(Request::from_parts(parts, body), About::default()).await.unwrap();
+        let made = axum::body::to_bytes(made.into_body(), usize::MAX).await.unwrap();
+        let made: Value = serde_json::from_slice(&made).unwrap();
+        let (forged, id) = lost(made["data"]["taskId"].as_str().unwrap());
+        let details = if path.contains("jobs") { "jobs/recordInfo" } else { "runway/record-detail" };
+        let details = format!("/api/v1/{details}?taskId={id}");
+        world.upstream.meets([Misfortune::AnswerLost]);
+        let mut request = request.clone();
+        request["callBackUrl"] = "https://hooks.example.com/a".into();
+        request["prompt"] = "x [[mock:callback:drop]]".into();
+        acme.post(path, &request).await.expect_status(504);
+        for _ in 0..2 {
+            assert_eq!(call_back(&world, &relay_path(&world), HeaderMap::new(), &forged).await, 200);
+        }
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert_eq!(acme.get(&details).await.json()["data"], Value::Null, "{path}");
+        let asked = ["runway.details", "jobs.details"].map(|details| world.upstream.count(details));
+        assert!((1..=4).contains(&asked[usize::from(path.contains("jobs"))]), "{path}: {asked:?}");
+        let task = world.store.by_id(&id).await.unwrap();
+        assert!(task.is_none() && world.receiver.got().is_empty(), "{path}");
+        assert_eq!(world.running("acme").await, 1, "{path}: it is as lost as before");
+        tokio::time::sleep(Duration::from_hours(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_create_is_found_again_by_what_its_record_shows() {
+    let world = Shared::new(&unsigned());
+    let acme = world.client("acme");
+    world.upstream.meets([Misfortune::AnswerLost]);
+    let request = json!({"model": "nano-banana-2", "input": {"prompt": "a banana"},
+                         "callBackUrl": "https://hooks.example.com/a"});
+    acme.post("/api/v1/jobs/createTask", &request).await.expect_status(504);
+    let got = world.receiver.until(1).await;
+    let id = got[0].json()["data"]["taskId"].as_str().unwrap().to_owned();
+    let record = acme.get(&format!("/api/v1/jobs/recordInfo?taskId={id}")).await;
+    assert_eq!((record.json()["data"]["state"].clone(), world.running("acme").await), (json!("success"), 0));
+}
+
+/// The place among the account's tasks was taken when the answer came, and kept until the task was overdue.
+#[tokio::test(start_paused = true)]
+async fn a_callback_before_the_answer_leaves_no_place_taken() {
+    for lines in
+        [unsigned(), CALLED_BACK.replace("%main", "%main\nmax_concurrent_tasks = 1\nmax_wait = \"20s\"")]
+    {
+        let world = Shared::new(&lines);
+        let acme = world.client("acme");
+        let mut early = video_to("https://hooks.example.com/a");
+        early["prompt"] = "x [[mock:callback:early]]".into();
+        acme.post("/api/v1/runway/generate", &early).await.expect_code(200);
+        let began = Instant::now();
+        acme.create().await.expect_code(200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!((world.receiver.until(1).await.len(), world.running("acme").await), (1, 1));
+        tokio::time::sleep(Duration::from_hours(2)).await;
+        assert_eq!((world.receiver.got().len(), world.running("acme").await), (1, 0));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_cannot_be_called_reads_what_happened() {
     let world = Shared::new(CALLED_BACK);
