@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::select_ok;
+use futures_util::future::{BoxFuture, select_ok};
+use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::UpstreamKey;
@@ -90,37 +91,66 @@ impl Accounts {
     }
 }
 
+/// Whose create waits for a turn, and since when.
+#[derive(Clone, Copy)]
+pub(super) struct Waiter<'w> {
+    pub(super) tenant: &'w TenantId,
+    pub(super) weight: NonZeroU32,
+    pub(super) since: Instant,
+}
+
+/// A turn with the account that it is for.
+pub(super) type Granted = (Arc<Account>, Turn);
+
 /// A turn with one of `accounts`: the first that has one at once, else whichever comes first.
 ///
 /// # Errors
 /// None has one in time.
-pub(super) async fn turn(
-    accounts: &[Arc<Account>],
-    tenant: &TenantId,
-    weight: NonZeroU32,
-) -> Result<(Arc<Account>, Turn), QuotaTimeout> {
-    let wait = |account: &Arc<Account>| {
-        let (account, tenant) = (Arc::clone(account), tenant.clone());
-        async move {
-            let turn = account.quota.turn(&tenant, weight, account.max_wait).await?;
-            Ok((account, turn))
-        }
-        .boxed()
-    };
-    let mut waiting = Vec::new();
-    for account in accounts {
-        let mut wait = wait(account);
+pub(super) async fn turn(accounts: &[Arc<Account>], waiter: Waiter<'_>) -> Result<Granted, QuotaTimeout> {
+    first(accounts.iter().map(|account| wait(Arc::clone(account), waiter).boxed())).await
+}
+
+/// The same for a create that `account` had a turn for, and that the upstream did not take then: it goes back to the head
+/// of that account's queue, unless one of `others` has a turn before.
+///
+/// # Errors
+/// None has one in time.
+pub(super) async fn another_turn(
+    (account, granted): Granted,
+    retry_after: Option<Duration>,
+    others: &[Arc<Account>],
+    waiter: Waiter<'_>,
+) -> Result<Granted, QuotaTimeout> {
+    let back = async { Ok((account, granted.throttled(retry_after).await?)) }.boxed();
+    let others = others.iter().map(|other| wait(Arc::clone(other), waiter).boxed());
+    first(std::iter::once(back).chain(others)).await
+}
+
+/// Waits for a turn with one account, within what is left of its patience.
+async fn wait(account: Arc<Account>, waiter: Waiter<'_>) -> Result<Granted, QuotaTimeout> {
+    let patience = account.max_wait.saturating_sub(waiter.since.elapsed());
+    let turn = account.quota.turn(waiter.tenant, waiter.weight, patience).await?;
+    Ok((account, turn))
+}
+
+/// The first turn that comes; of those that are there at once, the first in their order.
+async fn first<'w>(
+    waits: impl Iterator<Item = BoxFuture<'w, Result<Granted, QuotaTimeout>>>,
+) -> Result<Granted, QuotaTimeout> {
+    let (mut waiting, mut soonest) = (Vec::new(), None::<QuotaTimeout>);
+    for mut wait in waits {
         match wait.as_mut().now_or_never() {
             Some(Ok(turn)) => return Ok(turn),
-            // The last one's refusal is as good as any other.
-            Some(Err(timeout))
-                if waiting.is_empty() && Arc::ptr_eq(account, &accounts[accounts.len() - 1]) =>
-            {
-                return Err(timeout);
+            Some(Err(timeout)) => {
+                let is_sooner = |known: &QuotaTimeout| timeout.retry_after < known.retry_after;
+                soonest = if soonest.as_ref().is_none_or(is_sooner) { Some(timeout) } else { soonest };
             }
-            Some(Err(_)) => {}
             None => waiting.push(wait),
         }
+    }
+    if waiting.is_empty() {
+        let none = QuotaTimeout { waited: Duration::ZERO, retry_after: Duration::ZERO };
+        return Err(soonest.unwrap_or(none));
     }
     select_ok(waiting).await.map(|(turn, _)| turn)
 }

@@ -13,8 +13,9 @@ use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use serde_json::Value;
+use tokio::time::Instant;
 
-use super::account::{self, Account};
+use super::account::{self, Account, Granted, Waiter};
 use super::answer::Whole;
 use super::ask::Ask;
 use super::idempotency::Claimed;
@@ -91,7 +92,7 @@ enum Sent {
     /// There is an answer for the client; what it means is written down.
     Answered(Whole),
     /// The upstream has had too many creates: back into the queue.
-    Throttled(Draft, Option<Turn>, Option<Duration>),
+    Throttled(Draft, Turn, Option<Duration>),
     /// The upstream refuses the key.
     KeyRefused(Draft, Whole),
     /// Nothing arrived.
@@ -271,23 +272,33 @@ impl Errand {
         mut draft: Draft,
     ) -> Result<Sent, ApiError> {
         let accounts = &self.gateway.parts.accounts;
-        let mut turn = None;
+        let waiter = Waiter { tenant: &member.tenant.id, weight: member.weight, since: Instant::now() };
+        let late = |timeout| late(&timeout);
+        let mut throttled: Option<(Granted, Option<Duration>)> = None;
+        let mut waited_before = Duration::ZERO;
         loop {
-            let (account, granted) = if let Some(again) = turn.take() {
-                again
-            } else {
-                let usable = accounts.usable(&keys);
-                let granted = account::turn(&usable, &member.tenant.id, member.weight).await;
-                granted.map_err(|timeout| late(&timeout))?
+            let (account, granted) = match throttled.take() {
+                None => account::turn(&accounts.usable(&keys), waiter).await.map_err(late)?,
+                Some(((account, granted), retry_after)) => {
+                    let before = granted.waited();
+                    let others: Vec<_> = keys.iter().copied().filter(|key| *key != account.key).collect();
+                    let others = accounts.usable(&others);
+                    let name = Arc::clone(&account.name);
+                    let again = account::another_turn((account, granted), retry_after, &others, waiter);
+                    let again = again.await.map_err(late)?;
+                    if again.0.name != name {
+                        waited_before += before;
+                    }
+                    again
+                }
             };
-            self.call.queued(granted.waited());
+            self.call.queued(waited_before + granted.waited());
             self.gateway.parts.metrics.waited_for_turn(&account.name, granted.waited());
             draft.store.sent_with(draft.create, Arc::clone(&account.name)).await?;
             match self.clone().with(&account).send(draft, Some(granted)).await {
-                Sent::Throttled(back, Some(granted), retry_after) => {
+                Sent::Throttled(back, granted, retry_after) => {
                     draft = back;
-                    let again = granted.throttled(retry_after).await.map_err(|timeout| late(&timeout))?;
-                    turn = Some((account, again));
+                    throttled = Some(((account, granted), retry_after));
                 }
                 Sent::KeyRefused(back, answer) => {
                     account.rest();
@@ -361,29 +372,22 @@ impl Errand {
         let code = answer.code(&body);
         let operation = self.gateway.parts.catalogue.operation_by_id(&self.task.operation);
         let id = operation.and_then(|operation| self.gateway.parts.catalogue.task_id(operation, &body));
-        match (id, code) {
-            (Some(id), _) => Sent::Answered(self.started(draft, turn, id, &body, answer).await),
-            (None, 200) if body.is_object() && self.is_done_at_once(operation) => {
-                if let Some(turn) = turn {
-                    turn.refused();
-                }
+        // Whoever does not keep the turn gives it back: no task runs.
+        match (id, code, turn) {
+            (Some(id), _, turn) => Sent::Answered(self.started(draft, turn, id, &body, answer).await),
+            (None, 200, _) if body.is_object() && self.is_done_at_once(operation) => {
                 Sent::Answered(self.done(draft, &body, answer).await)
             }
-            (None, 429) if turn.is_some() => {
+            (None, 429, Some(turn)) => {
                 let now = self.gateway.parts.clock.now().millis();
                 draft.did_not_arrive();
                 Sent::Throttled(draft, turn, wire::retry_after(&answer.headers, now))
             }
-            (None, 401 | 402 | 433) if turn.is_some() => {
+            (None, 401 | 402 | 433, Some(_)) => {
                 draft.did_not_arrive();
                 Sent::KeyRefused(draft, answer)
             }
-            _ if self.is_refusal(&answer, &body) => {
-                if let Some(turn) = turn {
-                    turn.refused();
-                }
-                Sent::Answered(draft.refused(answer).await)
-            }
+            _ if self.is_refusal(&answer, &body) => Sent::Answered(draft.refused(answer).await),
             _ => {
                 let status = answer.status.as_u16();
                 tracing::warn!(create = %draft.create, status, "the answer to a create cannot be understood");

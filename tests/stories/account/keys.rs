@@ -43,6 +43,44 @@ async fn a_used_up_quota_moves_creates_to_the_next_key() {
     assert_eq!(keys(&world).last(), Some(&1), "bolt has that key alone");
 }
 
+/// It waited for the key that upstream wanted no creates with, or was refused at once if that was for too long.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_upstream_wants_nothing_with_gives_way_to_one_that_has_room() {
+    let throttled = || Misfortune::Answers(429, json!({"code": 429, "msg": "too many", "data": null}));
+    for patience in ["max_wait = \"60s\"", "max_wait = \"1s\""] {
+        let world = Shared::new(&TWO.replace("%main", &format!("%main\n{patience}")));
+        let acme = world.client("acme");
+        world.upstream.meets([throttled()]);
+        let began = Instant::now();
+        acme.create().await.expect_code(200);
+        assert_eq!((keys(&world), began.elapsed()), (vec![0, 1], Duration::ZERO), "{patience}");
+        assert_eq!(world.running("acme").await, 1);
+    }
+    // Neither key has room: the first that has takes it, and how long it waited is told.
+    let world = Shared::new(TWO);
+    world.upstream.takes(Duration::from_secs(1));
+    world.upstream.meets([throttled(), throttled()]);
+    let began = Instant::now();
+    let answer = world.client("acme").create().await.expect_code(200);
+    assert_eq!(keys(&world), [0, 1, 0]);
+    let waited = Duration::from_millis(answer.header("x-kiegate-queued").parse().unwrap());
+    assert_eq!(waited + Duration::from_secs(3), began.elapsed());
+    // And no longer than a create waits at all, however often it changes.
+    let world = Shared::new(TWO);
+    world.upstream.meets((0..100).map(|_| throttled()));
+    let began = Instant::now();
+    let late = world.client("acme").create().await.expect_status(429);
+    assert_eq!(late.header("x-kiegate-error"), "quota_timeout");
+    assert!(began.elapsed() <= Duration::from_secs(30), "{:?}", began.elapsed());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 0));
+    // A key that is not the tenant's is none.
+    let world = Shared::new(TWO);
+    world.upstream.meets([throttled()]);
+    world.client("bolt").create().await.expect_code(200);
+    assert_eq!(keys(&world), [1, 1]);
+}
+
 /// It was sent with the first of the tenant's keys, whose account knows no such task.
 #[tokio::test(start_paused = true)]
 async fn what_follows_a_task_is_sent_with_the_key_that_made_it() {
