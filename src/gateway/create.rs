@@ -103,13 +103,13 @@ enum Sent {
 
 /// A create as it goes upstream.
 #[derive(Clone)]
-struct Errand {
-    gateway: Arc<Gateway>,
-    call: Arc<Call>,
-    parts: Parts,
-    body: Bytes,
-    task: Arc<Task>,
-    lane: Lane,
+pub(super) struct Errand {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) call: Arc<Call>,
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    pub(super) task: Arc<Task>,
+    pub(super) lane: Lane,
 }
 
 /// Answers a create of a tenant.
@@ -335,10 +335,26 @@ impl Errand {
 
     async fn send_on(self, mut draft: Draft, turn: Option<Turn>) -> Sent {
         let parts = &self.gateway.parts;
-        draft.goes_out(self.sending());
+        draft.goes_out(&self);
         if self.lane != Lane::Mock {
             parts.tracker.watch(&self.task);
         }
+        match self.exchange().await {
+            Ok(answer) => self.understand(draft, turn, answer).await,
+            Err(error) if error.may_have_arrived() => {
+                tracing::warn!(create = %draft.create, "the answer to a create was lost: {error}");
+                Sent::Lost(draft.lost().await)
+            }
+            Err(error) => {
+                draft.not_sent().await;
+                Sent::Nowhere(error)
+            }
+        }
+    }
+
+    /// Sends it once, and reads the answer.
+    pub(super) async fn exchange(&self) -> Result<Whole, UpstreamError> {
+        let parts = &self.gateway.parts;
         let about = About {
             operation: Arc::clone(&self.task.operation),
             tenant: Some(self.task.tenant.as_str().into()),
@@ -346,24 +362,14 @@ impl Errand {
             key: self.lane.key(),
         };
         let upstream = parts.upstreams.of(&self.lane);
+        let since = Instant::now();
         let response = parts.retries.send(upstream, &self.parts, &self.body, &about, Safe::Unsent).await;
         let answer = match response {
             Ok(response) => Whole::read(response, parts.body_timeout).await,
             Err(error) => Err(error),
         };
-        match answer {
-            Ok(answer) => self.understand(draft, turn, answer).await,
-            Err(error) if error.may_have_arrived() => {
-                tracing::warn!(create = %draft.create, "the answer to a create was lost: {error}");
-                draft.lost().await
-            }
-            Err(error) => {
-                if let Some(turn) = turn {
-                    turn.refused();
-                }
-                draft.not_sent(error).await
-            }
-        }
+        self.call.waited(since.elapsed());
+        answer
     }
 
     /// Writes down what the answer means.
@@ -391,7 +397,7 @@ impl Errand {
             _ => {
                 let status = answer.status.as_u16();
                 tracing::warn!(create = %draft.create, status, "the answer to a create cannot be understood");
-                draft.lost().await
+                Sent::Lost(draft.lost().await)
             }
         }
     }
@@ -399,14 +405,9 @@ impl Errand {
     /// Whether it is sure that nothing came of the create: the upstream's envelope says so, or an HTTP status which blames
     /// the request. Whatever else answers, such as a server on the way, does not know. In this process nothing is lost on
     /// the way, and a test may want to see any answer.
-    fn is_refusal(&self, answer: &Whole, body: &Value) -> bool {
+    pub(super) fn is_refusal(&self, answer: &Whole, body: &Value) -> bool {
         let is_envelope = body.get("code").is_some_and(|code| code.is_number() && *code != 200);
         is_envelope || answer.status.is_client_error() || matches!(self.lane, Lane::Mock | Lane::Nowhere)
-    }
-
-    fn sending(&self) -> Sending {
-        let (gateway, call) = (Arc::clone(&self.gateway), Arc::clone(&self.call));
-        Sending { gateway, call, task: Arc::clone(&self.task) }
     }
 
     /// Whether the answer to such a create is its result.
@@ -474,7 +475,7 @@ fn answer(sent: Sent) -> Result<Response, ApiError> {
 }
 
 /// The answer to a create whose answer was lost.
-fn lost(create: CreateId) -> ApiError {
+pub(super) fn lost(create: CreateId) -> ApiError {
     let what = "the upstream's answer was lost or makes no sense, and the task may have been created: it is not sent \
                 again; if it was, its callback comes all the same";
     let value = HeaderValue::from_str(&create.to_string()).expect("hex digits are visible ASCII");
@@ -487,8 +488,10 @@ impl Draft {
     }
 
     /// It may arrive from now on.
-    fn goes_out(&mut self, sending: Sending) {
-        self.sent = Some(sending);
+    pub(super) fn goes_out(&mut self, errand: &Errand) {
+        let Errand { gateway, call, task, .. } = errand;
+        let (gateway, call, task) = (Arc::clone(gateway), Arc::clone(call), Arc::clone(task));
+        self.sent = Some(Sending { gateway, call, task });
     }
 
     /// It is known that the upstream does not have it.
@@ -514,20 +517,20 @@ impl Draft {
         answer
     }
 
-    async fn not_sent(mut self, error: UpstreamError) -> Sent {
+    /// It never reached the upstream.
+    pub(super) async fn not_sent(mut self) {
         self.settled = true;
         self.did_not_arrive();
         settle(self.store.refused(self.create).await);
-        Sent::Nowhere(error)
     }
 
     /// Nobody knows what became of it.
-    async fn lost(mut self) -> Sent {
+    pub(super) async fn lost(mut self) -> CreateId {
         if let Some(sent) = self.sent.take() {
             self.settled = true;
             sent.lost(self.claimed.take()).await;
         }
-        Sent::Lost(self.create)
+        self.create
     }
 
     async fn keep(&mut self, answer: &Whole) {

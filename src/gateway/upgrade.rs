@@ -1,19 +1,22 @@
 //! The way of a wish for another version of a result: paid for once, however often it is asked for.
 //!
 //! The upstream makes such a version at the first request and tells of it at the following ones. It has no id of its own:
-//! whatever is said of it names the task that it is a version of.
+//! whatever is said of it names the task that it is a version of. The first wish goes on without its client, as creates do,
+//! and one whose answer is lost stays reserved and claimed.
 
 use std::sync::Arc;
 
 use axum::response::Response;
 use http::header::CONTENT_LENGTH;
+use serde_json::Value;
 
 use super::answer::Whole;
 use super::ask::Ask;
-use super::create::{Callback, Draft, intent, reserve_credits};
+use super::create::{Callback, Draft, Errand, intent, lost, reserve_credits};
 use super::member::Member;
 use super::steps::{Call, pass};
 use super::{Gateway, Lane};
+use crate::background;
 use crate::catalogue::{Behaviour, Catalogue, Operation, Reply, Upgrade};
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
@@ -40,6 +43,7 @@ pub(super) async fn upgrade(
     {
         return Err(ApiError::new(Reason::ForbiddenCallback, forbidden.to_string()));
     }
+    ask.parts.headers.remove(CONTENT_LENGTH);
     let mut task = intent(gateway, member, &ask, operation, callback.as_ref(), &lane);
     task.base = ask.request(operation).pointer(&kind.lookup.at).and_then(|id| id.as_str()).map(Into::into);
     task.key = gateway.key_name(lane);
@@ -51,56 +55,91 @@ pub(super) async fn upgrade(
         // Only the first wish is heard; the addresses of later ones lead nowhere.
         let relay = draft.as_ref().and_then(|_| gateway.relay_url(task.create, lane));
         ask.body = callback.readdressed(&ask, relay.as_deref());
-        ask.parts.headers.remove(CONTENT_LENGTH);
     }
-    let asked = ask.body.clone();
-    let answer =
-        Whole::read(pass(gateway, call, lane, ask.into_request()).await?, gateway.parts.body_timeout).await?;
-    let is_made = is_accepted(&gateway.parts.catalogue, kind, &answer);
-    gateway.learn(member, lane, &asked, &answer).await?;
-    if let (Some(once), Some(draft)) = (once, draft) {
-        settle(gateway, once, draft, &task, is_made, answer.clone(), lane).await?;
-    }
-    Ok(answer.into_response())
+    let (create, member) = (task.create, Arc::clone(member));
+    let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
+    let errand = Errand { gateway, call, parts: ask.parts, body: ask.body, task: Arc::new(task), lane };
+    let work = async move {
+        match once.zip(draft) {
+            Some((once, draft)) => first(errand, &member, once, draft).await,
+            None => again(errand, &member).await,
+        }
+    };
+    // What is paid for goes on to its end also when its client has gone.
+    background::spawn(work).await.unwrap_or_else(|_| Err(lost(create))).map(Whole::into_response)
 }
 
-/// Writes down whether the version was begun.
-async fn settle(
-    gateway: &Gateway,
-    once: Once,
-    draft: Draft,
-    task: &crate::store::Task,
-    is_made: bool,
-    answer: Whole,
-    lane: Lane,
-) -> Result<(), ApiError> {
-    if !is_made {
-        draft.refused(answer).await;
-        return Ok(());
+/// Asks for a version that has been asked for before.
+async fn again(errand: Errand, member: &Member) -> Result<Whole, ApiError> {
+    let answer = errand.exchange().await?;
+    errand.gateway.learn(member, errand.lane, &errand.body, &answer).await?;
+    Ok(answer)
+}
+
+/// Asks for a version for the first time, and writes down whether it was begun. If nobody knows, it counts as begun: it
+/// stays reserved until its callback comes, or for good, and the next wish for it is not paid for again.
+async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft) -> Result<Whole, ApiError> {
+    let gateway = &errand.gateway;
+    once.kept = true;
+    draft.goes_out(&errand);
+    let answer = match errand.exchange().await {
+        Ok(answer) => answer,
+        Err(error) if error.may_have_arrived() => {
+            tracing::warn!(create = %errand.task.create, "the answer to a wish was lost: {error}");
+            once.keep(gateway).await?;
+            return Err(lost(draft.lost().await));
+        }
+        Err(error) => {
+            once.kept = false;
+            draft.not_sent().await;
+            return Err(error.into());
+        }
+    };
+    let body = answer.json();
+    if is_accepted(&gateway.parts.catalogue, &errand.task.operation, &answer, &body) {
+        settle(&errand, once, draft, answer.clone()).await?;
+    } else if errand.is_refusal(&answer, &body) {
+        once.kept = false;
+        draft.refused(answer.clone()).await;
+    } else {
+        once.keep(gateway).await?;
+        return Err(lost(draft.lost().await));
     }
+    gateway.learn(member, errand.lane, &errand.body, &answer).await?;
+    Ok(answer)
+}
+
+/// Writes down that the version was begun.
+async fn settle(errand: &Errand, once: Once, draft: Draft, answer: Whole) -> Result<(), ApiError> {
+    let Errand { gateway, task, lane, .. } = errand;
     once.keep(gateway).await?;
-    let is_told = lane != Lane::Mock;
+    let is_told = *lane != Lane::Mock;
     if is_told {
         gateway.tell_created(task);
     }
     // The upstream charges when it begins, so that is when it is settled; its callback may come later.
-    gateway.parts.tracker.finish(&Arc::new(task.clone()), None, is_told).await?;
+    gateway.parts.tracker.finish(task, None, is_told).await?;
     draft.started(answer).await;
     Ok(())
 }
 
 /// Whether the upstream makes the version, or has made it.
-fn is_accepted(catalogue: &Catalogue, kind: &Upgrade, answer: &Whole) -> bool {
-    let code = answer.code(&answer.json());
+fn is_accepted(catalogue: &Catalogue, operation: &str, answer: &Whole, body: &Value) -> bool {
+    let operation = catalogue.operation_by_id(operation).map(|index| catalogue.operation(index));
+    let Some(Behaviour::Upgrade(kind)) = operation.map(|operation| &operation.behaviour) else {
+        return false;
+    };
+    let code = answer.code(body);
     let is_running =
         |code| matches!(kind.running, Reply::Error(error) if catalogue.error(error).code == code);
-    code == 200 || is_running(code)
+    body.is_object() && (code == 200 || is_running(code))
 }
 
 /// The claim on the first wish for one version.
 struct Once {
     scope: String,
     key: String,
+    /// It stays claimed.
     kept: bool,
     store: Arc<dyn crate::store::Store>,
 }
@@ -138,7 +177,7 @@ impl Drop for Once {
         if !self.kept {
             let (store, scope, key) =
                 (Arc::clone(&self.store), std::mem::take(&mut self.scope), std::mem::take(&mut self.key));
-            crate::background::spawn(async move {
+            background::spawn(async move {
                 let _ = store.answer_claim(&scope, &key, None, Timestamp::default()).await;
             });
         }

@@ -274,11 +274,7 @@ async fn another_version_is_paid_for_once_and_calls_back_by_the_relay() {
     let lines = CALLED_BACK.replace("%acme", "%acme\n[tenant.limits]\ncredits = { day = 400 }");
     let world = Shared::new(&lines);
     let acme = world.client("acme");
-    let id = acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3"})).await.task_id();
-    let details = format!("/api/v1/veo/record-info?taskId={id}");
-    while acme.get(&details).await.json()["data"]["successFlag"] != 1 {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-    }
+    let id = finished_video(&world).await;
     assert_eq!(world.spent("acme").await, 250);
     let wish = json!({"taskId": id, "callBackUrl": "https://hooks.example.com/4k"});
     acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
@@ -298,6 +294,64 @@ async fn another_version_is_paid_for_once_and_calls_back_by_the_relay() {
     }
     assert_eq!(world.spent("acme").await, 375);
     acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3"})).await.expect_status(402);
+}
+
+/// A finished video of acme's, of 250 credits.
+async fn finished_video(world: &Shared) -> String {
+    let acme = world.client("acme");
+    let id = acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3"})).await.task_id();
+    let details = format!("/api/v1/veo/record-info?taskId={id}");
+    while acme.get(&details).await.json()["data"]["successFlag"] != 1 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    id
+}
+
+/// Whoever left before the answer, or lost it, had the version for nothing, and paid for it when asking again.
+#[tokio::test(start_paused = true)]
+async fn a_version_whose_answer_nobody_hears_is_paid_for_once() {
+    for is_lost in [false, true] {
+        let world = Shared::new(CALLED_BACK);
+        let acme = world.client("acme");
+        let wish =
+            json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k"});
+        world.upstream.takes(Duration::from_secs(5));
+        let asked = acme.post("/api/v1/veo/get-4k-video", &wish);
+        if is_lost {
+            world.upstream.meets([Misfortune::AnswerLost]);
+            assert_eq!(asked.await.expect_status(504).header("x-kiegate-create").len(), 32);
+        } else {
+            assert!(tokio::time::timeout(Duration::from_secs(1), asked).await.is_err());
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.spent("acme").await, 370, "lost: {is_lost}");
+        acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(422);
+        let got = world.receiver.until(1).await;
+        assert_eq!(&*got[0].url, "https://hooks.example.com/4k");
+        tokio::time::sleep(Duration::from_hours(2)).await;
+        assert_eq!((world.spent("acme").await, world.running("acme").await), (370, 0), "lost: {is_lost}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_upstream_does_not_hear_of_costs_nothing() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let wish = json!({"taskId": finished_video(&world).await});
+    let no = || Misfortune::Unreachable;
+    world.upstream.meets([
+        no(),
+        no(),
+        no(),
+        Misfortune::Answers(200, json!({"code": 501, "msg": "no", "data": null})),
+    ]);
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_status(502);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_refusal(501, "no");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.spent("acme").await, 250);
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+    assert_eq!(world.spent("acme").await, 370);
 }
 
 #[tokio::test(start_paused = true)]
