@@ -153,6 +153,14 @@ impl Chat {
         "usage.total",
     ];
 
+    /// The model that `request` is for; empty where it names none.
+    pub fn requested<'a>(&'a self, request: &'a Value) -> &'a str {
+        match &self.model {
+            ChatModel::Name(name) => name,
+            ChatModel::At(at) => request.pointer(at).and_then(Value::as_str).unwrap_or_default(),
+        }
+    }
+
     /// The name of `model` in answers.
     pub fn shown_name<'a>(&'a self, model: &'a str) -> &'a str {
         self.shown.get(model).map_or(model, String::as_str)

@@ -1,5 +1,11 @@
 //! What chats cost: nobody knows before they are over, so they are let in while there is something left, and what the
 //! upstream says that one has cost is read from its answer as it passes by.
+//!
+//! It says so at the end. A client that leaves before ends the request to the upstream as well, so nobody ever hears what
+//! it cost; it is charged what that is `supposed` to be, or whoever leaves early would talk for nothing. One that
+//! comes to its end without a word of its cost, a refusal perhaps, or is broken off by the upstream, costs nothing.
+
+mod supposed;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,15 +14,17 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use super::Gateway;
+use super::ask::Ask;
 use super::create::over_budget;
 use super::member::Member;
 use crate::background;
 use crate::config::Mode;
 use crate::error::ApiError;
 use crate::ids::Credits;
+use supposed::Supposed;
 
 /// Refuses where nothing is left.
 ///
@@ -36,29 +44,57 @@ pub(super) async fn admit(gateway: &Gateway, member: &Member) -> Result<(), ApiE
     }
 }
 
-/// The answer to a chat, whose cost is noted when it has passed.
-pub(super) fn metered(
-    gateway: &Arc<Gateway>,
-    member: &Arc<Member>,
-    model: String,
-    response: Response,
-) -> Response {
-    let meter =
-        Meter { gateway: Arc::clone(gateway), member: Arc::clone(member), model, reader: Reader::default() };
-    response.map(|body| Body::new(Metered { body, meter }))
-}
-
-/// Where the cost of one chat is noted.
-struct Meter {
+/// Where the cost of one chat is noted, when it is over or its client has left.
+pub(super) struct Meter {
     gateway: Arc<Gateway>,
     member: Arc<Member>,
+    /// For metrics.
     model: String,
     reader: Reader,
+    supposed: Supposed,
+    /// Nothing more comes: what it has not said by now it did not cost.
+    is_over: bool,
+}
+
+impl Meter {
+    /// For a chat that is about to be sent.
+    pub(super) fn new(gateway: &Arc<Gateway>, member: &Arc<Member>, ask: &Ask) -> Self {
+        let catalogue = &gateway.parts.catalogue;
+        let request = ask.request(catalogue.operation(ask.index));
+        Self {
+            model: catalogue.model_label(ask.index, request).to_owned(),
+            reader: Reader::default(),
+            supposed: Supposed::new(catalogue, ask.index, request),
+            is_over: false,
+            gateway: Arc::clone(gateway),
+            member: Arc::clone(member),
+        }
+    }
+
+    /// The answer, whose cost is noted as it passes.
+    pub(super) fn over(self, response: Response) -> Response {
+        response.map(|body| {
+            let left = body.size_hint().exact();
+            let mut metered = Metered { body, left, meter: self };
+            metered.look_for_end();
+            Body::new(metered)
+        })
+    }
+
+    /// There is no answer.
+    pub(super) fn unanswered(mut self) {
+        self.is_over = true;
+    }
+
+    fn cost(&mut self) -> Option<Credits> {
+        let told = self.reader.found();
+        told.or_else(|| if self.is_over { None } else { self.supposed.cost(&self.gateway.parts.catalogue) })
+    }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let Some(cost) = self.reader.found() else { return };
+        let Some(cost) = self.cost() else { return };
         // The simulator tells of its chats itself.
         if self.member.mode != Mode::Mock {
             self.gateway.parts.metrics.chat_charged(&self.member.label, &self.model, cost);
@@ -75,7 +111,16 @@ impl Drop for Meter {
 
 struct Metered {
     body: Body,
+    /// Bytes to come, where that is known.
+    left: Option<u64>,
     meter: Meter,
+}
+
+impl Metered {
+    /// Whoever sends the body on need not ask for more than there is.
+    fn look_for_end(&mut self) {
+        self.meter.is_over |= self.left == Some(0) || self.body.is_end_stream();
+    }
 }
 
 impl http_body::Body for Metered {
@@ -87,10 +132,17 @@ impl http_body::Body for Metered {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.meter.reader.read(data);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.meter.reader.read(data);
+                    self.meter.supposed.hear(data);
+                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                }
+                self.look_for_end();
+            }
+            Poll::Ready(None | Some(Err(_))) => self.meter.is_over = true,
+            Poll::Pending => {}
         }
         polled
     }

@@ -438,7 +438,7 @@ pub(super) async fn dispatch(
             Box::pin(upgrade::upgrade(gateway, call, member, ask, Lane::Mock)).await
         }
         (Mode::Mock, Some(member)) if operation.class == Class::Chat => {
-            Box::pin(talk(gateway, call, member, Lane::Mock, ask, operation)).await
+            Box::pin(talk(gateway, call, member, Lane::Mock, ask)).await
         }
         (Mode::Mock, _) => simulate(gateway, call, ask, claimed, Lane::Mock).await,
         // Nothing is made and nothing is spent, so there is nothing to count.
@@ -459,7 +459,7 @@ pub(super) async fn dispatch(
             } else if operation.class == Class::Action {
                 Box::pin(act(gateway, call, member, lane, ask)).await
             } else if operation.class == Class::Chat {
-                Box::pin(talk(gateway, call, member, lane, ask, operation)).await
+                Box::pin(talk(gateway, call, member, lane, ask)).await
             } else {
                 pass(gateway, call, lane, ask.into_request()).await
             }
@@ -474,12 +474,16 @@ async fn talk(
     member: &Arc<Member>,
     lane: Lane,
     ask: Ask,
-    operation: &Operation,
 ) -> Result<Response, ApiError> {
     chat::admit(gateway, member).await?;
-    let model = gateway.parts.catalogue.model_label(ask.index, ask.request(operation)).to_owned();
-    let response = pass(gateway, call, lane, ask.into_request()).await?;
-    Ok(chat::metered(gateway, member, model, response))
+    let meter = chat::Meter::new(gateway, member, &ask);
+    match pass(gateway, call, lane, ask.into_request()).await {
+        Ok(response) => Ok(meter.over(response)),
+        Err(error) => {
+            meter.unanswered();
+            Err(error)
+        }
+    }
 }
 
 /// Passes on what is done with a task, and learns what comes of it: ids and addresses of its own.

@@ -37,7 +37,7 @@ use super::http::{Call, Refused};
 use super::outcome::{CallbackFaults, Speech, Wish, WishedEnding};
 use super::plan::Pace;
 use super::task::{TaskKey, fingerprint};
-use crate::catalogue::{Chat, ChatModel, Dialect, Found, Scope, Template, Thinks};
+use crate::catalogue::{Chat, Dialect, Found, Scope, Template, Thinks};
 use crate::clock::{Draw, Timestamp};
 use crate::ids::Credits;
 pub(super) use ask::Ask;
@@ -227,10 +227,7 @@ fn decide<'a>(
     chat: &'a Chat,
     speech: &Speech,
 ) -> Result<Answer<'a>, Refused> {
-    let requested = match &chat.model {
-        ChatModel::Name(name) => name,
-        ChatModel::At(at) => call.request.pointer(at).and_then(Value::as_str).unwrap_or_default(),
-    };
+    let requested = chat.requested(&call.request);
     let print = fingerprint(&call.request, "");
     let (key, created) =
         call.with_world(|world, now| (world.new_key(call.sandbox.id, &call.operation.id, &print), now));

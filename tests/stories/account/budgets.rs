@@ -176,3 +176,67 @@ async fn limits_hold_for_tenants_of_the_simulator_too() {
     acme.get("/_mock/tasks").await.expect_status(200);
     world.client("bolt").get("/_mock/tasks").await.expect_status(404);
 }
+
+/// What acme has spent in this month, to a hundredth of a credit.
+async fn spent_exactly(world: &Shared) -> f64 {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let now = Timestamp::from_millis(1_785_999_477_123);
+    world.store.spent(&TenantId::new("acme"), now).await.unwrap()[2].as_f64()
+}
+
+fn chat(words: usize) -> Request<Body> {
+    let messages = json!([{"role": "user", "content": "a word ".repeat(words)}]);
+    let body = json!({"messages": messages, "stream": true}).to_string();
+    let request = Request::post("/gemini-3-pro/v1/chat/completions").header("authorization", "Bearer acme");
+    request.body(Body::from(body)).unwrap()
+}
+
+/// The upstream says what a chat has cost at its end; whoever left before it was charged nothing.
+#[tokio::test(start_paused = true)]
+async fn a_chat_whose_client_leaves_costs_about_as_much_as_was_said() {
+    let world = with_limits("credits = { month = 1000 }");
+    let whole = world.plane.answer(chat(4000)).await.into_body();
+    axum::body::to_bytes(whole, usize::MAX).await.unwrap();
+    let full = spent_exactly(&world).await;
+    let mut body = world.plane.answer(chat(4000)).await.into_body();
+    while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+        let frame = frame.unwrap().into_data().unwrap();
+        let text = String::from_utf8(frame.to_vec()).unwrap();
+        assert!(!text.contains("usage") && !text.contains("credits"), "it is to leave before {text}");
+        if text.contains("\"content\"") {
+            break;
+        }
+    }
+    drop(body);
+    let early = spent_exactly(&world).await - full;
+    assert!((full / 2.0..=full).contains(&early), "{early} of {full}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chat_whose_client_leaves_before_the_answer_costs_its_words_and_the_time() {
+    let world = with_limits("credits = { month = 1000 }");
+    world.upstream.takes(Duration::from_secs(100));
+    let spent = async |seconds| {
+        let before = spent_exactly(&world).await;
+        let patience = Duration::from_secs(seconds);
+        assert!(tokio::time::timeout(patience, world.plane.answer(chat(4000))).await.is_err());
+        spent_exactly(&world).await - before
+    };
+    let (at_once, later) = (spent(1).await, spent(31).await);
+    assert!(at_once > 0.5 && later > at_once + 0.5, "{at_once} and {later}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chat_that_is_not_answered_costs_nothing() {
+    let world = with_limits("credits = { month = 1000 }");
+    let refusal = json!({"code": 500, "msg": "Server exception", "data": null});
+    world.upstream.meets([Misfortune::Unreachable, Misfortune::Broken, Misfortune::Answers(200, refusal)]);
+    for status in [502, 502, 200] {
+        let answer = world.plane.answer(chat(4000)).await;
+        assert_eq!(answer.status(), status);
+        // As a server does that knows how long it is.
+        let mut body = answer.into_body();
+        http_body_util::BodyExt::frame(&mut body).await.unwrap().unwrap();
+    }
+    assert!(spent_exactly(&world).await < 0.001);
+}
