@@ -16,6 +16,7 @@ mod look;
 mod member;
 mod mishap;
 mod relay;
+mod room;
 mod server;
 mod steps;
 mod tls;
@@ -171,6 +172,8 @@ pub struct Gateway {
     names: Names,
     /// By position: ids of operations, for labels.
     operation_ids: Vec<Arc<str>>,
+    /// What waits for its turn takes some.
+    room: room::Room,
     /// An idempotency key was answered, or is free again.
     claims_changed: Arc<Notify>,
     draining: AtomicBool,
@@ -209,6 +212,7 @@ impl Gateway {
             operation_ids: operation_ids.collect(),
             document: Arc::new(Document::new(Arc::clone(&parts.catalogue))),
             members: RwLock::default(),
+            room: room::Room::default(),
             claims_changed: Arc::default(),
             draining: AtomicBool::new(false),
             cache: Cache::new(parts.freshness.max_bytes),

@@ -129,6 +129,7 @@ pub(super) async fn create(
     {
         return Err(ApiError::new(Reason::ForbiddenCallback, forbidden.to_string()));
     }
+    let _place = gateway.room.take(&member.label, ask.body.len()).ok_or_else(crowded)?;
     let task = Arc::new(intent(gateway, member, &ask, operation, callback.as_ref(), &lane));
     let draft = reserve(gateway, call, member, &task, claimed).await?;
     let body = match &callback {
@@ -148,6 +149,13 @@ pub(super) async fn create(
         Lane::Mock | Lane::Replay | Lane::Nowhere => errand.send(draft, None).await,
     };
     answer(sent)
+}
+
+/// The refusal where too much waits already.
+fn crowded() -> ApiError {
+    let what =
+        "too many creates are waiting here, or too large ones: try again when some have had their turn";
+    ApiError::new(Reason::Overloaded, what).retry_after(Duration::from_secs(1))
 }
 
 /// What is written down of a create before it is sent.
