@@ -389,7 +389,7 @@ impl Errand {
         // Whoever does not keep the turn gives it back: no task runs.
         match (id, code, turn) {
             (Some(id), _, turn) => Sent::Answered(self.started(draft, turn, id, &body, answer).await),
-            (None, 200, _) if body.is_object() && self.is_done_at_once(operation) => {
+            (None, 200, _) if body.is_object() && !is_error(&body) && self.is_done_at_once(operation) => {
                 Sent::Answered(self.done(draft, &body, answer).await)
             }
             (None, 429, Some(turn)) => {
@@ -414,8 +414,7 @@ impl Errand {
     /// the request. Whatever else answers, such as a server on the way, does not know. In this process nothing is lost on
     /// the way, and a test may want to see any answer.
     pub(super) fn is_refusal(&self, answer: &Whole, body: &Value) -> bool {
-        let is_envelope = body.get("code").is_some_and(|code| code.is_number() && *code != 200);
-        is_envelope || answer.status.is_client_error() || matches!(self.lane, Lane::Mock | Lane::Nowhere)
+        is_error(body) || answer.status.is_client_error() || matches!(self.lane, Lane::Mock | Lane::Nowhere)
     }
 
     /// Whether the answer to such a create is its result.
@@ -462,6 +461,11 @@ impl Errand {
         }
         draft.started(answer).await
     }
+}
+
+/// Whether a body is an envelope that tells of an error, of whatever code.
+fn is_error(body: &Value) -> bool {
+    body.get("code").is_some_and(|code| code.is_number() && *code != 200)
 }
 
 /// No turn came in time.

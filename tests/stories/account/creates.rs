@@ -130,9 +130,15 @@ async fn callbacks_of_models_that_nobody_knows_are_passed_on() {
 async fn a_result_of_a_model_that_nobody_knows_passes() {
     let world = Shared::new(CALLED_BACK);
     let answer = json!({"code": 200, "msg": "success", "data": {"words": ["la"]}});
-    world.upstream.meets([Misfortune::Answers(200, answer.clone())]);
-    let told = world.client("acme").post("/api/v1/jobs/createTask", &of_new_model().0).await;
-    assert_eq!((told.expect_code(200).json(), world.running("acme").await), (answer, 0));
+    let refusal = json!({"code": 500_001, "msg": "of another kind", "data": null});
+    for answer in [answer, refusal] {
+        world.upstream.meets([Misfortune::Answers(200, answer.clone())]);
+        let told = world.client("acme").post("/api/v1/jobs/createTask", &of_new_model().0).await;
+        assert_eq!((told.expect_status(200).json(), world.running("acme").await), (answer, 0));
+    }
+    let finished =
+        "kiegate_tasks_finished_total{operation=\"jobs.create\",outcome=\"success\",tenant=\"acme\"}";
+    assert_eq!(world.metric(finished), 1, "the refusal is none");
 }
 
 /// A create that broke within the gateway was given back as if it had not been sent, and its key with it.
