@@ -285,6 +285,7 @@ impl Errand {
         let mut throttled: Option<(Granted, Option<Duration>)> = None;
         let mut waited_before = Duration::ZERO;
         loop {
+            let since = Instant::now();
             let (account, granted) = match throttled.take() {
                 None => account::turn(&accounts.usable(&keys), waiter).await.map_err(late)?,
                 Some(((account, granted), retry_after)) => {
@@ -300,6 +301,7 @@ impl Errand {
                     again
                 }
             };
+            self.call.waited(since.elapsed());
             self.call.queued(waited_before + granted.waited());
             self.gateway.parts.metrics.waited_for_turn(&account.name, granted.waited());
             draft.store.sent_with(draft.create, Arc::clone(&account.name)).await?;

@@ -55,6 +55,18 @@ async fn a_create_that_waited_too_long_is_refused_and_leaves_nothing_behind() {
     assert_eq!((world.running("acme").await, world.upstream.arrived().len()), (1, 1));
 }
 
+/// The time counted as the gateway's own, in a metric that is to show how much slower it makes things.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_turn_and_for_the_upstream_is_no_overhead() {
+    let world = account("1/10s", "max_wait = \"60s\"");
+    world.upstream.takes(Duration::from_secs(5));
+    for _ in 0..2 {
+        world.client("acme").create().await.expect_code(200);
+    }
+    assert_eq!(world.metric("kiegate_overhead_seconds_count"), 2);
+    assert_eq!(world.metric("kiegate_overhead_seconds_bucket{le=\"1\"}"), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_gives_its_place_up() {
     let world = account("1/10s", "max_wait = \"60s\"");
