@@ -40,7 +40,9 @@ impl Recorded {
         // What is compressed cannot be read in a recording.
         request.headers_mut().remove(ACCEPT_ENCODING);
         let (parts, body) = request.into_parts();
-        let (body, whole) = if about.streams {
+        let (body, whole) = if body.is_end_stream() {
+            (body, Some(Bytes::new()))
+        } else if about.streams {
             (body, None)
         } else {
             let whole = axum::body::to_bytes(body, usize::MAX).await;

@@ -89,6 +89,7 @@ pub struct Exchange {
     asked: Asked,
     began: Instant,
     waited: Duration,
+    is_written: bool,
 }
 
 /// Where a run that writes to `path` writes: `path` itself, or, where that is a folder, a file in it that is named by the
@@ -156,6 +157,7 @@ impl Recorder {
             asked,
             began: self.clock.instant(),
             waited: Duration::ZERO,
+            is_written: false,
         }
     }
 
@@ -292,7 +294,6 @@ impl Exchange {
         };
         self.entry.response = Response::new(status, recorder.redactor.headers(headers), content);
         self.end();
-        recorder.write(&self.entry);
     }
 
     /// There will be no answer.
@@ -300,18 +301,30 @@ impl Exchange {
         self.head();
         self.entry.comment = Some(self.recorder.redactor.text(why));
         self.end();
-        self.recorder.write(&self.entry);
     }
 
     fn note(&mut self) -> &mut Note {
         self.entry.note.get_or_insert_default()
     }
 
+    /// Writes it down.
     fn end(&mut self) {
+        self.is_written = true;
         let millis = |span: Duration| (span.as_secs_f64() * 1e6).round() / 1e3;
         let whole = self.began.elapsed();
         self.entry.time = millis(whole);
         self.entry.timings = Timings::new(millis(self.waited), millis(whole.saturating_sub(self.waited)));
+        self.recorder.write(&self.entry);
+    }
+}
+
+impl Drop for Exchange {
+    /// Nobody waits for the answer any more. It has been asked for all the same.
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.entry.comment = Some("nobody waited for the answer".to_owned());
+            self.end();
+        }
     }
 }
 

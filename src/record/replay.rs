@@ -97,10 +97,10 @@ impl Library {
         let mut starts: HashMap<String, Vec<usize>> = HashMap::new();
         let mut calls: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, lifecycle) in recording.lifecycles.iter().enumerate() {
-            starts.entry(found_by(&lifecycle.start)).or_default().push(index);
+            starts.entry(found_by(&catalogue, &lifecycle.start)).or_default().push(index);
         }
         for (index, call) in recording.calls.iter().enumerate() {
-            calls.entry(found_by(call)).or_default().push(index);
+            calls.entry(found_by(&catalogue, call)).or_default().push(index);
         }
         Self { catalogue, recording, starts, calls }
     }
@@ -256,9 +256,14 @@ fn answer(call: &Called, named: &[Name]) -> Result<Played, NotRecorded> {
     Ok(Played { answer, callbacks: Vec::new() })
 }
 
-/// What a recorded call is found by.
-fn found_by(call: &Called) -> String {
-    if call.body.is_some() { call.asked.print().to_owned() } else { call.asked.rough_print().to_owned() }
+/// What a recorded call is found by. What streams is not looked at, kept or not.
+fn found_by(catalogue: &Catalogue, call: &Called) -> String {
+    let is_read = call.asked.operation.is_some_and(|operation| !catalogue.operation(operation).takes_form());
+    if is_read && call.body.is_some() {
+        call.asked.print().to_owned()
+    } else {
+        call.asked.rough_print().to_owned()
+    }
 }
 
 impl Asking {

@@ -220,6 +220,18 @@ async fn what_was_never_recorded_is_refused_with_what_comes_nearest() {
     assert_eq!(acme.details(&failed).await.json()["data"]["state"], "fail");
 }
 
+/// What streams is not looked at when it is replayed, so it is found by the rest.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_operation_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = recording(&folder);
+    let world = Shared::new_with(&config("record", &path));
+    world.client(KEY).get("/no/such/path").await.expect_status(404);
+    let world = Shared::new_with(&config("replay", &path));
+    let answer = world.client(KEY).get("/no/such/path").await.expect_status(404);
+    assert_eq!(answer.json()["error"], "Not Found", "it is the API's answer: {}", answer.text());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tenant_of_a_live_gateway_can_be_replayed_or_recorded_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -273,6 +285,37 @@ async fn where_the_account_could_not_call_back_the_callbacks_follow_from_what_wa
 async fn verified(path: &Path) -> Report {
     let recording = Recording::read(&CATALOGUE, path).unwrap_or_else(|error| panic!("{error}"));
     verify(&CATALOGUE, "session.har".into(), &recording).await
+}
+
+/// Of a request without a body it was noted that its body had not been kept, where that would have streamed.
+#[tokio::test(start_paused = true)]
+async fn of_a_request_without_a_body_nothing_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = recording(&folder);
+    let world = World::build().recorded(path.clone()).start();
+    world.client("acme").get("/no/such/path").await.expect_status(404);
+    drop(world);
+    let har: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let entry = &har["log"]["entries"][0];
+    assert_eq!(entry["_kiegate"]["omitted"], Value::Null, "{entry}");
+    let report = verified(&path).await;
+    assert!(report.is_ok() && report.calls[0].skipped.is_none(), "{report}");
+}
+
+/// What was sent and of which nobody awaited the answer was missing in the recording.
+#[tokio::test(start_paused = true)]
+async fn a_request_is_recorded_though_nobody_awaits_its_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = recording(&folder);
+    let world = World::build().recorded(path.clone()).start();
+    let acme = world.client("acme");
+    acme.put("/_mock/settings", &json!({"latency": "10s"})).await.expect_status(200);
+    let asked = acme.get("/api/v1/chat/credit");
+    assert!(tokio::time::timeout(Duration::from_secs(1), asked).await.is_err());
+    drop(world);
+    let har: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let entry = &har["log"]["entries"][0];
+    assert_eq!(entry["comment"], "nobody waited for the answer");
 }
 
 #[tokio::test(start_paused = true)]
