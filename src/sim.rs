@@ -9,6 +9,7 @@
 //!
 //! A [`Sim`] is cheap to clone. When the last clone is dropped, its background work ends.
 
+mod beginning;
 mod callback;
 mod chat;
 mod control;
@@ -34,14 +35,16 @@ mod verdict;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::{Extensions, HeaderMap};
 use axum::body::Body;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-pub use callback::{Courier, Parcel};
+pub use beginning::Beginning;
+pub use callback::{AFTER_CREATE, Courier, Parcel};
 pub use control::routes;
 pub use fault::Fault;
 pub use guest::Letter;
@@ -183,7 +186,12 @@ struct Shared {
     parts: Parts,
     sandboxes: Cache<SandboxId, Arc<Sandbox>>,
     rendered: download::Rendered,
+    /// What real time is held at, in milliseconds; [`RUNNING`] where it is not.
+    held: AtomicI64,
 }
+
+/// Real time goes by the clock.
+const RUNNING: i64 = i64::MIN;
 
 impl Sim {
     /// Builds it; starts nothing.
@@ -193,7 +201,8 @@ impl Sim {
             .time_to_idle(SANDBOX_IDLE)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self(Arc::new(Shared { parts, sandboxes, rendered: download::Rendered::default() }))
+        let (rendered, held) = (download::Rendered::default(), AtomicI64::new(RUNNING));
+        Self(Arc::new(Shared { parts, sandboxes, rendered, held }))
     }
 
     /// The facts it plays.
@@ -206,12 +215,38 @@ impl Sim {
     }
 
     fn real_now(&self) -> Timestamp {
-        self.0.parts.clock.now()
+        match self.0.held.load(Ordering::Relaxed) {
+            RUNNING => self.0.parts.clock.now(),
+            held => Timestamp::from_millis(held),
+        }
     }
 
-    /// The sandbox of `token`, made if need be.
-    fn sandbox(&self, token: &str, owner: Option<&Owner>) -> Arc<Sandbox> {
-        let id = SandboxId::of(token);
+    /// Holds real time at `time`, for whoever has the same happen again at the same times, and returns when all has happened
+    /// that comes due by that. While it is held nothing takes time: what else would wait does not.
+    pub async fn hold_at(&self, time: Timestamp) {
+        if self.0.held.swap(time.millis(), Ordering::Relaxed) == time.millis() {
+            return;
+        }
+        let sandboxes: Vec<_> = self.0.sandboxes.iter().map(|(_, sandbox)| sandbox).collect();
+        for sandbox in sandboxes {
+            let now = sandbox.world().clock.at(time);
+            self.advance(&sandbox, Some(now)).await;
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.held.load(Ordering::Relaxed) != RUNNING
+    }
+
+    /// Waits so long in real time.
+    async fn pause(&self, span: Duration) {
+        if !span.is_zero() && !self.is_held() {
+            tokio::time::sleep(span).await;
+        }
+    }
+
+    /// The sandbox of that id, made if need be.
+    fn sandbox(&self, id: SandboxId, owner: Option<&Owner>) -> Arc<Sandbox> {
         self.0.sandboxes.get_with(id, || {
             let parts = self.parts();
             let settings = parts.settings.clone();
@@ -263,6 +298,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let token = token.trim();
     let good = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.starts_with("invalid");
     good.then_some(token)
+}
+
+/// Whose sandbox a request is about: by its extension, or else by its key.
+fn caller(extensions: &Extensions, headers: &HeaderMap) -> Option<SandboxId> {
+    extensions.get().copied().or_else(|| SandboxId::of_caller(headers))
 }
 
 /// `http://host` of a request, for links in its answer.

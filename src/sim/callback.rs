@@ -47,7 +47,7 @@ pub trait Courier: Send + Sync + 'static {
 }
 
 /// Where work takes no time at all, its callback waits so long in real time: the answer to the create comes first.
-const AFTER_CREATE: Duration = Duration::from_millis(15);
+pub const AFTER_CREATE: Duration = Duration::from_millis(15);
 
 /// The address that `input` wants to be called back at; an empty one counts as none.
 pub(super) fn address<'v>(kind: &TaskKind, input: &'v Value) -> Option<&'v str> {
@@ -167,7 +167,7 @@ impl Sim {
     /// hears of it. Gives what waited for it.
     async fn attempt(&self, sandbox: &Sandbox, sender: &Sender, due: Due, epoch: u64) -> Option<Due> {
         if due.attempt == 0 && due.at == sender.began() && !sender.is_early() {
-            tokio::time::sleep(AFTER_CREATE).await;
+            self.pause(AFTER_CREATE).await;
         }
         let began = self.parts().clock.instant();
         let parcel = self.parcel(sandbox, sender, due);
@@ -259,9 +259,7 @@ impl Sim {
             world.inbox.receive(name, now, headers, body, key)
         };
         sandbox.arrived.notify_waiters();
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        self.pause(delay).await;
         StatusCode::from_u16(answer).unwrap_or(StatusCode::OK)
     }
 

@@ -182,7 +182,7 @@ pub(super) async fn answer(
         return Ok(response);
     }
     if let Some(delay) = delay(call) {
-        tokio::time::sleep(delay).await;
+        call.sim.pause(delay).await;
     }
     let mut response = Response::new(Body::from(body.to_json(&AnswerScope { answer: &answer, chat })));
     if let Some(text) = &chat.content_type {
@@ -214,6 +214,7 @@ fn delay(call: &Call<'_>) -> Option<Duration> {
 /// The pause between two events: spread over the delay that was wished for, or the pace's.
 fn gap(call: &Call<'_>, chat: &Chat, script: &Script) -> Duration {
     match (delay(call), call.settings.pace) {
+        _ if call.sim.is_held() => Duration::ZERO,
         (Some(delay), _) => delay / u32::try_from(script.left()).unwrap_or(u32::MAX).max(1),
         (None, Pace::Realistic) => chat.tokens.event_gap,
         (None, _) => Duration::ZERO,

@@ -28,7 +28,7 @@ use super::sandbox::{Sandbox, World};
 use super::settings::Settings;
 use super::task::{Lineage, SandboxId, Task, TaskKey, Worth};
 use super::view::{Setting, View};
-use super::{Event, Owner, Sim, bearer, callback, origin};
+use super::{Event, Owner, Sim, callback, caller, origin};
 use crate::catalogue::ErrorEntry;
 use crate::clock::{Timestamp, parse_duration};
 use crate::error::ProblemDocument;
@@ -77,12 +77,12 @@ impl FromRequestParts<Sim> for Caller {
     type Rejection = ProblemDocument;
 
     async fn from_request_parts(parts: &mut Parts, sim: &Sim) -> Result<Self, Self::Rejection> {
-        let token = bearer(&parts.headers).ok_or_else(|| {
+        let id = caller(&parts.extensions, &parts.headers).ok_or_else(|| {
             let detail = "the control API is about your own sandbox: send the bearer token that your client uses, \
                           as in `Authorization: Bearer demo`";
             ProblemDocument::new(StatusCode::UNAUTHORIZED, detail)
         })?;
-        Ok(Self { sandbox: sim.sandbox(token, parts.extensions.get::<Owner>()), origin: origin(sim, parts) })
+        Ok(Self { sandbox: sim.sandbox(id, parts.extensions.get::<Owner>()), origin: origin(sim, parts) })
     }
 }
 

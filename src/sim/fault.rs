@@ -52,7 +52,7 @@ impl Fault {
     }
 
     /// Its name, as it is asked for.
-    pub(super) fn name(self) -> String {
+    pub fn name(self) -> String {
         match self {
             Self::Reset => "fault:reset".to_owned(),
             Self::Hang => "fault:hang".to_owned(),

@@ -13,8 +13,8 @@ use http::request::Parts;
 
 use super::journal::{self, Arriving, Entry, Note};
 use super::sandbox::{Sandbox, World};
-use super::task::{Due, TaskKey};
-use super::{Event, Owner, Sim, bearer};
+use super::task::{Due, SandboxId, TaskKey};
+use super::{Event, Owner, Sim, caller};
 use crate::catalogue::Resolved;
 use crate::clock::Timestamp;
 
@@ -104,7 +104,8 @@ impl Sim {
         otherwise: Option<&str>,
         owner: Option<&Owner>,
     ) -> Option<Witness> {
-        let sandbox = self.sandbox(bearer(&parts.headers).or(otherwise)?, owner);
+        let id = caller(&parts.extensions, &parts.headers).or_else(|| otherwise.map(SandboxId::of))?;
+        let sandbox = self.sandbox(id, owner);
         let operation = match self.catalogue().resolve(&parts.method, parts.uri.path()) {
             Resolved::Operation(operation) => Some(operation),
             Resolved::WrongMethod | Resolved::Unknown => None,
@@ -127,7 +128,8 @@ impl Sim {
         owner: Option<&Owner>,
         then: impl FnOnce(&mut T, Timestamp) -> (A, Vec<Letter>),
     ) -> Option<A> {
-        let sandbox = self.sandbox(bearer(headers).or(otherwise)?, owner);
+        let id = SandboxId::of_caller(headers).or_else(|| otherwise.map(SandboxId::of))?;
+        let sandbox = self.sandbox(id, owner);
         let (answer, count) = {
             let mut world = sandbox.world();
             let now = world.clock.at(self.real_now());

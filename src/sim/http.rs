@@ -30,10 +30,10 @@ use super::outcome::{Speech, Wish};
 use super::rules::{Chosen, Effect};
 use super::sandbox::{Sandbox, World};
 use super::settings::{HttpStatus, Settings};
-use super::task::{Lineage, TaskKey};
+use super::task::{Lineage, SandboxId, TaskKey};
 use super::upload::{self, BrokenOff, Brought};
 use super::view::{Setting, View, written};
-use super::{Event, Owner, Sim, bearer, collect, origin};
+use super::{Event, Owner, Sim, caller, collect, origin};
 use crate::catalogue::{
     Behaviour, ErrorIx, Operation, OperationIx, Reply, Resolved, Template, UploadFrom, Wording,
 };
@@ -140,13 +140,13 @@ impl Sim {
     async fn operate(&self, index: OperationIx, request: Request, owner: Option<Owner>) -> Response {
         let operation = self.catalogue().operation(index);
         let (parts, body) = request.into_parts();
-        let token = bearer(&parts.headers).or(operation.open.then_some(""));
-        let Some(token) = token else {
+        let anybody = || operation.open.then(|| SandboxId::of(""));
+        let Some(id) = caller(&parts.extensions, &parts.headers).or_else(anybody) else {
             upload::discard(&parts.headers, body).await;
             let unauthorized = self.catalogue().shared().unauthorized.into();
             return self.refusal(index, unauthorized, &self.parts().settings, &Value::Null);
         };
-        let sandbox = self.sandbox(token, owner.as_ref());
+        let sandbox = self.sandbox(id, owner.as_ref());
         let Ok(brought) = self.take_in(index, &parts, body, &sandbox).await else {
             // The body broke off: nobody is there to read an answer.
             return plain_status(StatusCode::BAD_REQUEST);
@@ -312,7 +312,7 @@ impl Sim {
             let spread = u64::try_from(longest.saturating_sub(shortest).as_millis()).unwrap_or(0);
             let more = Draw::new(&[&settings.seed.to_le_bytes(), b"latency", &number.to_le_bytes()])
                 .integer(0, spread);
-            tokio::time::sleep(shortest + Duration::from_millis(more)).await;
+            self.pause(shortest + Duration::from_millis(more)).await;
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::outcome::CallbackFaults;
@@ -14,7 +15,7 @@ use crate::ids::Credits;
 
 pub(super) use crate::wire::fingerprint;
 
-/// Which sandbox: derived from the bearer token, which it does not give away.
+/// Which sandbox: derived from the bearer token, which it does not give away. A request extension, it stands for the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SandboxId([u8; 12]);
 
@@ -25,8 +26,13 @@ impl SandboxId {
         Self(std::array::from_fn(|index| digest[index]))
     }
 
+    /// The sandbox of whoever sends `headers`; `None` without a key.
+    pub fn of_caller(headers: &HeaderMap) -> Option<Self> {
+        super::bearer(headers).map(Self::of)
+    }
+
     /// Reads what [`fmt::Display`] wrote.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
     }
 

@@ -35,7 +35,7 @@ const READ: u64 = 128 * 1024;
 const OVERHEAD: u64 = 4096;
 
 /// How much may lie there, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Of all sandboxes together.
     pub total: u64,
