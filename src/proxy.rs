@@ -25,7 +25,7 @@ use tower_http::timeout::TimeoutError;
 pub use breaker::Breaker;
 pub use headers::strip;
 pub use live::Live;
-pub use recorded::{Recorded, Wanted};
+pub use recorded::{Recorded, Wanted, steered};
 pub use replayed::Replayed;
 pub use retry::{Retries, Safe};
 pub use simulated::{Nowhere, Simulated};

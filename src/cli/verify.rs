@@ -17,9 +17,15 @@ pub(super) fn run(files: &[PathBuf], json: bool, catalog: Option<PathBuf>) -> Ex
         Ok(catalogue) => Arc::new(catalogue),
         Err(error) => return complain(&error),
     };
-    let read = files.iter().map(|file| Recording::read_each(&catalogue, file));
-    let recordings = match read.collect::<Result<Vec<_>, _>>() {
-        Ok(recordings) => recordings.into_iter().flatten(),
+    let listed = files.iter().map(|path| Recording::files(path)).collect::<Result<Vec<_>, _>>();
+    let read = listed.and_then(|listed| {
+        let files = listed.into_iter().flatten();
+        files
+            .map(|file| Ok((file.clone(), Recording::read_file(&catalogue, &file)?)))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    let recordings = match read {
+        Ok(recordings) => recordings,
         Err(error) => return complain(&error),
     };
     let runtime = match Builder::new_current_thread().enable_all().build() {

@@ -1,21 +1,25 @@
-//! The live API with somebody beside it who writes down what passes.
+//! The live API, or the simulator, with somebody beside it who writes down what passes.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use axum::Router;
 use axum::body::Body;
+use axum::middleware::{Next, from_fn};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::ACCEPT_ENCODING;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 
 use super::headers::{strip_hop_by_hop, strip_private};
 use super::live::UPLOADS;
 use super::{About, Upstream, UpstreamError};
-use crate::record::{Exchange, Recorder, Sent};
+use crate::record::{Exchange, Recorder, Sent, Steering};
+use crate::sim::{Fault, SandboxId};
 
 /// The largest answer that is kept, in bytes.
 const LARGEST: usize = 10 * 1024 * 1024;
@@ -40,8 +44,14 @@ impl Recorded {
         // What is compressed cannot be read in a recording.
         request.headers_mut().remove(ACCEPT_ENCODING);
         let (parts, body) = request.into_parts();
+        let is_steered = self.recorder.is_of_simulator();
+        let mut passing = None;
         let (body, whole) = if body.is_end_stream() {
             (body, Some(Bytes::new()))
+        } else if about.streams && is_steered {
+            let copy = Passing::default();
+            passing = Some(copy.clone());
+            (copy.of(body), None)
         } else if about.streams {
             (body, None)
         } else {
@@ -62,11 +72,18 @@ impl Recorded {
             keys: &parts.headers,
             headers: &shown,
             body: whole.as_deref(),
+            steering: is_steered.then(|| steering(&parts.headers, false)),
         });
         let answer = self.upstream.send(Request::from_parts(parts, body), about).await;
+        if let Some(brought) = passing.and_then(|passing| passing.taken()) {
+            exchange.brought(&shown, &brought);
+        }
         match answer {
             Ok(response) => {
                 exchange.head();
+                if let Some(fault) = response.extensions().get::<Fault>() {
+                    exchange.mishap(fault.name());
+                }
                 let (parts, body) = response.into_parts();
                 let end = End { exchange, status: parts.status.as_u16(), headers: parts.headers.clone() };
                 Ok(Response::from_parts(parts, Body::new(Copied::new(body, end))))
@@ -90,6 +107,93 @@ impl Upstream for Recorded {
         } else {
             self.upstream.send(request, about)
         }
+    }
+}
+
+/// The routes that steer a simulator, with somebody beside them who writes down how it is steered. What only asks is not
+/// written down.
+pub fn steered(routes: Router, recorder: Arc<Recorder>) -> Router {
+    let beside = move |request: Request<Body>, next: Next| {
+        let recorder = Arc::clone(&recorder);
+        async move {
+            if request.method() == Method::GET || !request.uri().path().starts_with("/_mock") {
+                return next.run(request).await;
+            }
+            let (parts, body) = request.into_parts();
+            let mut exchange = recorder.sent(&Sent {
+                operation: "mock",
+                base: "https://simulator.invalid",
+                method: &parts.method,
+                uri: &parts.uri,
+                keys: &parts.headers,
+                headers: &HeaderMap::new(),
+                body: None,
+                steering: Some(steering(&parts.headers, true)),
+            });
+            let passing = Passing::default();
+            let response = next.run(Request::from_parts(parts, passing.of(body))).await;
+            if let Some(brought) = passing.taken() {
+                exchange.brought(&HeaderMap::new(), &brought);
+            }
+            exchange.head();
+            exchange.answered(response.status().as_u16(), &HeaderMap::new(), None, 0, true);
+            response
+        }
+    };
+    routes.layer(from_fn(beside))
+}
+
+/// What a simulator hears in the head of a request.
+fn steering(headers: &HeaderMap, is_control: bool) -> Steering {
+    let text =
+        |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    Steering {
+        sandbox: SandboxId::of_caller(headers).map(|id| id.to_string()),
+        host: text("host"),
+        outcome: text("x-mock-outcome"),
+        delay: text("x-mock-delay"),
+        is_control,
+    }
+}
+
+/// A copy of what was taken of a request's body that streamed; nothing where that broke off, or was too large.
+#[derive(Clone)]
+struct Passing(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Default for Passing {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+    }
+}
+
+impl Passing {
+    /// `body`, copied while it passes.
+    fn of(&self, body: Body) -> Body {
+        let (passing, broken) = (self.clone(), self.clone());
+        let body = body.map_frame(move |frame| {
+            passing.keep(frame.data_ref().map_or(&[], |data| data));
+            frame
+        });
+        Body::new(body.map_err(move |error| {
+            *broken.copy() = None;
+            error
+        }))
+    }
+
+    fn copy(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, data: &[u8]) {
+        let mut kept = self.copy();
+        match &mut *kept {
+            Some(copy) if copy.len() + data.len() <= LARGEST => copy.extend_from_slice(data),
+            copy => *copy = None,
+        }
+    }
+
+    fn taken(&self) -> Option<Vec<u8>> {
+        self.copy().take()
     }
 }
 

@@ -160,15 +160,31 @@ pub struct Posted {
     pub mime: String,
     /// As text.
     #[serde(default)]
-    pub text: String,
+    text: String,
     #[serde(default)]
     params: Vec<Value>,
+    /// `base64` where the text stands for bytes.
+    #[serde(default, rename = "_encoding", skip_serializing_if = "Option::is_none")]
+    encoding: Option<String>,
 }
 
 impl Posted {
     /// A body of that type.
     pub fn new(mime: &str, text: String) -> Self {
-        Self { mime: mime.to_owned(), text, params: Vec::new() }
+        Self { mime: mime.to_owned(), text, params: Vec::new(), encoding: None }
+    }
+
+    /// A body of that type that is no text.
+    pub(super) fn of_bytes(mime: &str, bytes: &[u8]) -> Self {
+        Self { encoding: Some("base64".to_owned()), ..Self::new(mime, BASE64.encode(bytes)) }
+    }
+
+    /// The bytes.
+    ///
+    /// # Errors
+    /// Text that does not stand for bytes, though it says so.
+    fn bytes(&self) -> Result<Vec<u8>, String> {
+        bytes_of(&self.text, self.encoding.as_deref())
     }
 }
 
@@ -195,12 +211,15 @@ impl Content {
     /// # Errors
     /// Text that does not stand for bytes, though it says so.
     fn bytes(&self) -> Result<Option<Vec<u8>>, String> {
-        let Some(text) = &self.text else { return Ok(None) };
-        match self.encoding.as_deref() {
-            None | Some("") => Ok(Some(text.clone().into_bytes())),
-            Some("base64") => BASE64.decode(text).map(Some).map_err(|error| format!("no base64: {error}")),
-            Some(other) => Err(format!("the encoding \"{other}\" is not known; there is base64")),
-        }
+        self.text.as_ref().map(|text| bytes_of(text, self.encoding.as_deref())).transpose()
+    }
+}
+
+fn bytes_of(text: &str, encoding: Option<&str>) -> Result<Vec<u8>, String> {
+    match encoding {
+        None | Some("") => Ok(text.to_owned().into_bytes()),
+        Some("base64") => BASE64.decode(text).map_err(|error| format!("no base64: {error}")),
+        Some(other) => Err(format!("the encoding \"{other}\" is not known; there is base64")),
     }
 }
 
@@ -248,6 +267,36 @@ pub struct Note {
     /// The answer broke off.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut: bool,
+    /// Under which circumstances a simulator acted; absent where it was the real API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<Circumstances>,
+}
+
+/// What decided what a simulator did, and cannot be seen from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circumstances {
+    /// Things happened in the order of these numbers.
+    pub order: u64,
+    /// The number of the moment when it was asked for: what lies between was under way at the same time.
+    pub since: u64,
+    /// When it acted, by real time.
+    #[serde(with = "iso")]
+    pub at: Timestamp,
+    /// Whose sandbox it was; absent where there was no good key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
+    /// The host that was asked, which result links begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The outcome that was asked for in the head of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// The delay that was asked for there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<String>,
+    /// What became of the answer on its way, as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Who called.
@@ -259,6 +308,8 @@ pub enum Kind {
     Exchange,
     /// The API called back.
     Callback,
+    /// A simulator was steered.
+    Control,
 }
 
 fn http() -> String {
@@ -297,11 +348,20 @@ pub struct Damaged {
     pub what: String,
 }
 
-/// The entries of the file at `path`, in their order.
+/// What a file has.
+#[derive(Debug, Default)]
+pub(super) struct Sheets {
+    /// In their order.
+    pub(super) entries: Vec<Entry>,
+    /// How the simulator was at first that is recorded; `None` where it was the real API.
+    pub(super) simulator: Option<Value>,
+}
+
+/// Reads the file at `path`.
 ///
 /// # Errors
-/// A file that cannot be read, or is no HAR; the message names the entry, counted from 1, and the field.
-pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Damaged> {
+/// It cannot be read, or is no HAR; the message names the entry, counted from 1, and the field.
+pub(super) fn read(path: &Path) -> Result<Sheets, Damaged> {
     let damaged = |what: String| Damaged { file: path.to_owned(), what };
     let text = std::fs::read(path).map_err(|error| damaged(format!("cannot be read: {error}")))?;
     parse(&text).map_err(damaged)
@@ -312,19 +372,24 @@ pub(super) fn content(entry: &Entry) -> Option<Vec<u8>> {
     entry.response.content.bytes().ok().flatten()
 }
 
-fn parse(text: &[u8]) -> Result<Vec<Entry>, String> {
+/// The bytes of an entry's request; `None` where there were none, or they were not kept. They have been read once, so they
+/// can be.
+pub(super) fn posted(entry: &Entry) -> Option<Vec<u8>> {
+    entry.request.body.as_ref()?.bytes().ok()
+}
+
+fn parse(text: &[u8]) -> Result<Sheets, String> {
     let document: Document = serde_json::from_slice(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => format!("no HAR: {error}"),
         _ => format!("no JSON: {error}"),
     })?;
-    let Log { version, entries } = document.log;
+    let Log { version, note, entries } = document.log;
     if !version.is_empty() && !version.starts_with("1.") {
         return Err(format!("no HAR that can be read: log.version is {version:?}, and 1.2 is known"));
     }
-    (1..)
-        .zip(entries.0)
-        .map(|(number, value)| entry(value).map_err(|what| format!("entry {number}: {what}")))
-        .collect()
+    let numbered = (1..).zip(entries.0);
+    let read = numbered.map(|(number, value)| entry(value).map_err(|what| format!("entry {number}: {what}")));
+    Ok(Sheets { entries: read.collect::<Result<_, _>>()?, simulator: note.simulator })
 }
 
 fn entry(value: Value) -> Result<Entry, String> {
@@ -341,6 +406,8 @@ fn entry(value: Value) -> Result<Entry, String> {
     }
     entry.request.url.parse::<http::Uri>().map_err(|error| format!("request.url: {error}"))?;
     entry.response.content.bytes().map_err(|what| format!("response.content: {what}"))?;
+    let posted = entry.request.body.as_ref().map(Posted::bytes).transpose();
+    posted.map_err(|what| format!("request.postData: {what}"))?;
     Ok(entry)
 }
 
@@ -353,7 +420,15 @@ struct Document {
 struct Log {
     #[serde(default)]
     version: String,
+    #[serde(default, rename = "_kiegate")]
+    note: Whole,
     entries: Entries,
+}
+
+/// What a recording says of itself as a whole.
+#[derive(Default, Deserialize)]
+struct Whole {
+    simulator: Option<Value>,
 }
 
 /// The entries as they are; where one is no JSON, the error says which.
@@ -397,11 +472,13 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    /// Begins the file at `path`, which must not be there yet.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
+    /// Begins the file at `path`, which must not be there yet; a recording of a simulator says how that was at first.
+    pub(super) fn create(path: &Path, simulator: Option<&Value>) -> io::Result<Self> {
         let mut file = File::options().write(true).create_new(true).open(path)?;
         let creator = json!({"name": "kiegate", "version": env!("CARGO_PKG_VERSION")});
-        let head = format!("{{\"log\":{{\"version\":\"1.2\",\"creator\":{creator},\"entries\":[");
+        let note = simulator.map(|simulator| json!({"simulator": simulator}));
+        let note = note.map_or_else(String::new, |note| format!("\"_kiegate\":{note},"));
+        let head = format!("{{\"log\":{{\"version\":\"1.2\",\"creator\":{creator},{note}\"entries\":[");
         file.write_all(format!("{head}{END}").as_bytes())?;
         Ok(Self { file, end: head.len() as u64, is_empty: true })
     }
@@ -436,7 +513,8 @@ mod tests {
 
     #[test]
     fn what_others_have_written_is_read() {
-        let entries = parse(document(&[WHOLE, WHOLE]).as_bytes()).unwrap();
+        let Sheets { entries, simulator } = parse(document(&[WHOLE, WHOLE]).as_bytes()).unwrap();
+        assert_eq!(simulator, None);
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].started.to_rfc3339(), "2026-11-01T12:00:00.500Z");
         assert_eq!(content(&entries[0]).unwrap(), b"{}");
@@ -474,13 +552,22 @@ mod tests {
     fn a_file_is_whole_after_every_entry() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.har");
-        let mut sheet = Sheet::create(&path).unwrap();
+        let mut sheet = Sheet::create(&path, None).unwrap();
         for count in 0..3 {
-            assert_eq!(read(&path).unwrap().len(), count);
+            assert_eq!(read(&path).unwrap().entries.len(), count);
             sheet.append(&WHOLE.replace('\n', "")).unwrap();
         }
         sheet.sync().unwrap();
-        assert_eq!(read(&path).unwrap().len(), 3);
-        assert!(Sheet::create(&path).is_err(), "nothing that was paid for is written over");
+        assert_eq!(read(&path).unwrap().entries.len(), 3);
+        assert!(Sheet::create(&path, None).is_err(), "nothing that was paid for is written over");
+    }
+
+    #[test]
+    fn how_a_simulator_was_at_first_stands_at_the_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.har");
+        let beginning = json!({"credits": 5});
+        Sheet::create(&path, Some(&beginning)).unwrap();
+        assert_eq!(read(&path).unwrap().simulator, Some(beginning));
     }
 }

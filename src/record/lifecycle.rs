@@ -12,7 +12,8 @@ use http::{Method, Uri};
 use serde_json::Value;
 
 use super::asked::{Asked, Role};
-use super::har::{self, Damaged, Entry, Kind};
+use super::har::{self, Circumstances, Damaged, Entry, Kind, Note, Sheets};
+use super::redact::REDACTED;
 use crate::catalogue::{Catalogue, Known};
 use crate::clock::Timestamp;
 use crate::wire;
@@ -42,6 +43,23 @@ pub struct Recording {
     pub lifecycles: Vec<Lifecycle>,
     /// What is about no task of the recording, in its order.
     pub calls: Vec<Called>,
+    /// How the simulator was steered that is recorded, in the order of that.
+    pub controls: Vec<Called>,
+    /// Callbacks of a simulator that belong to none of the lifecycles.
+    pub strays: Vec<Told>,
+    /// Calls that were not answered whole, and why: nothing to go by, unless a simulator shall do the same again.
+    pub broken: Vec<Broken>,
+    /// How the simulator was at first that is recorded; `None` where it was the real API.
+    pub simulator: Option<Value>,
+}
+
+/// A call without a whole answer.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// What there is of it.
+    pub call: Called,
+    /// What became of the answer.
+    pub why: String,
 }
 
 /// A task, or another version of its result, from its beginning on.
@@ -73,10 +91,16 @@ pub struct Seen {
 pub struct Told {
     /// Since the task began.
     pub after: Duration,
+    /// Where to.
+    pub url: String,
     /// JSON.
     pub body: Bytes,
+    /// The status that it was answered with; 0 where there was no answer.
+    pub status: u16,
     /// Nobody has recorded it; it follows from what the task's record said.
     pub is_derived: bool,
+    /// As of [`Called`].
+    pub circumstances: Option<Circumstances>,
 }
 
 /// A call as it was recorded.
@@ -90,6 +114,8 @@ pub struct Called {
     pub method: Method,
     /// Path and query.
     pub target: String,
+    /// As they were sent, but for keys.
+    pub headers: Vec<(String, String)>,
     /// Of its body.
     pub content_type: String,
     /// What it asked for.
@@ -98,6 +124,8 @@ pub struct Called {
     pub body: Option<Bytes>,
     /// What came back.
     pub answer: Answer,
+    /// Under which circumstances, where a simulator was called.
+    pub circumstances: Option<Circumstances>,
 }
 
 /// An answer as it was recorded.
@@ -125,21 +153,34 @@ impl Recording {
     /// A file that cannot be read or is no recording; the message names file, entry and field.
     pub fn read(catalogue: &Catalogue, path: &Path) -> Result<Self, Damaged> {
         let mut all = Self::default();
-        for (_, Self { lifecycles, calls }) in Self::read_each(catalogue, path)? {
-            all.lifecycles.extend(lifecycles);
-            all.calls.extend(calls);
+        for file in Self::files(path)? {
+            let read = Self::read_file(catalogue, &file)?;
+            all.lifecycles.extend(read.lifecycles);
+            all.calls.extend(read.calls);
+            all.controls.extend(read.controls);
+            all.strays.extend(read.strays);
+            all.broken.extend(read.broken);
+            all.simulator = all.simulator.or(read.simulator);
         }
         Ok(all)
     }
 
-    /// The same, file by file.
+    /// Reads the file at `path`, and nothing else.
     ///
     /// # Errors
     /// As [`Recording::read`].
-    pub fn read_each(catalogue: &Catalogue, path: &Path) -> Result<Vec<(PathBuf, Self)>, Damaged> {
+    pub fn read_file(catalogue: &Catalogue, path: &Path) -> Result<Self, Damaged> {
+        Ok(Self::of(catalogue, path, &har::read(path)?))
+    }
+
+    /// The file at `path`, or all files in it whose names end in `.har`, in the order of those.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or there is none.
+    pub fn files(path: &Path) -> Result<Vec<PathBuf>, Damaged> {
         let damaged = |what: String| Damaged { file: path.to_owned(), what };
         if !path.is_dir() {
-            return Ok(vec![(path.to_owned(), Self::of(catalogue, path, &har::read(path)?))]);
+            return Ok(vec![path.to_owned()]);
         }
         let listed = std::fs::read_dir(path).map_err(|error| damaged(format!("cannot be read: {error}")))?;
         let files = listed.filter_map(|file| Some(file.ok()?.path()));
@@ -149,19 +190,16 @@ impl Recording {
         if files.is_empty() {
             return Err(damaged("there is no file in it whose name ends in .har".to_owned()));
         }
-        let read = |file: PathBuf| {
-            let recording = Self::of(catalogue, &file, &har::read(&file)?);
-            Ok((file, recording))
-        };
-        files.into_iter().map(read).collect()
+        Ok(files)
     }
 
     /// What these entries of a file tell.
-    fn of(catalogue: &Catalogue, file: &Path, entries: &[Entry]) -> Self {
-        let mut reader =
-            Reader { catalogue, told: Self::default(), begun: HashMap::new(), numbers: HashMap::new() };
+    fn of(catalogue: &Catalogue, file: &Path, Sheets { entries, simulator }: &Sheets) -> Self {
+        let told = Self { simulator: simulator.clone(), ..Self::default() };
+        let mut reader = Reader { catalogue, told, begun: HashMap::new(), numbers: HashMap::new() };
         let mut numbered: Vec<_> = (1..).zip(entries).collect();
-        numbered.sort_by_key(|(_, entry)| entry.started);
+        let order = |entry: &Entry| Some(entry.note.as_ref()?.simulated.as_ref()?.order);
+        numbered.sort_by_key(|(_, entry)| (order(entry), entry.started));
         for (number, entry) in numbered {
             let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
             reader.take(format!("{name}: entry {number}"), entry);
@@ -187,19 +225,23 @@ impl Reader<'_> {
     fn take(&mut self, place: String, entry: &Entry) {
         let note = entry.note.clone().unwrap_or_default();
         if note.kind == Kind::Callback {
-            return self.take_callback(note.lifecycle, note.after_ms, entry);
+            return self.take_callback(&note, entry);
+        }
+        let Some(call) = called(self.catalogue, place, entry, &note) else { return };
+        if entry.note.is_none() && call.asked.operation.is_none() {
+            return;
+        }
+        if note.kind == Kind::Control {
+            return self.told.controls.push(call);
         }
         // No answer, or half of one, is nothing to go by.
         if entry.response.status == 0 || note.cut {
-            return;
-        }
-        let Some(call) =
-            called(self.catalogue, place, entry, note.omitted.iter().any(|what| what == "request"))
-        else {
-            return;
-        };
-        if entry.note.is_none() && call.asked.operation.is_none() {
-            return;
+            let why = match &entry.comment {
+                _ if note.cut => "its answer broke off".to_owned(),
+                Some(comment) => format!("it was not answered: {comment}"),
+                None => "it was not answered".to_owned(),
+            };
+            return self.told.broken.push(Broken { call, why });
         }
         match call.asked.role(self.catalogue) {
             Role::Starts { anew } => {
@@ -237,15 +279,27 @@ impl Reader<'_> {
         lifecycle.looks.push(Seen { after, call });
     }
 
-    fn take_callback(&mut self, number: Option<u32>, after_ms: Option<u64>, entry: &Entry) {
-        let Some(posted) = &entry.request.body else { return };
-        let body: Value = serde_json::from_str(&posted.text).unwrap_or_default();
+    fn take_callback(&mut self, note: &Note, entry: &Entry) {
+        let Some(posted) = har::posted(entry) else { return };
+        let body: Value = serde_json::from_slice(&posted).unwrap_or_default();
+        let mut told = Told {
+            after: Duration::ZERO,
+            url: entry.request.url.clone(),
+            body: posted.into(),
+            status: entry.response.status,
+            is_derived: false,
+            circumstances: note.simulated.clone(),
+        };
         let by_id = || self.begun.get(wire::task_id(&body)?);
-        let Some(place) = number.and_then(|number| self.numbers.get(&number)).or_else(by_id) else { return };
+        let place = note.lifecycle.and_then(|number| self.numbers.get(&number)).or_else(by_id);
+        let Some(place) = place else {
+            self.told.strays.extend(Some(told).filter(|told| told.circumstances.is_some()));
+            return;
+        };
         let lifecycle = &mut self.told.lifecycles[*place];
         let since = || entry.started.saturating_since(lifecycle.start.at);
-        let after = after_ms.map_or_else(since, Duration::from_millis);
-        lifecycle.callbacks.push(Told { after, body: posted.text.clone().into(), is_derived: false });
+        told.after = note.after_ms.map_or_else(since, Duration::from_millis);
+        lifecycle.callbacks.push(told);
     }
 }
 
@@ -265,7 +319,14 @@ impl Lifecycle {
             for (stage, body) in catalogue.callbacks_from_record(known, &call.answer.json()) {
                 if !stages.contains(&stage) {
                     stages.push(stage);
-                    self.callbacks.push(Told { after: *after, body: body.into(), is_derived: true });
+                    self.callbacks.push(Told {
+                        after: *after,
+                        url: String::new(),
+                        body: body.into(),
+                        status: 200,
+                        is_derived: true,
+                        circumstances: None,
+                    });
                 }
             }
         }
@@ -273,13 +334,13 @@ impl Lifecycle {
 }
 
 /// The call of an entry; `None` if it is to no path.
-fn called(catalogue: &Catalogue, place: String, entry: &Entry, is_omitted: bool) -> Option<Called> {
+fn called(catalogue: &Catalogue, place: String, entry: &Entry, note: &Note) -> Option<Called> {
     let request = &entry.request;
     let method: Method = request.method.parse().ok()?;
     let target = request.url.parse::<Uri>().ok()?.path_and_query()?.as_str().to_owned();
+    let is_omitted = note.omitted.iter().any(|what| what == "request");
     let is_gone = is_omitted || (request.body.is_none() && request.body_size > 0);
-    let body =
-        (!is_gone).then(|| request.body.as_ref().map_or_else(Bytes::new, |body| body.text.clone().into()));
+    let body = (!is_gone).then(|| har::posted(entry).map_or_else(Bytes::new, Bytes::from));
     let asked = Asked::read(catalogue, &method, &target, body.as_deref());
     let headers =
         entry.response.headers.iter().map(|pair| (pair.name.to_ascii_lowercase(), pair.value.clone()));
@@ -291,5 +352,8 @@ fn called(catalogue: &Catalogue, place: String, entry: &Entry, is_omitted: bool)
         body: har::content(entry).map(Bytes::from),
     };
     let content_type = request.body.as_ref().map_or_else(String::new, |body| body.mime.clone());
-    Some(Called { place, at: entry.started, method, target, content_type, asked, body, answer })
+    let sent = request.headers.iter().filter(|pair| pair.value != REDACTED);
+    let headers = sent.map(|pair| (pair.name.clone(), pair.value.clone())).collect();
+    let (at, circumstances) = (entry.started, note.simulated.clone());
+    Some(Called { place, at, method, target, headers, content_type, asked, body, answer, circumstances })
 }

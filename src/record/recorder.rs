@@ -1,4 +1,4 @@
-//! Writes down what goes to the live API and what comes from it, while it happens.
+//! Writes down what goes to the live API and what comes from it, while it happens; or to a simulator, with what steers that.
 //!
 //! An entry is written when its answer is over, before the last of it is passed on: what a client has seen is in the file.
 //! Writing takes some microseconds and is done on the spot, so nothing is lost in a queue when the process ends. Bodies that
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::asked::{Asked, Role};
-use super::har::{Content, Entry, Kind, Note, Posted, Request, Response, Sheet, Timings};
+use super::har::{Circumstances, Content, Entry, Kind, Note, Posted, Request, Response, Sheet, Timings};
 use super::redact::Redactor;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
@@ -34,6 +34,8 @@ pub struct Recorder {
     catalogue: Arc<Catalogue>,
     clock: Clock,
     redactor: Redactor,
+    /// It is a simulator's recording, and no live API's.
+    is_simulated: bool,
     state: Mutex<State>,
 }
 
@@ -41,6 +43,8 @@ pub struct Recorder {
 struct State {
     sheet: Sheet,
     lifecycles: u32,
+    /// How much has happened, where a simulator acts.
+    happened: u64,
     /// By what names them: the id of a task, the print of a version, the address that is called back.
     begun: HashMap<String, Begun>,
     /// It cannot be written, which was told.
@@ -79,6 +83,31 @@ pub struct Sent<'a> {
     pub headers: &'a HeaderMap,
     /// `None` if it streams, and is not kept.
     pub body: Option<&'a [u8]>,
+    /// What a simulator hears beyond that; `None` where it is the live API that answers.
+    pub steering: Option<Steering>,
+}
+
+/// What a request to a simulator means beyond what the API would read in it.
+#[derive(Clone, Debug, Default)]
+pub struct Steering {
+    /// Whose sandbox it is about.
+    pub sandbox: Option<String>,
+    /// Which host it asks.
+    pub host: Option<String>,
+    /// The outcome that its head asks for.
+    pub outcome: Option<String>,
+    /// The delay that its head asks for.
+    pub delay: Option<String>,
+    /// It is no call of the API but steers the simulator.
+    pub is_control: bool,
+}
+
+/// A callback on its way.
+#[derive(Debug)]
+pub struct Calling {
+    recorder: Arc<Recorder>,
+    entry: Entry,
+    is_written: bool,
 }
 
 /// A request on its way, of which the answer is awaited.
@@ -110,9 +139,40 @@ impl Recorder {
         clock: Clock,
         redactor: Redactor,
     ) -> io::Result<Self> {
-        let sheet = Sheet::create(path)?;
-        let state = State { sheet, lifecycles: 0, begun: HashMap::new(), is_broken: false };
-        Ok(Self { path: path.to_owned(), catalogue, clock, redactor, state: Mutex::new(state) })
+        Self::begin(path, catalogue, clock, redactor, None)
+    }
+
+    /// Begins the file at `path`, which will tell of a simulator that is like `beginning` at first. With what steers it
+    /// noted beside what it says, the same can be made to happen again.
+    ///
+    /// # Errors
+    /// As [`Recorder::create`].
+    pub fn of_simulator(
+        path: &Path,
+        catalogue: Arc<Catalogue>,
+        clock: Clock,
+        redactor: Redactor,
+        beginning: &Value,
+    ) -> io::Result<Self> {
+        Self::begin(path, catalogue, clock, redactor, Some(beginning))
+    }
+
+    fn begin(
+        path: &Path,
+        catalogue: Arc<Catalogue>,
+        clock: Clock,
+        redactor: Redactor,
+        beginning: Option<&Value>,
+    ) -> io::Result<Self> {
+        let sheet = Sheet::create(path, beginning)?;
+        let (path, is_simulated) = (path.to_owned(), beginning.is_some());
+        let state = State { sheet, lifecycles: 0, happened: 0, begun: HashMap::new(), is_broken: false };
+        Ok(Self { path, catalogue, clock, redactor, is_simulated, state: Mutex::new(state) })
+    }
+
+    /// Whether it is a simulator that is recorded.
+    pub fn is_of_simulator(&self) -> bool {
+        self.is_simulated
     }
 
     /// Where it writes.
@@ -126,7 +186,8 @@ impl Recorder {
 
     /// A request is about to be sent.
     pub fn sent(self: &Arc<Self>, sent: &Sent<'_>) -> Exchange {
-        let Sent { operation, base, method, uri, keys, headers, body } = *sent;
+        let Sent { operation, base, method, uri, keys, headers, body, steering } = sent;
+        let body = *body;
         self.redactor.learn(keys, uri.query().unwrap_or_default());
         let at = self.clock.now();
         let target = target_without_key(uri);
@@ -134,7 +195,11 @@ impl Recorder {
         let url = self.redactor.text(&format!("{}{target}", base.trim_end_matches('/')));
         let mut request = Request::new(method.as_str(), url);
         request.headers = self.redactor.headers(headers);
-        let mut note = Note { operation: operation.to_owned(), ..Note::default() };
+        let mut note = Note { operation: (*operation).to_owned(), ..Note::default() };
+        if let Some(steering) = steering {
+            note.kind = if steering.is_control { Kind::Control } else { Kind::Exchange };
+            note.simulated = Some(self.circumstances(steering));
+        }
         match body {
             Some([]) => request.body_size = 0,
             Some(bytes) => {
@@ -161,13 +226,42 @@ impl Recorder {
         }
     }
 
+    /// The next thing that happens, now.
+    fn circumstances(&self, steering: &Steering) -> Circumstances {
+        let wished = |text: &Option<String>| text.as_ref().map(|text| self.redactor.text(text));
+        let (order, at) = (self.next(), self.clock.now());
+        Circumstances {
+            order,
+            since: order,
+            at,
+            sandbox: steering.sandbox.clone(),
+            host: steering.host.clone(),
+            outcome: wished(&steering.outcome),
+            delay: wished(&steering.delay),
+            fault: None,
+        }
+    }
+
+    fn next(&self) -> u64 {
+        let mut state = self.state();
+        state.happened += 1;
+        state.happened
+    }
+
     fn posted(&self, headers: &HeaderMap, bytes: &[u8], note: &mut Note) -> Option<Posted> {
         let mime = mime(headers);
-        let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= LARGEST);
-        if text.is_none() {
+        let posted = match std::str::from_utf8(bytes) {
+            _ if bytes.len() > LARGEST => None,
+            Ok(text) => Some(Posted::new(mime, self.redactor.body(mime, text))),
+            Err(_) if self.is_simulated && self.redactor.is_clean(bytes) => {
+                Some(Posted::of_bytes(mime, bytes))
+            }
+            Err(_) => None,
+        };
+        if posted.is_none() {
             note.omitted.push("request".to_owned());
         }
-        text.map(|text| Posted::new(mime, self.redactor.body(mime, text)))
+        posted
     }
 
     /// The lifecycle that a request begins or is about.
@@ -199,17 +293,32 @@ impl Recorder {
     /// The API has called back at `url`, and was answered with `status`. If that belongs to no task of this recording, it is
     /// not written down.
     pub fn called_back(&self, url: &str, headers: &HeaderMap, body: &[u8], status: u16) {
-        let at = self.clock.now();
         let Some(begun) = self.called_about(url, body) else { return };
+        let mut entry = self.callback(url, headers, body, Some(begun));
+        entry.response = Response::new(status, Vec::new(), Content::default());
+        self.write(&entry);
+    }
+
+    /// A simulator calls back at `url`; what comes of it will be told.
+    pub fn calling(self: &Arc<Self>, url: &str, headers: &HeaderMap, body: &[u8]) -> Calling {
+        let mut entry = self.callback(url, headers, body, self.called_about(url, body));
+        if let Some(note) = &mut entry.note {
+            note.simulated = Some(self.circumstances(&Steering::default()));
+        }
+        Calling { recorder: Arc::clone(self), entry, is_written: false }
+    }
+
+    fn callback(&self, url: &str, headers: &HeaderMap, body: &[u8], begun: Option<Begun>) -> Entry {
+        let at = self.clock.now();
         let mut note = Note { kind: Kind::Callback, ..Note::default() };
-        begun.write(&mut note, at);
+        if let Some(begun) = begun {
+            begun.write(&mut note, at);
+        }
         let mut request = Request::new("POST", self.redactor.text(url));
         request.headers = self.redactor.headers(headers);
         request.body_size = size(body.len());
         request.body = self.posted(headers, body, &mut note);
-        let mut entry = Entry::new(at, request, note);
-        entry.response = Response::new(status, Vec::new(), Content::default());
-        self.write(&entry);
+        Entry::new(at, request, note)
     }
 
     /// The lifecycle that a callback is about: by its address, unless that serves several, of which the body names one.
@@ -255,10 +364,58 @@ impl Drop for Recorder {
     }
 }
 
+impl Calling {
+    /// It was answered with a status, or not, and why.
+    pub fn answered(mut self, answer: &Result<u16, String>) {
+        match answer {
+            Ok(status) => self.entry.response = Response::new(*status, Vec::new(), Content::default()),
+            Err(why) => self.entry.comment = Some(self.recorder.redactor.text(why)),
+        }
+        self.write();
+    }
+
+    fn write(&mut self) {
+        if !self.is_written {
+            self.is_written = true;
+            self.recorder.write(&self.entry);
+        }
+    }
+}
+
+impl Drop for Calling {
+    /// Nobody waits for the answer any more.
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
 impl Exchange {
     /// The head of the answer has come.
     pub fn head(&mut self) {
         self.waited = self.began.elapsed();
+        let (order, at) = (self.recorder.next(), self.recorder.clock.now());
+        let note = self.entry.note.as_mut().filter(|note| note.kind != Kind::Control);
+        // It is now that a simulator has acted: of two that answer side by side the slower one may have been asked first.
+        if let Some(circumstances) = note.and_then(|note| note.simulated.as_mut()) {
+            (circumstances.order, circumstances.at) = (order, at);
+        }
+    }
+
+    /// What is to become of the answer on its way, by its name.
+    pub fn mishap(&mut self, fault: String) {
+        if let Some(circumstances) = &mut self.note().simulated {
+            circumstances.fault = Some(fault);
+        }
+    }
+
+    /// The body of a request that streamed has passed whole.
+    pub fn brought(&mut self, headers: &HeaderMap, body: &[u8]) {
+        let recorder = Arc::clone(&self.recorder);
+        let mut note = self.entry.note.take().unwrap_or_default();
+        note.omitted.retain(|what| what != "request");
+        self.entry.request.body_size = size(body.len());
+        self.entry.request.body = recorder.posted(headers, body, &mut note).filter(|_| !body.is_empty());
+        self.entry.note = Some(note);
     }
 
     /// The answer is over. Of a `body` that is `None`, only the `size` is known; what is not `complete` broke off.

@@ -103,6 +103,11 @@ impl Redactor {
         clean + &text[at..]
     }
 
+    /// Whether there is nothing to be hidden in what is no text.
+    pub(super) fn is_clean(&self, bytes: &[u8]) -> bool {
+        self.find(&String::from_utf8_lossy(bytes)).is_empty()
+    }
+
     /// Where secrets stand, in order and apart from each other.
     fn find(&self, text: &str) -> Vec<Range<usize>> {
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
