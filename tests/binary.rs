@@ -528,6 +528,8 @@ fn a_recording_is_verified_and_replayed() {
     let output = run(&["verify", &good]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(out(&output).contains("  ok      common.credit (entry 1)\n"), "{}", out(&output));
+    let totals = "\ncompared: 0 lifecycles with 0 questions, 1 other calls, 0 callbacks; 0 drift\n";
+    assert!(out(&output).ends_with(totals), "{}", out(&output));
     let drifting = write("drifting.har", &recording(&[&CREDIT.replace("7.5", "\\\"7.5\\\"")]));
     let output = run(&["verify", "--json", &good, &drifting]);
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));

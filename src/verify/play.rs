@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::compare::{self, Difference};
-use super::report::{Checked, Report};
+use super::report::{Checked, Report, name_of, short};
 use super::twins::Twins;
-use super::wish;
+use super::{NOT_KEPT, whole, wish};
 use crate::catalogue::{Catalogue, ModelIx, OperationIx};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::Credits;
@@ -33,7 +33,7 @@ const RICH: Credits = Credits::whole(1_000_000_000);
 const ROOM: u64 = 1 << 30;
 
 /// Sends what `recording` has to a fresh simulator, and says where that behaves in another way.
-pub async fn verify(catalogue: &Arc<Catalogue>, name: String, recording: &Recording) -> Report {
+pub(super) async fn verify(catalogue: &Arc<Catalogue>, name: String, recording: &Recording) -> Report {
     let mut player = Player::new(catalogue);
     player.control(Method::PUT, "/_mock/clock", &json!({"rate": 0})).await;
     let mut report = Report { recording: name, ..Report::default() };
@@ -56,6 +56,7 @@ pub async fn verify(catalogue: &Arc<Catalogue>, name: String, recording: &Record
     for (lifecycle, checked) in recording.lifecycles.iter().zip(&mut report.lifecycles) {
         player.look_again(lifecycle, checked).await;
     }
+    report.broken = recording.broken.iter().map(|broken| Checked::broken(catalogue, broken)).collect();
     report
 }
 
@@ -166,9 +167,9 @@ impl Player {
 
     /// Compares a call that is about no task. One that was refused for reasons that it does not show is refused here, too.
     async fn call(&mut self, call: &Called) -> Checked {
-        let mut checked = self.checked(call);
+        let mut checked = Checked::of(&self.catalogue, call);
         if call.body.is_none() {
-            checked.skipped = Some("its request was not kept".to_owned());
+            checked.skipped = Some(NOT_KEPT.to_owned());
             return checked;
         }
         let of = name_of("call", call);
@@ -201,12 +202,13 @@ impl Player {
     /// Compares a task, from its create to its last callback.
     async fn lifecycle(&mut self, lifecycle: &Lifecycle) -> Checked {
         let start = &lifecycle.start;
-        let mut checked = self.checked(start);
+        let mut checked = Checked::of(&self.catalogue, start);
         let kind = start.asked.operation.map(|operation| (operation, start.asked.model(&self.catalogue)));
         checked.states = self.states(kind, lifecycle.looks.iter().map(|seen| seen.call.answer.json()));
+        checked.questions = lifecycle.looks.len();
         checked.callbacks = lifecycle.callbacks.iter().filter(|told| !told.is_derived).count();
         if start.body.is_none() {
-            checked.skipped = Some("its request was not kept".to_owned());
+            checked.skipped = Some(NOT_KEPT.to_owned());
             return checked;
         }
         let of = name_of("create", start);
@@ -461,34 +463,10 @@ impl Player {
             }
         }
     }
-
-    fn checked(&self, call: &Called) -> Checked {
-        let operation = match call.asked.operation {
-            Some(operation) => self.catalogue.operation(operation).id.clone(),
-            None => format!("{} {}", call.method, call.target.split('?').next().unwrap_or_default()),
-        };
-        let label =
-            call.asked.operation.map(|operation| self.catalogue.model_label(operation, &call.asked.request));
-        let model = label.filter(|label| *label != "other").map(str::to_owned);
-        Checked { place: short(&call.place).to_owned(), operation, model, ..Checked::default() }
-    }
 }
 
 /// Whether `recorded` is what somebody sees of `all` who does not look all the time, but sees the end.
 fn is_way_through(recorded: &[String], all: &[String]) -> bool {
     let mut rest = all.iter();
     recorded.iter().all(|state| rest.any(|other| other == state))
-}
-
-/// `entry 3`, of `session.har: entry 3`.
-fn short(place: &str) -> &str {
-    place.rsplit(": ").next().unwrap_or(place)
-}
-
-fn name_of(what: &str, call: &Called) -> String {
-    format!("{what} ({})", short(&call.place))
-}
-
-async fn whole(body: Body) -> Bytes {
-    axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking, and is no library")]
 
 mod account;
+mod again;
 mod bad_input;
 mod callbacks;
 mod catalogue;

@@ -19,9 +19,9 @@ use kiegate::config::{Config, Mode, Sources};
 use kiegate::gateway::{self, Accounts, DataPlane, Gateway, Upstreams};
 use kiegate::ids::{Credits, Secret, TenantId};
 use kiegate::outbound::guard::{Delivered, Failure};
-use kiegate::proxy::{Recorded, Retries, Simulated, Upstream};
+use kiegate::proxy::{self, Recorded, Retries, Simulated, Upstream};
 use kiegate::record::{Recorder, Redactor};
-use kiegate::sim::{self, Courier, Parcel, Room, Settings, Sim, Spool};
+use kiegate::sim::{self, Beginning, Courier, Parcel, Room, Settings, Sim, Spool};
 use kiegate::store::{Embedded, Store};
 use kiegate::tasks::Tracker;
 use kiegate::tasks::delivery::{Deliveries, Post};
@@ -37,6 +37,8 @@ pub static CATALOGUE: LazyLock<Arc<Catalogue>> =
 
 /// What callbacks are signed with in stories.
 pub const WEBHOOK_KEY: &str = "story-webhook-key";
+/// The balance of a new sandbox.
+const CREDITS: Credits = Credits::whole(10_000);
 
 /// A world that is being described.
 pub struct WorldBuilder {
@@ -45,7 +47,15 @@ pub struct WorldBuilder {
     largest_json: usize,
     tenants: Vec<kiegate::config::Tenant>,
     room: Room,
-    recording: Option<PathBuf>,
+    recording: Option<Recording>,
+}
+
+/// Where what the simulator does is written down.
+enum Recording {
+    /// As if it were the live API.
+    Live(PathBuf),
+    /// With what steers it, so that it can be made to happen again.
+    Simulated(PathBuf),
 }
 
 /// A simulator behind a gateway, and what it called back.
@@ -64,13 +74,13 @@ impl World {
             largest_json: 64 * 1024,
             tenants: Vec::new(),
             room: Room { total: 1 << 30, each: 1 << 30 },
-            // Each world a file of that folder, for `kiegate verify`. What stories bring about by other ways than the API
-            // (wishes for refusals and chats, balances, clocks) no recording shows, and is told as drift.
+            // Each world a file of that folder, for `kiegate verify` (`tests/run.sh`).
             recording: std::env::var_os("KIEGATE_RECORD_STORIES").map(|folder| {
                 static WORLDS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
                 let number = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let name = std::thread::current().name().unwrap_or("story").replace("::", "-");
-                PathBuf::from(folder).join(format!("{name}-{number}.har"))
+                fs::create_dir_all(&folder).unwrap();
+                Recording::Simulated(PathBuf::from(folder).join(format!("{name}-{number}.har")))
             }),
         }
     }
@@ -152,6 +162,12 @@ pub fn form(parts: &[Part<'_>]) -> Vec<u8> {
 }
 
 impl WorldBuilder {
+    /// What a new sandbox starts with.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
     pub fn room(mut self, total: u64, each: u64) -> Self {
         self.room = Room { total, each };
         self
@@ -169,9 +185,15 @@ impl WorldBuilder {
         self
     }
 
-    /// What the simulator answers, and what it calls back, is recorded.
+    /// What the simulator answers, and what it calls back, is recorded as if it were the live API.
     pub fn recorded(mut self, path: PathBuf) -> Self {
-        self.recording = Some(path);
+        self.recording = Some(Recording::Live(path));
+        self
+    }
+
+    /// It is recorded with what steers it.
+    pub fn recorded_as_it_is(mut self, path: PathBuf) -> Self {
+        self.recording = Some(Recording::Simulated(path));
         self
     }
 
@@ -180,16 +202,25 @@ impl WorldBuilder {
         let metrics = Arc::new(Metrics::new());
         let uploads = tempfile::tempdir().unwrap();
         let clock = Clock::starting_at(Timestamp::from_millis(1_785_999_477_123));
-        let recorder = self.recording.map(|path| {
+        let recorder = self.recording.map(|recording| {
             let redactor = Redactor::new([Secret::new(WEBHOOK_KEY)], "/_relay/");
-            Arc::new(Recorder::create(&path, Arc::clone(&CATALOGUE), clock, redactor).unwrap())
+            let catalogue = Arc::clone(&CATALOGUE);
+            let recorder = match recording {
+                Recording::Live(path) => Recorder::create(&path, catalogue, clock, redactor),
+                Recording::Simulated(path) => {
+                    let (settings, credits, room) = (self.settings.clone(), CREDITS, self.room);
+                    let beginning = Beginning { settings, credits, room }.to_json();
+                    Recorder::of_simulator(&path, catalogue, clock, redactor, &beginning)
+                }
+            };
+            Arc::new(recorder.unwrap())
         });
         let courier = Overheard { to: receiver.clone(), recorder: recorder.clone() };
         let sim = Sim::new(sim::Parts {
             catalogue: Arc::clone(&CATALOGUE),
             clock,
             settings: self.settings,
-            credits: Credits::whole(10_000),
+            credits: CREDITS,
             webhook_secret: Some(Secret::new(WEBHOOK_KEY)),
             public_url: None,
             courier: Arc::new(courier),
@@ -198,7 +229,11 @@ impl WorldBuilder {
         });
         let store: Arc<dyn Store> = Arc::new(Embedded::default());
         let mut upstream: Arc<dyn Upstream> = Arc::new(Simulated(sim.clone()));
+        let mut routes = sim::routes(sim);
         if let Some(recorder) = recorder {
+            if recorder.is_of_simulator() {
+                routes = proxy::steered(routes, Arc::clone(&recorder));
+            }
             let bases = ["https://kie.test", "https://files.test"].map(str::to_owned);
             upstream = Arc::new(Recorded { upstream, recorder, bases, wanted: Box::new(|_| true) });
         }
@@ -224,7 +259,7 @@ impl WorldBuilder {
             forward_unknown: true,
         });
         gateway.set_tenants(&self.tenants);
-        let plane = DataPlane::new(Arc::new(gateway), Some(sim::routes(sim)));
+        let plane = DataPlane::new(Arc::new(gateway), Some(routes));
         World { plane, receiver, metrics, uploads }
     }
 }
@@ -343,10 +378,19 @@ struct Overheard {
 
 impl Courier for Overheard {
     fn deliver(&self, parcel: Parcel) -> BoxFuture<'static, Result<StatusCode, String>> {
-        if let Some(recorder) = &self.recorder {
+        let Some(recorder) = self.recorder.clone() else { return self.to.deliver(parcel) };
+        if !recorder.is_of_simulator() {
             recorder.called_back(&parcel.url, &parcel.headers, &parcel.body, 200);
+            return self.to.deliver(parcel);
         }
-        self.to.deliver(parcel)
+        let calling = recorder.calling(&parcel.url, &parcel.headers, &parcel.body);
+        let delivered = self.to.deliver(parcel);
+        async move {
+            let answer = delivered.await;
+            calling.answered(&answer.clone().map(|status| status.as_u16()));
+            answer
+        }
+        .boxed()
     }
 }
 

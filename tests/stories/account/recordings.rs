@@ -284,7 +284,7 @@ async fn where_the_account_could_not_call_back_the_callbacks_follow_from_what_wa
 /// What a fresh simulator makes of a recording.
 async fn verified(path: &Path) -> Report {
     let recording = Recording::read(&CATALOGUE, path).unwrap_or_else(|error| panic!("{error}"));
-    verify(&CATALOGUE, "session.har".into(), &recording).await
+    verify(&CATALOGUE, "session.har".into(), &recording).await.unwrap()
 }
 
 /// Of a request without a body it was noted that its body had not been kept, where that would have streamed.
@@ -316,6 +316,10 @@ async fn a_request_is_recorded_though_nobody_awaits_its_answer() {
     let har: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let entry = &har["log"]["entries"][0];
     assert_eq!(entry["comment"], "nobody waited for the answer");
+    let report = verified(&path).await;
+    let skipped = report.broken[0].skipped.as_deref();
+    assert_eq!(skipped, Some("it was not answered: nobody waited for the answer"));
+    assert!(report.is_ok(), "{report}");
 }
 
 #[tokio::test(start_paused = true)]
