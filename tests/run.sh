@@ -29,8 +29,19 @@ echo "== format";        cargo fmt --all --check
 echo "== clippy";        cargo clippy --locked --all-targets --quiet -- -D warnings
 echo "== documentation"; cargo doc --locked --no-deps --document-private-items --quiet
 echo "== tests"
+# What the simulator does in the stories is written down, and has to come about again.
+recordings="$(mktemp -d)"
+trap 'rm -rf "$recordings"' EXIT
 # Ignored tests need ffmpeg, which is here by now.
-cargo test --locked -- --include-ignored
+KIEGATE_RECORD_STORIES="$recordings" cargo test --locked -- --include-ignored
+
+echo "== the recorded stories once more"
+if ! "$CARGO_TARGET_DIR/debug/kiegate" verify "$recordings" >"$recordings/report"; then
+    grep -B1 -A4 -e '^  DRIFT' "$recordings/report" | head -n 100 >&2 || true
+    tail -n 5 "$recordings/report" >&2
+    exit 1
+fi
+tail -n 5 "$recordings/report" | grep -e compared
 
 echo "== other people's programs"
 bash tests/clients/run.sh "$CARGO_TARGET_DIR/debug/kiegate"
