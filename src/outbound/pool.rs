@@ -68,7 +68,21 @@ type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// A connection for one request at a time, with both of its ends.
 struct Link {
     sender: http1::SendRequest<Body>,
-    connection: Box<http1::Connection<Stream, Body>>,
+    connection: Connection,
+}
+
+/// What moves the bytes; nothing once it is over. What waits in it for its turn is given back when it goes.
+struct Connection(Option<Box<http1::Connection<Stream, Body>>>);
+
+impl Connection {
+    /// Moves what can be moved.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if let Some(connection) = &mut self.0
+            && Pin::new(&mut **connection).poll(context).is_ready()
+        {
+            self.0 = None;
+        }
+    }
 }
 
 /// Why there is no answer, and the request where it has not been sent.
@@ -82,7 +96,8 @@ impl Pools {
 
     /// Sends `request` and waits for the head of the answer.
     pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
-        let host = Host::of(request.uri()).ok_or(Error::NoHost)?;
+        let uri = request.uri().clone();
+        let host = Host::of(&uri).ok_or(Error::NoHost)?;
         let lane = &self.lanes[background::lane() % self.lanes.len()];
         if let Some(sender) = lane.shared(&host) {
             match over_shared(sender, request).await {
@@ -96,7 +111,8 @@ impl Pools {
                 Ok(answer) => return Ok(answer),
             }
         }
-        let answer = match Box::pin(self.connect(request.uri().clone())).await? {
+        *request.uri_mut() = uri.clone(); // on its way it may have become one of the path alone
+        let answer = match Box::pin(self.connect(uri)).await? {
             Fresh::Link(link) => over_link(link, request, lane, &host).await,
             Fresh::Shared(sender) => {
                 lane.share(&host, sender.clone());
@@ -122,7 +138,7 @@ impl Pools {
             return Ok(Fresh::Shared(sender));
         }
         let (sender, connection) = http1::handshake(stream).await?;
-        Ok(Fresh::Link(Link { sender, connection: Box::new(connection) }))
+        Ok(Fresh::Link(Link { sender, connection: Connection(Some(Box::new(connection))) }))
     }
 }
 
@@ -204,8 +220,7 @@ impl Link {
         // not be told to wait for the sake of others.
         let mut answer = pin!(unconstrained(sender.try_send_request(request)));
         poll_fn(|context| {
-            // That it is over is heard at this end, too.
-            let _ = Pin::new(&mut **connection).poll(context);
+            connection.drive(context);
             answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
@@ -213,13 +228,11 @@ impl Link {
 
     /// Whether another request can be sent.
     fn is_ready(&mut self) -> bool {
-        let is_ready = self.sender.is_ready();
-        // It may have something left to do, such as to see that all has been read.
-        is_ready || {
-            let over =
-                Pin::new(&mut *self.connection).poll(&mut Context::from_waker(Waker::noop())).is_ready();
-            !over && self.sender.is_ready()
+        if !self.sender.is_ready() {
+            // It may have something left to do, such as to see that all has been read.
+            self.connection.drive(&mut Context::from_waker(Waker::noop()));
         }
+        self.sender.is_ready()
     }
 }
 
@@ -263,7 +276,7 @@ impl http_body::Body for Answer {
         if polled.is_pending()
             && let Some(link) = &mut self.link
         {
-            let _ = Pin::new(&mut *link.connection).poll(context);
+            link.connection.drive(context);
             polled = self.come();
         }
         match polled {
@@ -294,7 +307,7 @@ impl Drop for Answer {
     /// Who does not care for a body need not lose the connection, where all of it is here already.
     fn drop(&mut self) {
         let Some(link) = &mut self.link else { return };
-        let _ = Pin::new(&mut *link.connection).poll(&mut Context::from_waker(Waker::noop()));
+        link.connection.drive(&mut Context::from_waker(Waker::noop()));
         while matches!(self.come(), Poll::Ready(Some(Ok(_)))) {}
         if self.incoming.is_end_stream() {
             self.give_back();
@@ -370,5 +383,112 @@ async fn sweep(lane: Weak<Lane>, idle_timeout: Duration) {
         if lane.sweep() == 0 {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::outbound::with_tls;
+
+    /// A server that answers each request with the next of `answers`, and closes a connection after one that ends in `|`.
+    /// Tells the number of each connection that a request came over.
+    async fn server(answers: &'static [&'static str]) -> (String, mpsc::UnboundedReceiver<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (tell, told) = mpsc::unbounded_channel();
+        background::spawn(async move {
+            let mut answers = answers.iter();
+            for number in 0.. {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut closes = false;
+                while !closes {
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\n") {
+                        if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                            break;
+                        }
+                    }
+                    if request.is_empty() {
+                        break;
+                    }
+                    let Some(answer) = answers.next() else { return };
+                    tell.send(number).unwrap();
+                    closes = answer.ends_with('|');
+                    socket.write_all(answer.trim_end_matches('|').as_bytes()).await.unwrap();
+                }
+            }
+        });
+        (base, told)
+    }
+
+    fn pools() -> Pools {
+        Pools::new(with_tls(HttpConnector::new()), Duration::from_secs(5))
+    }
+
+    async fn get(pools: &Pools, url: &str) -> Result<String, String> {
+        let request = Request::get(url).body(Body::empty()).unwrap();
+        let answer = pools.send(request).await.map_err(|error| crate::outbound::reasons(&error))?;
+        let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    #[tokio::test]
+    async fn a_connection_serves_again() {
+        const CHUNKS: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        const EMPTY: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+        let (base, mut told) = server(&[OK, CHUNKS, EMPTY, OK]).await;
+        let pools = pools();
+        for expected in ["ok", "ok", "", "ok"] {
+            assert_eq!(get(&pools, &base).await.unwrap(), expected);
+            assert_eq!(told.recv().await, Some(0));
+        }
+    }
+
+    /// A request that found its connection closed once waited for an answer for ever, and then was sent on without its
+    /// host.
+    #[tokio::test]
+    async fn a_connection_that_was_closed_meanwhile_gives_way_to_another() {
+        const CLOSING: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok|";
+        let (base, mut told) = server(&[CLOSING, CLOSING, CLOSING]).await;
+        let pools = pools();
+        for number in 0..3 {
+            assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+            assert_eq!(told.recv().await, Some(number));
+            // Until the end of the connection has come, which nobody waits for.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_ends_its_connection_and_says_so() {
+        let (base, mut told) = server(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok|", OK]).await;
+        let pools = pools();
+        assert!(get(&pools, &base).await.is_err());
+        assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+        assert_eq!((told.recv().await, told.recv().await), (Some(0), Some(1)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_is_closed() {
+        let (base, _told) = server(&[OK]).await;
+        let pools = Pools::new(with_tls(HttpConnector::new()), Duration::from_millis(100));
+        get(&pools, &base).await.unwrap();
+        let kept = || -> usize { pools.lanes.iter().map(|lane| lane.state().hosts.len()).sum() };
+        assert_eq!(kept(), 1);
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while kept() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("it is swept out");
     }
 }
