@@ -27,7 +27,7 @@ use crate::catalogue::{Catalogue, OperationIx};
 use crate::clock::Timestamp;
 
 /// More bytes than this a sandbox does not remember.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+const MOST_BYTES: usize = 72 * 1024 * 1024;
 /// Of a body so much is kept.
 const MOST_OF_A_BODY: usize = 64 * 1024;
 /// Of one that streams, less: a thousand may be under way at once.
