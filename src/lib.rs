@@ -1,7 +1,7 @@
 //! kiegate: a gateway to the kie.ai API and an offline simulator of it, in one binary.
 //!
 //! In reading order. The words that all others share: [`ids`], [`clock`], [`wire`] (forms that the upstream
-//! prescribes), [`config`]. What is known of the upstream: [`catalogue`], told
+//! prescribes), [`heard`] (bodies that are looked at while they pass), [`config`]. What is known of the upstream: [`catalogue`], told
 //! to others by [`openapi`]. The upstream played offline: [`sim`], with
 //! [`media`] to draw its results. The way of a request: [`gateway`], which asks [`tenants`] who calls and hands on to
 //! a [`proxy`], with [`record`] beside it. What it asks on the way: [`limits`] whether there is room, [`cache`] what is known already, [`tasks`] whose
@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod gateway;
+pub mod heard;
 pub mod ids;
 pub mod limits;
 pub mod media;

@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use serde_json::Value;
 
 pub use embedded::Embedded;
 
@@ -61,8 +60,8 @@ impl std::fmt::Display for CreateId {
     }
 }
 
-/// Nothing that is longer is an id or an address, in bytes.
-const LONGEST_NAME: usize = 2048;
+/// The largest request of an ended task that is kept, in bytes.
+const LARGEST_KEPT: usize = 8 * 1024;
 
 /// A paid create and the task that came of it.
 #[derive(Clone, Debug)]
@@ -79,7 +78,7 @@ pub struct Task {
     pub key: Option<Arc<str>>,
     /// Where the tenant wants to be called back.
     pub callback: Option<Arc<str>>,
-    /// The body of the create as the client sent it.
+    /// The body of the create as the client sent it; empty once it is forgotten.
     pub request: Bytes,
     /// When it was taken in.
     pub created: Timestamp,
@@ -119,21 +118,11 @@ impl Task {
         self.base.as_ref().or(self.id.as_ref())
     }
 
-    /// Lets go of what nobody asks for any more once the task has ended: of the request only the texts are left that may be
-    /// ids or addresses, for what the tenant had put in did not come out of the task.
+    /// Lets go of a large request once the task has ended. What it was still needed for is to tell what the tenant had put in
+    /// from what came out.
     pub fn forget_request(&mut self) {
-        fn texts<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
-            match value {
-                Value::Object(members) => members.values().for_each(|value| texts(value, found)),
-                Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
-                Value::String(text) if text.len() <= LONGEST_NAME => found.push(text),
-                _ => {}
-            }
-        }
-        let request: Value = serde_json::from_slice(&self.request).unwrap_or_default();
-        let mut found = Vec::new();
-        texts(&request, &mut found);
-        self.request = serde_json::to_vec(&found).unwrap_or_default().into();
+        let is_small = self.request.len() <= LARGEST_KEPT;
+        self.request = if is_small { Bytes::copy_from_slice(&self.request) } else { Bytes::new() };
     }
 
     /// Whether it counts as under way.

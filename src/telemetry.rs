@@ -10,4 +10,4 @@ mod observed;
 
 pub use log::start as start_logging;
 pub use metrics::{Finished, Metrics, TaskEnded};
-pub use observed::{Observed, Report};
+pub use observed::{Report, observed};

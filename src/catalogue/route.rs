@@ -107,6 +107,14 @@ impl Routes {
     }
 }
 
+/// Whether a variable part is what it looks like: a name, of which only slashes may be encoded. What servers might take for
+/// another path is none.
+fn is_plain(text: &str) -> bool {
+    let text = text.replace("%2F", "/").replace("%2f", "/");
+    let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['%', ';', '\\', '?', '#']);
+    text.split('/').all(is_name)
+}
+
 /// What all spellings of a path have in common.
 fn fold(path: &str) -> String {
     let mut text = path.to_owned();
@@ -133,7 +141,7 @@ impl Pattern {
     /// The variable part of `path`, if it fits.
     fn text<'p>(&self, path: &'p str) -> Option<&'p str> {
         let text = path.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
-        (!text.is_empty()).then_some(text)
+        is_plain(text).then_some(text)
     }
 }
 
@@ -153,6 +161,9 @@ mod tests {
         }
         check("/models;a=b", Some("/models"));
         check("//models/x/price", Some("/models/{model}/price"));
+        check("/models/ow%6e/price", Some("/models/own/price"));
+        check("/models/a/../own/price", Some("/models/own/price"));
+        check("/models/a;b/price", Some("/models/{model}/price"));
         check("/models", None);
         check("/models/x", None);
         check("/model", None);
@@ -190,7 +201,7 @@ mod tests {
         let routes = routes();
         let parameter =
             |path| routes.parameter(&Method::GET, path).map(|(name, text)| format!("{name}={text}"));
-        assert_eq!(parameter("/models/a%2Fb%20c/price").as_deref(), Some("model=a/b c"));
+        assert_eq!(parameter("/models/a%2Fb-c/price").as_deref(), Some("model=a/b-c"));
         assert_eq!(parameter("/models/own/price"), None);
         assert_eq!(parameter("/models"), None);
     }

@@ -7,14 +7,11 @@
 
 mod supposed;
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
 
 use super::Gateway;
 use super::ask::Ask;
@@ -23,6 +20,7 @@ use super::member::Member;
 use crate::background;
 use crate::config::Mode;
 use crate::error::ApiError;
+use crate::heard::{End, Heard, Listener};
 use crate::ids::Credits;
 use supposed::Supposed;
 
@@ -73,12 +71,7 @@ impl Meter {
 
     /// The answer, whose cost is noted as it passes.
     pub(super) fn over(self, response: Response) -> Response {
-        response.map(|body| {
-            let left = body.size_hint().exact();
-            let mut metered = Metered { body, left, meter: self };
-            metered.look_for_end();
-            Body::new(metered)
-        })
+        response.map(|body| Body::new(Heard::new(body, self)))
     }
 
     /// There is no answer.
@@ -109,50 +102,14 @@ impl Drop for Meter {
     }
 }
 
-struct Metered {
-    body: Body,
-    /// Bytes to come, where that is known.
-    left: Option<u64>,
-    meter: Meter,
-}
-
-impl Metered {
-    /// Whoever sends the body on need not ask for more than there is.
-    fn look_for_end(&mut self) {
-        self.meter.is_over |= self.left == Some(0) || self.body.is_end_stream();
-    }
-}
-
-impl http_body::Body for Metered {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.meter.reader.read(data);
-                    self.meter.supposed.hear(data);
-                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                }
-                self.look_for_end();
-            }
-            Poll::Ready(None | Some(Err(_))) => self.meter.is_over = true,
-            Poll::Pending => {}
-        }
-        polled
+impl Listener for Meter {
+    fn piece(&mut self, piece: &Bytes) {
+        self.reader.read(piece);
+        self.supposed.hear(piece);
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn end(&mut self, how: End) {
+        self.is_over = how != End::Dropped;
     }
 }
 

@@ -34,7 +34,7 @@ use crate::proxy::About;
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Verdict};
-use crate::telemetry::{Finished, Observed, Report};
+use crate::telemetry::{Finished, Report, observed};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODE: HeaderName = HeaderName::from_static("x-kiegate-mode");
@@ -261,7 +261,7 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
             "{line}",
         );
     };
-    Response::from_parts(parts, Body::new(Observed::new(body, then)))
+    Response::from_parts(parts, observed(body, then))
 }
 
 /// Finds the tenant by its key. The key goes on in `Authorization` alone, wherever it came from.

@@ -150,7 +150,7 @@ fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> 
 /// Path and query of `uri`, without a parameter `key`.
 fn without_key(uri: &Uri) -> PathAndQuery {
     let whole = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let is_key = |pair: &&str| pair.starts_with("key=");
+    let is_key = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == "key");
     let Some(query) = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair))) else {
         return whole();
     };
@@ -180,6 +180,7 @@ mod tests {
         check("/a/b?x=1&key=kg_fake&y=2", "/a/b?x=1&y=2");
         check("/a/b?key=kg_fake", "/a/b");
         check("/a/b?monkey=1", "/a/b?monkey=1");
+        check("/a/b?%6bey=kg_fake&x=1", "/a/b?x=1");
         check("/a/b", "/a/b");
     }
 }

@@ -1,8 +1,6 @@
 //! The live API, or the simulator, with somebody beside it who writes down what passes.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
@@ -12,12 +10,12 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, Method, Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body::Body as _;
 
 use super::headers::{strip_hop_by_hop, strip_private};
 use super::live::UPLOADS;
 use super::{About, Upstream, UpstreamError};
+use crate::heard::{End, Heard, Listener};
 use crate::record::{Exchange, Recorder, Sent, Steering};
 use crate::sim::{Fault, SandboxId};
 
@@ -85,8 +83,8 @@ impl Recorded {
                     exchange.mishap(fault.name());
                 }
                 let (parts, body) = response.into_parts();
-                let end = End { exchange, status: parts.status.as_u16(), headers: parts.headers.clone() };
-                Ok(Response::from_parts(parts, Body::new(Copied::new(body, end))))
+                let head = Head { exchange, status: parts.status.as_u16(), headers: parts.headers.clone() };
+                Ok(Response::from_parts(parts, Body::new(Heard::new(body, Copied::new(head)))))
             }
             Err(error) => {
                 exchange.unanswered(&error.to_string());
@@ -169,27 +167,11 @@ impl Default for Passing {
 impl Passing {
     /// `body`, copied while it passes.
     fn of(&self, body: Body) -> Body {
-        let (passing, broken) = (self.clone(), self.clone());
-        let body = body.map_frame(move |frame| {
-            passing.keep(frame.data_ref().map_or(&[], |data| data));
-            frame
-        });
-        Body::new(body.map_err(move |error| {
-            *broken.copy() = None;
-            error
-        }))
+        Body::new(Heard::new(body, self.clone()))
     }
 
     fn copy(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, data: &[u8]) {
-        let mut kept = self.copy();
-        match &mut *kept {
-            Some(copy) if copy.len() + data.len() <= LARGEST => copy.extend_from_slice(data),
-            copy => *copy = None,
-        }
     }
 
     fn taken(&self) -> Option<Vec<u8>> {
@@ -197,85 +179,56 @@ impl Passing {
     }
 }
 
+impl Listener for Passing {
+    fn piece(&mut self, piece: &Bytes) {
+        add(&mut self.copy(), piece);
+    }
+
+    fn end(&mut self, how: End) {
+        if how == End::Broken {
+            *self.copy() = None;
+        }
+    }
+}
+
 /// What is known of an answer before its body.
-struct End {
+struct Head {
     exchange: Exchange,
     status: u16,
     headers: HeaderMap,
 }
 
-/// Passes a body on and keeps a copy of it, which is written down at its end, or when it is dropped before.
+/// Keeps a copy of an answer's body, which is written down at its end, or when it is dropped before.
 struct Copied {
-    body: Body,
     copy: Option<Vec<u8>>,
     size: u64,
-    is_complete: bool,
-    end: Option<End>,
+    end: Option<Head>,
 }
 
 impl Copied {
-    fn new(body: Body, end: End) -> Self {
-        Self { body, copy: Some(Vec::new()), size: 0, is_complete: false, end: Some(end) }
+    fn new(head: Head) -> Self {
+        Self { copy: Some(Vec::new()), size: 0, end: Some(head) }
+    }
+}
+
+impl Listener for Copied {
+    fn piece(&mut self, piece: &Bytes) {
+        self.size += piece.len() as u64;
+        add(&mut self.copy, piece);
     }
 
-    fn keep(&mut self, data: &[u8]) {
-        self.size += data.len() as u64;
-        match &mut self.copy {
-            Some(copy) if copy.len() + data.len() <= LARGEST => copy.extend_from_slice(data),
-            copy => *copy = None,
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(End { exchange, status, headers }) = self.end.take() {
-            exchange.answered(status, &headers, self.copy.take().as_deref(), self.size, self.is_complete);
+    fn end(&mut self, how: End) {
+        if let Some(Head { exchange, status, headers }) = self.end.take() {
+            let copy = self.copy.take();
+            exchange.answered(status, &headers, copy.as_deref(), self.size, how == End::Whole);
         }
     }
 }
 
-impl http_body::Body for Copied {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.keep(data);
-                }
-                // Whoever knows the length does not ask for more.
-                if self.body.is_end_stream() {
-                    self.is_complete = true;
-                    self.finish();
-                }
-            }
-            Poll::Ready(None) => {
-                self.is_complete = true;
-                self.finish();
-            }
-            Poll::Ready(Some(Err(_))) => self.finish(),
-            Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        // An empty body is never polled: it is complete as it is.
-        self.is_complete |= self.body.is_end_stream();
-        self.finish();
+/// Adds to a copy, or gives it up where it grows too large.
+fn add(copy: &mut Option<Vec<u8>>, piece: &[u8]) {
+    match copy {
+        Some(there) if there.len() + piece.len() <= LARGEST => there.extend_from_slice(piece),
+        copy => *copy = None,
     }
 }

@@ -1,15 +1,15 @@
 //! How far a request is on its way. The time that an upstream has for its answer counts from when it has all of the
 //! request: a client that takes its time over an upload is not the upstream's fault.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
+
+use crate::heard::{End, Heard, Listener};
 
 /// What is known of a request that is being sent. Clones share it.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl Progress {
 
     /// `body`, telling how it gets on.
     pub(super) fn of(&self, body: Body) -> Body {
-        Body::new(Sending { body, progress: self.clone() })
+        Body::new(Heard::new(body, self.clone()))
     }
 
     /// What becomes of `work`; `None` once the upstream has neither taken anything of the request for `patience` nor answered
@@ -47,6 +47,10 @@ impl Progress {
         }
     }
 
+    fn note(&self, waits_for_client: bool) {
+        *self.way() = Way { moved: Instant::now(), waits_for_client };
+    }
+
     fn deadline(&self, patience: Duration) -> Instant {
         let way = self.way();
         if way.waits_for_client { Instant::now() + patience } else { way.moved + patience }
@@ -57,31 +61,17 @@ impl Progress {
     }
 }
 
-/// The body of a request that is being sent.
-struct Sending {
-    body: Body,
-    progress: Progress,
-}
-
-impl http_body::Body for Sending {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        *self.progress.way() = Way { moved: Instant::now(), waits_for_client: polled.is_pending() };
-        polled
+impl Listener for Progress {
+    fn piece(&mut self, _: &Bytes) {
+        self.note(false);
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    fn pause(&mut self) {
+        self.note(true);
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn end(&mut self, _: End) {
+        self.note(false);
     }
 }
 

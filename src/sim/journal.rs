@@ -4,17 +4,14 @@
 //! Keys are left out. What is looked for is understood only when somebody looks.
 
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
-use pin_project_lite::pin_project;
+use http_body::Body as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -25,6 +22,7 @@ use super::sandbox::Sandbox;
 use super::snapshot::Blob;
 use crate::catalogue::{Catalogue, OperationIx};
 use crate::clock::Timestamp;
+use crate::heard::{End, Heard, Listener};
 
 /// More bytes than this a sandbox does not remember.
 const MOST_BYTES: usize = 72 * 1024 * 1024;
@@ -458,7 +456,7 @@ impl Notebook {
             self.close();
             return body;
         }
-        Body::new(Watched { body, notebook: Some(self) })
+        Body::new(Heard::new(body, Some(self)))
     }
 
     fn add(&mut self, bytes: &[u8]) {
@@ -479,43 +477,16 @@ impl Notebook {
     }
 }
 
-pin_project! {
-    /// A body that is written down while it is sent.
-    struct Watched {
-        #[pin]
-        body: Body,
-        notebook: Option<Notebook>,
-    }
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(context));
-        if let (Some(notebook), Some(Ok(frame))) = (this.notebook.as_mut(), &frame) {
-            frame.data_ref().into_iter().for_each(|data| notebook.add(data));
+impl Listener for Option<Notebook> {
+    fn piece(&mut self, piece: &Bytes) {
+        if let Some(notebook) = self {
+            notebook.add(piece);
         }
-        // Whoever reads it may not ask again once it says that it has ended. What broke off stays without an end.
-        match &frame {
-            Some(Err(_)) => drop(this.notebook.take()),
-            Some(Ok(_)) if !this.body.is_end_stream() => {}
-            _ => this.notebook.take().into_iter().for_each(Notebook::close),
-        }
-        Poll::Ready(frame)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.notebook.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    /// What broke off stays without an end.
+    fn end(&mut self, how: End) {
+        self.take().filter(|_| how == End::Whole).into_iter().for_each(Notebook::close);
     }
 }
 

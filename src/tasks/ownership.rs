@@ -159,8 +159,9 @@ const SHORTEST: usize = 6;
 /// Nor are longer ones.
 const LONGEST: usize = 128;
 
-/// Remembers that the ids and addresses in `body` are `owner`'s, but for those that it had put into `request` itself:
-/// records show what they were asked for, too.
+/// Remembers that the ids and addresses in `body` are `owner`'s, but for those that it had put into `request` itself,
+/// wherever and however: records show what they were asked for, too. Of a request that is not remembered any more nobody can
+/// say what was in it, so nothing is learned.
 ///
 /// # Errors
 /// The store cannot be reached.
@@ -171,11 +172,14 @@ pub async fn learn(
     body: &Value,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    if request.is_empty() {
+        return Ok(());
+    }
     let asked = serde_json::from_slice(request).unwrap_or_default();
     let (mut made, mut named) = (Vec::new(), Vec::new());
     collect(body, "", &mut made);
-    texts(&asked, &mut named);
-    made.retain(|made| !named.contains(made));
+    all_texts(&asked, &mut named);
+    made.retain(|made| !named.iter().any(|named| named.contains(made.as_str())));
     let made: Vec<&str> = made.iter().map(String::as_str).collect();
     if made.is_empty() { Ok(()) } else { store.learn(owner, &made, now).await }
 }
@@ -190,17 +194,32 @@ fn texts(value: &Value, found: &mut Vec<String>) {
     }
 }
 
+/// All texts in `value`, and in texts that are JSON themselves.
+fn all_texts(value: &Value, found: &mut Vec<String>) {
+    let before = found.len();
+    texts(value, found);
+    for place in before..found.len() {
+        if let Some(inner) = inner(&found[place]) {
+            all_texts(&inner, found);
+        }
+    }
+}
+
+/// The JSON that a text is.
+fn inner(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if text.starts_with(['{', '[']) { serde_json::from_str(text).ok() } else { None }
+}
+
 /// Addresses, and texts under a name that ends in `id` or `ids`; also inside of texts that are JSON.
 fn collect(value: &Value, name: &str, made: &mut Vec<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(name, value)| collect(value, name, made)),
         Value::Array(items) => items.iter().for_each(|item| collect(item, name, made)),
-        Value::String(text) if text.starts_with(['{', '[']) => {
-            if let Ok(inner) = serde_json::from_str::<Value>(text) {
-                collect(&inner, "", made);
-            }
-        }
         Value::String(text) => {
+            if let Some(inner) = inner(text) {
+                return collect(&inner, "", made);
+            }
             let lower = name.to_ascii_lowercase();
             let is_id = lower.ends_with("id") || lower.ends_with("ids");
             let is_address = text.starts_with("https://") || text.starts_with("http://");

@@ -1,11 +1,9 @@
 //! A body that reports when it has been sent, or abandoned.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+
+use crate::heard::{End, Heard, Listener};
 
 /// What is told of a body once it is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,71 +16,31 @@ pub struct Report {
     pub complete: bool,
 }
 
-/// Passes a body on frame by frame and calls `then` once, at its end or when it is dropped before.
-pub struct Observed<F: FnOnce(Report)> {
-    body: Body,
+/// `body`, which calls `then` once: at its end, or when it is dropped before.
+pub fn observed(body: Body, then: impl FnOnce(Report) + Send + Unpin + 'static) -> Body {
+    Body::new(Heard::new(body, Reporter { report: Report::default(), started: false, then: Some(then) }))
+}
+
+struct Reporter<F> {
     report: Report,
     started: bool,
     then: Option<F>,
 }
 
-impl<F: FnOnce(Report)> Observed<F> {
-    /// Observes `body`.
-    pub fn new(body: Body, then: F) -> Self {
-        Self { body, report: Report::default(), started: false, then: Some(then) }
+impl<F: FnOnce(Report) + Send + Unpin + 'static> Listener for Reporter<F> {
+    fn piece(&mut self, piece: &Bytes) {
+        if !self.started {
+            self.report.code = envelope_code(piece);
+            self.started = true;
+        }
+        self.report.bytes += piece.len() as u64;
     }
 
-    fn finish(&mut self) {
+    fn end(&mut self, how: End) {
+        self.report.complete = how == End::Whole;
         if let Some(then) = self.then.take() {
             then(self.report);
         }
-    }
-}
-
-impl<F: FnOnce(Report) + Unpin> http_body::Body for Observed<F> {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    if !self.started {
-                        self.report.code = envelope_code(data);
-                        self.started = true;
-                    }
-                    self.report.bytes += data.len() as u64;
-                }
-                self.report.complete = self.body.is_end_stream();
-            }
-            Poll::Ready(None) => {
-                self.report.complete = true;
-                self.finish();
-            }
-            Poll::Ready(Some(Err(_))) => self.finish(),
-            Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<F: FnOnce(Report)> Drop for Observed<F> {
-    fn drop(&mut self) {
-        // An empty body is never polled: it is complete as it is.
-        self.report.complete |= self.body.is_end_stream();
-        self.finish();
     }
 }
 
@@ -110,7 +68,7 @@ mod tests {
     async fn a_body_reports_its_code_and_its_end() {
         let (told, heard) = channel();
         let body =
-            Observed::new(Body::from(r#"{"code":422,"msg":"x"}"#), move |report| told.send(report).unwrap());
+            observed(Body::from(r#"{"code":422,"msg":"x"}"#), move |report| told.send(report).unwrap());
         body.collect().await.unwrap();
         assert_eq!(heard.recv().unwrap(), Report { code: Some(422), bytes: 22, complete: true });
         assert!(heard.recv().is_err(), "it reports once");
@@ -119,7 +77,7 @@ mod tests {
     #[test]
     fn an_abandoned_body_reports_too() {
         let (told, heard) = channel();
-        drop(Observed::new(Body::from("x"), move |report| told.send(report).unwrap()));
+        drop(observed(Body::from("x"), move |report| told.send(report).unwrap()));
         assert_eq!(heard.recv().unwrap(), Report { code: None, bytes: 0, complete: false });
     }
 

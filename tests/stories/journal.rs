@@ -197,20 +197,20 @@ async fn the_journal_is_bounded_and_says_what_it_dropped() {
     let world = World::standard();
     let acme = world.client("acme");
     let padded = json!({"prompt": "x".repeat(900), "pad": "y".repeat(50_000)});
-    for _ in 0..1400 {
+    for _ in 0..1600 {
         acme.call("veo.generate", &padded).await.expect_code(200);
         acme.put("/_mock/credits", &json!({"credits": 10_000})).await.expect_status(200);
     }
     let shown = acme.get("/_mock/requests?last=1").await.json();
-    assert_eq!(shown["requests"][0]["id"], 1400);
+    assert_eq!(shown["requests"][0]["id"], 1600);
     let (total, dropped) = (shown["total"].as_u64().unwrap(), shown["dropped"].as_u64().unwrap());
-    assert_eq!(total + dropped, 1400);
-    assert!((1200..1340).contains(&total), "{total} calls of 51 KB in 64 MiB");
+    assert_eq!(total + dropped, 1600);
+    assert!((1380..1500).contains(&total), "{total} calls of 51 KB in 72 MiB");
     acme.put("/_mock/settings", &json!({"journal": 2})).await.expect_status(200);
     let shown = acme.get("/_mock/requests").await.json();
     assert_eq!(
         (&shown["total"], &shown["dropped"], &shown["requests"][0]["id"]),
-        (&json!(2), &json!(1398), &json!(1399))
+        (&json!(2), &json!(1598), &json!(1599))
     );
     acme.put("/_mock/settings", &json!({"journal": 0})).await.expect_status(200);
     acme.call("veo.generate", &json!({"prompt": "x"})).await.expect_code(200);

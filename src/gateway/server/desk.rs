@@ -9,17 +9,17 @@ use std::task::{Context, Poll, ready as ready_or_pending};
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either};
 use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
 
 use super::socket::Phase;
 use super::{Answer, Peer};
 use crate::gateway::mishap;
+use crate::heard::{End, Heard, Listener};
 use crate::sim::Fault;
 
 /// Answers the requests of one connection. Clones belong to the same.
@@ -49,7 +49,7 @@ impl Service<Request<Incoming>> for Desk {
         } else {
             let phase = || Arc::clone(&self.phase);
             let arriving =
-                |body| if has_body { Body::new(Arriving { body, phase: phase() }) } else { Body::empty() };
+                |body| if has_body { Body::new(Heard::new(body, Arrived(phase()))) } else { Body::empty() };
             let mut request = request.map(arriving);
             request.extensions_mut().insert(self.peer);
             Either::Right((self.answer)(request))
@@ -80,70 +80,31 @@ impl Future for Answering {
             Some(Fault::Garbage) => self.phase.set(Phase::GARBAGE),
             _ => {}
         }
-        let phase = Arc::clone(&self.phase);
-        Poll::Ready(Ok(response.map(|body| Outgoing { body, phase })))
+        let answered = Answered(Arc::clone(&self.phase));
+        Poll::Ready(Ok(response.map(|body| Heard::new(body, answered))))
     }
 }
 
-/// The body of a request; says when it has been read to its end.
-struct Arriving {
-    body: Incoming,
-    phase: Arc<Phase>,
+/// The body of an answer.
+pub(super) type Outgoing = Heard<Body, Answered>;
+
+/// Notes when an answer has been handed on, or is given up.
+pub(super) struct Answered(Arc<Phase>);
+
+impl Listener for Answered {
+    fn end(&mut self, _: End) {
+        self.0.request_ended();
+    }
 }
 
-impl http_body::Body for Arriving {
-    type Data = Bytes;
-    type Error = hyper::Error;
+/// Notes when the body of a request has been read to its end.
+struct Arrived(Arc<Phase>);
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && self.body.is_end_stream()) {
-            self.phase.body_ended();
+impl Listener for Arrived {
+    fn end(&mut self, how: End) {
+        if how == End::Whole {
+            self.0.body_ended();
         }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The body of an answer; says when it has been handed on, or is given up.
-pub(super) struct Outgoing {
-    body: Body,
-    phase: Arc<Phase>,
-}
-
-impl http_body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.phase.request_ended();
     }
 }
 

@@ -215,3 +215,34 @@ async fn a_body_that_cannot_be_read_goes_nowhere() {
     assert_eq!(world.upstream.arrived().len(), before);
     assert_eq!(world.spent("bolt").await, 0);
 }
+
+/// A record shows what was asked for. An id that stood in a prompt as JSON was once taken for one that came out of the task.
+#[tokio::test(start_paused = true)]
+async fn an_id_is_not_had_by_writing_it_into_a_prompt() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    // One that this gateway does not know: of before its start.
+    let id = "0123456789abcdef0123456789abcdef";
+    for prompt in [
+        json!({"taskId": id}).to_string(),
+        format!("  {}", json!({"taskId": id})),
+        json!({"x": json!([{"audioId": id}]).to_string()}).to_string(),
+        r#"{"taskId":"\u00301234\u003567\u0038\u00399abcdef0123456789abcdef"}"#.to_owned(),
+        format!("https://a.example/{id}"),
+    ] {
+        let create = json!({"model": "nano-banana-2", "input": {"prompt": prompt, "output_format": "png"}});
+        let own = acme.post("/api/v1/jobs/createTask", &create).await.expect_code(200).task_id();
+        for _ in 0..100 {
+            let record = acme.get(&format!("/api/v1/jobs/recordInfo?taskId={own}")).await.json();
+            if record["data"]["state"] == "success" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let found = world.store.made_by(id).await.unwrap();
+        assert!(found.is_none(), "{prompt}");
+        let before = world.upstream.arrived().len();
+        acme.details(id).await;
+        assert_eq!(world.upstream.arrived().len(), before, "{prompt}");
+    }
+}
