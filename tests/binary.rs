@@ -610,3 +610,54 @@ fn a_gateway_that_is_killed_leaves_a_recording_that_can_be_verified_and_replayed
     assert_eq!(again.status.code(), Some(2));
     assert!(err(&again).contains("it is there already"), "{}", err(&again));
 }
+
+/// What a process answers to a fixed list of requests on a clock that stands: bodies, results and the clock's events.
+fn played() -> Vec<String> {
+    let server = Server::start(&[]);
+    let send = |method: &str, path: &str, body: &str| {
+        let head = "host: sim.test\r\nauthorization: Bearer demo\r\nconnection: close";
+        let request =
+            format!("{method} {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let answer = server.raw(request.as_bytes());
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+    };
+    send("PUT", "/_mock/clock", r#"{"now": "2026-03-01T10:00:00Z", "rate": 0}"#);
+    send("PUT", "/_mock/settings", r#"{"pace": "realistic", "failure_rate": 0.3}"#);
+    let mut answers = Vec::new();
+    let video = r#"{"prompt":"A boat","duration":5,"quality":"720p","aspectRatio":"16:9"}"#;
+    let image = r#"{"model":"nano-banana-2","input":{"prompt":"A boat"}}"#;
+    let mut details = Vec::new();
+    for turn in 0..6 {
+        let (create, body, look) = if turn % 2 == 0 {
+            ("/api/v1/runway/generate", video, "/api/v1/runway/record-detail?taskId=")
+        } else {
+            ("/api/v1/jobs/createTask", image, "/api/v1/jobs/recordInfo?taskId=")
+        };
+        let answer = send("POST", create, body);
+        let id = answer.split("\"taskId\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("an id");
+        details.push(format!("{look}{id}"));
+        answers.push(answer);
+    }
+    answers.push(send("POST", "/_mock/clock/advance", r#"{"by":"20s"}"#));
+    answers.extend(details.iter().map(|path| send("GET", path, "")));
+    answers.push(send("POST", "/_mock/clock/advance", r#"{"until":"idle"}"#));
+    for path in &details {
+        let record = send("GET", path, "");
+        for link in record.split("http://sim.test").skip(1) {
+            let end = link.find(['"', '\\']).expect("an end");
+            answers.push(send("GET", &link[..end], ""));
+        }
+        answers.push(record);
+    }
+    answers
+}
+
+#[test]
+fn two_processes_answer_the_same_requests_with_the_same_bytes() {
+    let (one, other) = (played(), played());
+    assert!(one.iter().any(|answer| answer.len() > 10_000), "a result is among them");
+    assert_eq!(one.len(), other.len());
+    for (place, (one, other)) in one.iter().zip(&other).enumerate() {
+        assert!(one == other, "answer {place}: {one:.400} and {other:.400}");
+    }
+}
