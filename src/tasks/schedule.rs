@@ -52,7 +52,12 @@ impl Schedule {
         };
         let Some(pause) = pause else { return Next::GiveUp };
         let at = now + pause.max(retry_after.unwrap_or_default());
-        if self.0.is_none() && at > first + TRIED_FOR { Next::GiveUp } else { Next::At(at) }
+        match &self.0 {
+            None if at > first + TRIED_FOR => Next::GiveUp,
+            None => Next::At(at),
+            // The pauses that were configured hold, however long; what the receiver asks for does so within reason.
+            Some(_) => Next::At(at.min(now + pause.max(TRIED_FOR))),
+        }
     }
 }
 
@@ -146,6 +151,20 @@ mod tests {
         (0..AT_ONCE).for_each(|_| circuits.enter("a", until).unwrap());
         assert!(circuits.enter("a", until).is_err());
         circuits.enter("b", until).unwrap();
+    }
+
+    /// With pauses of one's own it once waited for as long as a receiver liked, and later stages behind it.
+    #[test]
+    fn what_a_receiver_asks_for_counts_for_a_day_at_most() {
+        let minute = Duration::from_mins(1);
+        let check = |pauses: Option<Duration>, after: Duration, expected: Next| {
+            let schedule = Schedule::new(pauses.map(|pause| vec![pause]));
+            assert_eq!(schedule.next(1, START, START, Some(after), 0.0), expected, "{pauses:?} {after:?}");
+        };
+        check(Some(minute), minute * 2, Next::At(START + minute * 2));
+        check(Some(minute), TRIED_FOR * 9, Next::At(START + TRIED_FOR));
+        check(Some(TRIED_FOR * 2), TRIED_FOR * 9, Next::At(START + TRIED_FOR * 2));
+        check(None, TRIED_FOR * 9, Next::GiveUp);
     }
 
     proptest! {
