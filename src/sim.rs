@@ -142,6 +142,8 @@ pub enum Event<'a> {
         owner: &'a str,
         /// How many were running.
         running: usize,
+        /// Which they were, where somebody wanted them gone and whose they are is known.
+        tasks: &'a [String],
         /// How many callbacks will not be sent.
         callbacks: usize,
     },
@@ -173,6 +175,9 @@ pub enum Event<'a> {
 /// Who a sandbox counts to, in metrics. A request extension on the control API.
 #[derive(Clone, Debug)]
 pub struct Owner(pub Arc<str>);
+
+/// Whose those sandboxes are of which nobody said it.
+const ANYBODY: &str = "other";
 
 /// How links in an answer begin, `http` or `https`. A request extension; absent: as the request's target says, or `http`.
 #[derive(Clone, Copy, Debug)]
@@ -250,7 +255,7 @@ impl Sim {
         self.0.sandboxes.get_with(id, || {
             let parts = self.parts();
             let settings = parts.settings.clone();
-            let owner = owner.map_or_else(|| "other".into(), |owner| Arc::clone(&owner.0));
+            let owner = owner.map_or_else(|| ANYBODY.into(), |owner| Arc::clone(&owner.0));
             let world = World::new(settings, parts.credits, VirtualClock::real(self.real_now()));
             Arc::new(Sandbox::new(id, owner, world, Arc::clone(&parts.observer)))
         })

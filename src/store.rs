@@ -215,7 +215,8 @@ pub trait Store: Send + Sync + 'static {
     /// The create is about to be sent with this upstream key.
     fn sent_with(&self, create: CreateId, key: Arc<str>) -> Reply<'_, ()>;
 
-    /// The upstream took the create and calls its task `id`; false if that name belongs to another create.
+    /// The upstream took the create and calls its task `id`; false if that name belongs to another create, unless that is the
+    /// same tenant's and over: then it is a name that was given twice.
     fn started<'a>(&'a self, create: CreateId, id: &'a str) -> Reply<'a, bool>;
 
     /// The create was refused, or never sent: as if it had not been.

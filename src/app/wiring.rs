@@ -26,8 +26,12 @@ pub(super) struct Told {
 impl Observer for Told {
     fn observe(&self, event: &Event<'_>) {
         self.metrics.observe(event);
-        if let Event::TaskFinished { task, credits, paid, .. } = *event {
-            self.ends.ended(task, if paid { credits } else { Credits::ZERO });
+        match *event {
+            Event::TaskFinished { task, credits, paid, .. } => {
+                self.ends.ended(task, if paid { credits } else { Credits::ZERO });
+            }
+            Event::TasksForgotten { tasks, .. } if !tasks.is_empty() => self.ends.forgotten(tasks.to_vec()),
+            _ => {}
         }
     }
 }

@@ -158,6 +158,7 @@ impl Sim {
         self.parts().observer.observe(&Event::TasksForgotten {
             owner: &sandbox.owner,
             running: 0,
+            tasks: &[],
             callbacks,
         });
         next

@@ -21,6 +21,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::ANYBODY;
 use super::http::Priced;
 use super::outcome::{self, VOCABULARY, Wish, WishedEnding};
 use super::plan::{Ending, State as TaskState};
@@ -244,16 +245,18 @@ fn fresh_world(sim: &Sim) -> World {
 
 /// Puts `new` in the place of the caller's world, and tells what is forgotten with the old one.
 fn replace_world(sim: &Sim, caller: &Caller, new: World) {
-    let ((running, callbacks), finished) = {
+    let owner = &caller.sandbox.owner;
+    let ((running, callbacks), tasks, finished) = {
         let mut world = caller.sandbox.world();
-        let (_, finished) = sim.settled(&mut world);
+        let (now, finished) = sim.settled(&mut world);
         let forgotten = world.unsettled();
+        // Nobody asks for those of nobody, and there may be a million of them.
+        let tasks = if &**owner == ANYBODY { Vec::new() } else { world.running_at(now) };
         world.empty(new);
-        (forgotten, finished)
+        (forgotten, tasks, finished)
     };
     sim.tell_finished(&caller.sandbox, &finished);
-    let owner = &caller.sandbox.owner;
-    sim.parts().observer.observe(&Event::TasksForgotten { owner, running, callbacks });
+    sim.parts().observer.observe(&Event::TasksForgotten { owner, running, tasks: &tasks, callbacks });
 }
 
 async fn settings(State(sim): State<Sim>, caller: Caller) -> Json<Value> {
@@ -450,7 +453,7 @@ async fn finish(State(sim): State<Sim>, caller: Caller, Named(id): Named<String>
     })?;
     let (owner, observer) = (&caller.sandbox.owner, &sim.parts().observer);
     observer.observe(&Event::CallbacksPlanned { owner, count: planned });
-    observer.observe(&Event::TasksForgotten { owner, running: 0, callbacks: withdrawn });
+    observer.observe(&Event::TasksForgotten { owner, running: 0, tasks: &[], callbacks: withdrawn });
     // Settles what has just become due, and sends its callback.
     caller.with_world(&sim, |_, _| ());
     sim.drive(&caller.sandbox);

@@ -122,7 +122,8 @@ impl Drop for Sandbox {
     /// Tells what is lost with it, and lets the background work notice that there is nothing left to work for.
     fn drop(&mut self) {
         let (running, callbacks) = self.world().unsettled();
-        self.observer.observe(&Event::TasksForgotten { owner: &self.owner, running, callbacks });
+        let owner = &self.owner;
+        self.observer.observe(&Event::TasksForgotten { owner, running, tasks: &[], callbacks });
         self.changed.notify_waiters();
         self.changed.notify_one();
     }
@@ -166,6 +167,12 @@ impl World {
     /// How many tasks have not ended, and how many callbacks have neither been delivered nor given up.
     pub(super) fn unsettled(&self) -> (usize, usize) {
         (self.running, self.due.len() + self.in_flight.values().sum::<usize>())
+    }
+
+    /// The tasks that have not ended at `now`.
+    pub(super) fn running_at(&self, now: Timestamp) -> Vec<String> {
+        let runs = |task: &Task| task.plan.ends().is_none_or(|end| end > now);
+        self.tasks.iter().filter(|(_, task)| runs(task)).map(|(key, _)| key.to_string()).collect()
     }
 
     /// An attempt is due; whether it may begin, or waits for another one of its task.

@@ -118,7 +118,9 @@ impl State {
 
     fn drop_task(&mut self, create: CreateId) {
         let task = self.tasks.remove(&create);
-        if let Some(id) = task.and_then(|task| task.id.clone()) {
+        if let Some(id) = task.and_then(|task| task.id.clone())
+            && self.by_id.get(&id) == Some(&create)
+        {
             self.by_id.remove(&id);
         }
     }
@@ -132,8 +134,18 @@ impl State {
     }
 
     fn started(&mut self, create: CreateId, id: &str) -> bool {
-        if let Some(there) = self.by_id.get(id) {
-            return *there == create;
+        let there = self.by_id.get(id).copied();
+        if there == Some(create) {
+            return true;
+        }
+        // A simulator that was emptied gives the same name again, to the same tenant.
+        let tenant_of = |create: &CreateId| self.tasks.get(create).map(|task| (&task.tenant, task.is_open()));
+        let is_over = |there| match (tenant_of(there), tenant_of(&create)) {
+            (Some((old, is_open)), Some((new, _))) => old == new && !is_open,
+            _ => false,
+        };
+        if there.as_ref().is_some_and(|there| !is_over(there)) {
+            return false;
         }
         let Some(task) = self.tasks.get_mut(&create) else { return false };
         if task.id.is_some() {

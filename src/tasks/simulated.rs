@@ -39,6 +39,19 @@ impl SimulatedEnds {
         });
     }
 
+    /// These simulated tasks are gone without an end: as if they had not been.
+    pub fn forgotten(self: &Arc<Self>, ids: Vec<String>) {
+        let this = Arc::clone(self);
+        background::spawn(async move {
+            for id in ids {
+                let Ok(Some(task)) = this.store.by_id(&id).await else { continue };
+                if let Err(error) = this.store.refused(task.create).await {
+                    tracing::error!("that a simulated task is gone cannot be written down: {error}");
+                }
+            }
+        });
+    }
+
     /// The create of `task` was answered: the simulator calls it `id`.
     pub async fn started(&self, task: &Task, id: &str) {
         self.settle(task, id).await;

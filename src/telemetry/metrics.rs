@@ -369,7 +369,7 @@ impl Observer for Metrics {
                     charged,
                 });
             }
-            Event::TasksForgotten { owner, running, callbacks } => {
+            Event::TasksForgotten { owner, running, callbacks, .. } => {
                 let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
                 self.tasks_running.with_label_values(&[owner]).sub(count(running));
                 self.callback_pending.with_label_values(&[owner]).sub(count(callbacks));

@@ -83,7 +83,7 @@ impl Call<'_> {
         let credits = lineage.task.price;
         observer.observe(&Event::TaskCreated { owner, operation: &self.operation.id, model, credits });
         observer.observe(&Event::CallbacksPlanned { owner, count: callbacks });
-        observer.observe(&Event::TasksForgotten { owner, running: forgotten, callbacks: 0 });
+        observer.observe(&Event::TasksForgotten { owner, running: forgotten, tasks: &[], callbacks: 0 });
         Ok(Started { lineage, now, made: true })
     }
 

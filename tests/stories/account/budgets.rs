@@ -177,6 +177,24 @@ async fn limits_hold_for_tenants_of_the_simulator_too() {
     world.client("bolt").get("/_mock/tasks").await.expect_status(404);
 }
 
+/// Tasks that were gone with a reset once counted as under way for good.
+#[tokio::test(start_paused = true)]
+async fn a_reset_frees_what_its_tasks_took_up() {
+    let world = Shared::new(
+        "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\nmode = \"mock\"\n[tenant.limits]\nconcurrent_tasks = 2\ncredits = { month = 24 }\n",
+    );
+    let acme = world.client("acme").wishing("stall");
+    for _ in 0..3 {
+        acme.create().await.expect_code(200);
+        acme.create().await.expect_code(200);
+        acme.create().await.expect_status(429);
+        assert_eq!((world.running("acme").await, world.spent("acme").await), (2, 24));
+        acme.post("/_mock/reset", &json!({})).await.expect_status(200);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 0));
+    }
+}
+
 /// What acme has spent in this month, to a hundredth of a credit.
 async fn spent_exactly(world: &Shared) -> f64 {
     tokio::time::sleep(Duration::from_millis(10)).await;
