@@ -260,7 +260,7 @@ impl Gateway {
         };
         let known = Tenant::new(tenant);
         Member {
-            may_call: self.operation_ids.iter().map(|operation| known.may_call(operation)).collect(),
+            permitted: self.operation_ids.iter().map(|operation| known.may_call(operation)).collect(),
             tenant: known,
             label: tenant.id.as_str().into(),
             mode: tenant.mode.unwrap_or(self.parts.mode),

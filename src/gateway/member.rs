@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, BytesMut};
 use http::HeaderValue;
 
+use crate::catalogue::OperationIx;
 use crate::clock::Clock;
 use crate::config::{self, Limit, Mode, Rate, TenantCallbacks};
 use crate::ids::Credits;
@@ -18,8 +19,8 @@ use crate::tenants::Tenant;
 pub struct Member {
     /// Who it is and what it may use.
     pub tenant: Tenant,
-    /// By position: whether it may call that operation, as far as that can be said without the model.
-    pub may_call: Box<[bool]>,
+    /// By position: whether it may call that operation, decided once and not for each call.
+    pub permitted: Box<[bool]>,
     /// Its id, for labels.
     pub label: Arc<str>,
     /// What answers it.
@@ -32,6 +33,14 @@ pub struct Member {
     pub weight: NonZeroU32,
     /// How it is called back.
     pub callbacks: TenantCallbacks,
+}
+
+impl Member {
+    /// Whether it may call `operation`, as far as that can be said without the model that a request names; `index` is absent
+    /// for what is none of the API.
+    pub fn may_call(&self, index: Option<OperationIx>, operation: &str) -> bool {
+        index.map_or_else(|| self.tenant.may_call(operation), |index| self.permitted[index.position()])
+    }
 }
 
 /// A tenant's limits, at work.

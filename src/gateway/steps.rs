@@ -356,11 +356,7 @@ pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result
     if !member.tenant.may_come_from(|| address(gateway, &request)) {
         return forbidden(NOT_FROM_THERE);
     }
-    let may_call = call.index.map_or_else(
-        || member.tenant.may_call(&call.operation), // `other`, and the like
-        |index| member.may_call[index.position()],
-    );
-    if !may_call {
+    if !member.may_call(call.index, &call.operation) {
         return forbidden(&format!("this key may not use {}", call.operation));
     }
     Ok(request)

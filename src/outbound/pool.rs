@@ -101,13 +101,13 @@ impl Pools {
         let lane = &self.lanes[background::lane() % self.lanes.len()];
         if let Some(sender) = lane.shared(&host) {
             match over_shared(sender, request).await {
-                Err(unsent) => request = unsent.into_request()?,
+                Err(unsent) => request = given_back(unsent)?,
                 Ok(answer) => return Ok(answer),
             }
         }
         while let Some(link) = lane.take(&host) {
             match over_link(link, request, lane, &host).await {
-                Err(unsent) => request = unsent.into_request()?, // the other end had closed it
+                Err(unsent) => request = given_back(unsent)?, // the other end had closed it
                 Ok(answer) => return Ok(answer),
             }
         }
@@ -148,16 +148,9 @@ enum Fresh {
     Shared(http2::SendRequest<Body>),
 }
 
-/// What can be done after a request was not answered.
-trait Again {
-    /// The request, if it can be sent once more.
-    fn into_request(self) -> Result<Request<Body>, Error>;
-}
-
-impl Again for Unsent {
-    fn into_request(mut self) -> Result<Request<Body>, Error> {
-        self.take_message().ok_or_else(|| Error::Exchange(self.into_error()))
-    }
+/// The request, if it can be sent once more.
+fn given_back(mut unsent: Unsent) -> Result<Request<Body>, Error> {
+    unsent.take_message().ok_or_else(|| Error::Exchange(unsent.into_error()))
 }
 
 impl Host {
