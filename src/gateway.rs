@@ -33,6 +33,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
@@ -49,7 +50,7 @@ use steps::Call;
 
 use crate::cache::Cache;
 use crate::catalogue::Catalogue;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
 use crate::openapi::Document;
@@ -355,6 +356,18 @@ impl Gateway {
         let owner = Owner { tenant: member.tenant.id.clone(), key: self.key_name(lane) };
         let now = self.parts.clock.now();
         ownership::learn(&*self.parts.store, &owner, asked, &answer.json(), now).await
+    }
+
+    /// The time that a request with these headers is counted by, in that mode.
+    fn time(&self, mode: Mode, headers: &HeaderMap) -> Timestamp {
+        let Upstreams { mock, replay, live, .. } = &self.parts.upstreams;
+        let upstream = match mode {
+            Mode::Mock => mock,
+            Mode::Replay => replay,
+            Mode::Live | Mode::Record => live,
+        };
+        let told = upstream.as_ref().and_then(|upstream| upstream.time(headers));
+        told.unwrap_or_else(|| self.parts.clock.now())
     }
 
     /// The way that a task of that upstream key goes.

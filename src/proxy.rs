@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::LengthLimitError;
 use tower_http::timeout::TimeoutError;
 
@@ -30,6 +30,7 @@ pub use replayed::Replayed;
 pub use retry::{Retries, Safe};
 pub use simulated::{Nowhere, Simulated};
 
+use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 
 /// Something that answers requests of the API. It gets the request as the client sent it, but for the key, which
@@ -41,6 +42,11 @@ pub trait Upstream: Send + Sync + 'static {
         request: Request<Body>,
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
+
+    /// The time that a request with these headers is answered in, for whoever counts by it. `None`: real time.
+    fn time(&self, _: &HeaderMap) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// Which of the configured upstream keys, by its position.

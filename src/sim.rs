@@ -250,6 +250,12 @@ impl Sim {
         }
     }
 
+    /// The time by the clock of the sandbox that a request with these headers is about; real time where there is none yet.
+    pub fn time(&self, headers: &HeaderMap) -> Timestamp {
+        let sandbox = SandboxId::of_caller(headers).and_then(|id| self.existing(id));
+        sandbox.map_or_else(|| self.real_now(), |sandbox| sandbox.world().clock.at(self.real_now()))
+    }
+
     /// The sandbox of that id, made if need be.
     fn sandbox(&self, id: SandboxId, owner: Option<&Owner>) -> Arc<Sandbox> {
         self.0.sandboxes.get_with(id, || {

@@ -82,6 +82,8 @@ pub struct Task {
     pub request: Bytes,
     /// When it was taken in.
     pub created: Timestamp,
+    /// The time in whose windows its credits count: the same, but by the clock of the world that it goes to.
+    pub counts_at: Timestamp,
     /// What it is expected to cost.
     pub reserved: Credits,
     /// The upstream's name for it, once known.
@@ -207,7 +209,9 @@ pub struct Happening {
     pub body: Bytes,
 }
 
-/// Where state is kept. Amounts are credits, times are real.
+/// Where state is kept. Amounts are credits. Times are real, but for those that windows and idempotency keys go by: these
+/// may be of several worlds, each with its own clock, and a tenant has one budget for each window of the calendar,
+/// whichever world counts in it.
 pub trait Store: Send + Sync + 'static {
     /// Writes down the intent of `task` and counts it, if it stays within `caps`. Nothing is counted otherwise.
     fn begin<'a>(&'a self, task: Task, caps: &'a Caps) -> Reply<'a, Begun>;
@@ -247,11 +251,12 @@ pub trait Store: Send + Sync + 'static {
     /// Whose `made`, an id or an address, is.
     fn made_by<'a>(&'a self, made: &'a str) -> Reply<'a, Option<Owner>>;
 
-    /// What `tenant` has spent and reserved in the windows that `now` lies in, shortest first.
+    /// What `tenant` has spent and reserved in the windows that `now` lies in, shortest first. Of each kind a few dozen
+    /// windows are remembered, those that were counted in last.
     fn spent<'a>(&'a self, tenant: &'a TenantId, now: Timestamp) -> Reply<'a, [Credits; 3]>;
 
-    /// Adds what was spent without a reservation.
-    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, now: Timestamp) -> Reply<'a, ()>;
+    /// Adds what was spent without a reservation to the windows that `then` lies in.
+    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Timestamp) -> Reply<'a, ()>;
 
     /// How many tasks of `tenant` are under way.
     fn running<'a>(&'a self, tenant: &'a TenantId) -> Reply<'a, u32>;

@@ -18,26 +18,26 @@ use super::ask::Ask;
 use super::create::over_budget;
 use super::member::Member;
 use crate::background;
+use crate::clock::Timestamp;
 use crate::config::Mode;
 use crate::error::ApiError;
 use crate::heard::{End, Heard, Listener};
 use crate::ids::Credits;
 use supposed::Supposed;
 
-/// Refuses where nothing is left.
+/// Refuses where nothing is left at `now`.
 ///
 /// # Errors
 /// A window whose credits are spent; a store that cannot be read.
-pub(super) async fn admit(gateway: &Gateway, member: &Member) -> Result<(), ApiError> {
+pub(super) async fn admit(gateway: &Gateway, member: &Member, now: Timestamp) -> Result<(), ApiError> {
     let caps = &member.limits.caps.credits;
     if caps.is_empty() {
         return Ok(());
     }
-    let now = gateway.parts.clock.now();
     let spent = gateway.parts.store.spent(&member.tenant.id, now).await?;
     let full = caps.iter().find(|(window, most)| spent[window.position()] >= *most);
     match full {
-        Some((window, _)) => Err(over_budget(gateway, Credits::ZERO, *window, spent[window.position()])),
+        Some((window, _)) => Err(over_budget(Credits::ZERO, *window, spent[window.position()], now)),
         None => Ok(()),
     }
 }
@@ -46,6 +46,8 @@ pub(super) async fn admit(gateway: &Gateway, member: &Member) -> Result<(), ApiE
 pub(super) struct Meter {
     gateway: Arc<Gateway>,
     member: Arc<Member>,
+    /// When it was let in, which is when it counts.
+    at: Timestamp,
     /// For metrics.
     model: String,
     reader: Reader,
@@ -56,7 +58,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// For a chat that is about to be sent.
-    pub(super) fn new(gateway: &Arc<Gateway>, member: &Arc<Member>, ask: &Ask) -> Self {
+    pub(super) fn new(gateway: &Arc<Gateway>, member: &Arc<Member>, ask: &Ask, at: Timestamp) -> Self {
         let catalogue = &gateway.parts.catalogue;
         let request = ask.request(catalogue.operation(ask.index));
         Self {
@@ -64,6 +66,7 @@ impl Meter {
             reader: Reader::default(),
             supposed: Supposed::new(catalogue, ask.index, request),
             is_over: false,
+            at,
             gateway: Arc::clone(gateway),
             member: Arc::clone(member),
         }
@@ -92,10 +95,9 @@ impl Drop for Meter {
         if self.member.mode != Mode::Mock {
             self.gateway.parts.metrics.chat_charged(&self.member.label, &self.model, cost);
         }
-        let (gateway, member) = (Arc::clone(&self.gateway), Arc::clone(&self.member));
+        let (gateway, member, at) = (Arc::clone(&self.gateway), Arc::clone(&self.member), self.at);
         background::spawn(async move {
-            let now = gateway.parts.clock.now();
-            if let Err(error) = gateway.parts.store.spend(&member.tenant.id, cost, now).await {
+            if let Err(error) = gateway.parts.store.spend(&member.tenant.id, cost, at).await {
                 tracing::error!("what a chat has cost cannot be written down: {error}");
             }
         });

@@ -24,6 +24,7 @@ use super::steps::Call;
 use super::{Gateway, Keys, Lane};
 use crate::background;
 use crate::catalogue::{Operation, OperationIx};
+use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::ids::Credits;
 use crate::limits::{QuotaTimeout, Turn, Window};
@@ -182,6 +183,7 @@ pub(super) fn intent(
         callback: callback.filter(|_| *lane != Lane::Mock).map(|callback| callback.url.as_str().into()),
         request: ask.body.clone(),
         created: gateway.parts.clock.now(),
+        counts_at: gateway.time(member.mode, &ask.parts.headers),
         reserved: price.unwrap_or_default(),
         id: None,
         base: None,
@@ -206,7 +208,7 @@ async fn reserve(
             return Err(ApiError::new(Reason::TooManyTasks, what).retry_after(A_TASK_ENDS));
         }
         Begun::OverBudget { window, spent } => {
-            return Err(over_budget(gateway, task.reserved, window, spent));
+            return Err(over_budget(task.reserved, window, spent, task.counts_at));
         }
     }
     let draft = Draft::new(task.create, store, claimed);
@@ -227,9 +229,8 @@ async fn reserve(
     Ok(draft)
 }
 
-/// The refusal of what costs `price` where so much of a window's credits is spent.
-pub(super) fn over_budget(gateway: &Gateway, price: Credits, window: Window, spent: Credits) -> ApiError {
-    let now = gateway.parts.clock.now();
+/// The refusal of what costs `price` at `now` where so much of a window's credits is spent.
+pub(super) fn over_budget(price: Credits, window: Window, spent: Credits, now: Timestamp) -> ApiError {
     let ends = window.ends(now);
     let what = format!(
         "this costs {price} credits or more, and this key has spent or reserved {spent} of what it may in this {}, \
@@ -248,7 +249,7 @@ pub(super) async fn reserve_credits(
     let store = &gateway.parts.store;
     let caps = Caps { tasks: None, credits: member.limits.caps.credits.clone() };
     if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
-        return Err(over_budget(gateway, task.reserved, window, spent));
+        return Err(over_budget(task.reserved, window, spent, task.counts_at));
     }
     Ok(Draft::new(task.create, store, None))
 }
@@ -263,7 +264,7 @@ async fn shadow(gateway: &Gateway, member: &Member, task: &Task) -> Result<(), A
         metrics.shadow_refused(&member.label, Reason::TooManyTasks);
     }
     if !credits.is_empty() {
-        let spent = store.spent(&task.tenant, task.created).await?;
+        let spent = store.spent(&task.tenant, task.counts_at).await?;
         if credits.iter().any(|(window, most)| spent[window.position()] > *most) {
             metrics.shadow_refused(&member.label, Reason::BudgetExceeded);
         }

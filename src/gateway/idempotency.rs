@@ -8,12 +8,13 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Gateway;
 use super::answer::Whole;
 use super::ask::Ask;
 use crate::background;
-use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::store::{Claim, Store};
 
@@ -40,7 +41,9 @@ pub(super) enum Outcome {
 pub(super) struct Claimed {
     store: Arc<dyn Store>,
     changed: Arc<Notify>,
-    clock: Clock,
+    /// When it was claimed, by the clock of the world that the request goes to.
+    at: Timestamp,
+    since: Instant,
     scope: String,
     key: String,
     answered: bool,
@@ -51,7 +54,7 @@ impl Claimed {
     pub(super) async fn keep(mut self, answer: &Whole) {
         self.answered = true;
         let kept = (answer.body.len() <= LARGEST).then(|| answer.kept());
-        let until = self.clock.now() + KEPT;
+        let until = self.at + self.since.elapsed() + KEPT;
         if let Err(error) = self.store.answer_claim(&self.scope, &self.key, kept, until).await {
             tracing::error!("the answer to a create with an idempotency key cannot be kept: {error}");
         }
@@ -65,20 +68,25 @@ impl Drop for Claimed {
             return;
         }
         let (store, changed) = (Arc::clone(&self.store), Arc::clone(&self.changed));
-        let (scope, key, now) =
-            (std::mem::take(&mut self.scope), std::mem::take(&mut self.key), self.clock.now());
+        let (scope, key, at) = (std::mem::take(&mut self.scope), std::mem::take(&mut self.key), self.at);
         background::spawn(async move {
-            let _ = store.answer_claim(&scope, &key, None, now).await;
+            let _ = store.answer_claim(&scope, &key, None, at).await;
             changed.notify_waiters();
         });
     }
 }
 
-/// Claims the request's key for `scope`, waiting for a twin if one is under way.
+/// Claims the request's key for `scope`, waiting for a twin if one is under way. `time` gives the time of the world that the
+/// request goes to.
 ///
 /// # Errors
 /// A key that is no key, or that was used for another request.
-pub(super) async fn claim(gateway: &Gateway, scope: &str, ask: &Ask) -> Result<Outcome, ApiError> {
+pub(super) async fn claim(
+    gateway: &Gateway,
+    scope: &str,
+    ask: &Ask,
+    time: impl Fn() -> Timestamp,
+) -> Result<Outcome, ApiError> {
     let Some(key) = key(&ask.parts.headers)? else { return Ok(Outcome::None) };
     let print = fingerprint(gateway, ask);
     let parts = &gateway.parts;
@@ -86,12 +94,14 @@ pub(super) async fn claim(gateway: &Gateway, scope: &str, ask: &Ask) -> Result<O
         let changed = gateway.claims_changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        match parts.store.claim(scope, key, print, parts.clock.now()).await? {
+        let at = time();
+        match parts.store.claim(scope, key, print, at).await? {
             Claim::Yours => {
                 return Ok(Outcome::Yours(Claimed {
                     store: Arc::clone(&parts.store),
                     changed: Arc::clone(&gateway.claims_changed),
-                    clock: parts.clock,
+                    at,
+                    since: Instant::now(),
                     scope: scope.to_owned(),
                     key: key.to_owned(),
                     answered: false,

@@ -419,7 +419,7 @@ pub(super) async fn dispatch(
     let mut ask = Ask::new(request, index).await?;
     let operation = gateway.parts.catalogue.operation(index);
     permit_model(call, &ask, operation)?;
-    let claimed = match claim(gateway, call, &ask, operation).await? {
+    let claimed = match claim(gateway, call, mode, &ask).await? {
         Outcome::None => None,
         Outcome::Yours(claimed) => Some(claimed),
         Outcome::Replay(answer) => return Ok(answer.into_response()),
@@ -471,8 +471,9 @@ async fn talk(
     lane: Lane,
     ask: Ask,
 ) -> Result<Response, ApiError> {
-    chat::admit(gateway, member).await?;
-    let meter = chat::Meter::new(gateway, member, &ask);
+    let at = gateway.time(member.mode, &ask.parts.headers);
+    chat::admit(gateway, member, at).await?;
+    let meter = chat::Meter::new(gateway, member, &ask, at);
     match pass(gateway, call, lane, ask.into_request()).await {
         Ok(response) => Ok(meter.over(response)),
         Err(error) => {
@@ -515,20 +516,15 @@ fn permit_model(call: &Call, ask: &Ask, operation: &Operation) -> Result<(), Api
 }
 
 /// Claims the idempotency key of a create, if it has one.
-async fn claim(
-    gateway: &Gateway,
-    call: &Call,
-    ask: &Ask,
-    operation: &Operation,
-) -> Result<Outcome, ApiError> {
-    if operation.class != Class::Create {
+async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<Outcome, ApiError> {
+    if gateway.parts.catalogue.operation(ask.index).class != Class::Create {
         return Ok(Outcome::None);
     }
     let scope = match call.member.get() {
         Some(member) => format!("tenant {}", member.label),
         None => format!("caller {}", call.caller.get().map_or("", String::as_str)),
     };
-    idempotency::claim(gateway, &scope, ask).await
+    idempotency::claim(gateway, &scope, ask, || gateway.time(mode, &ask.parts.headers)).await
 }
 
 /// Finds out whose the things are that a request names, and with that its way.

@@ -15,6 +15,7 @@ use http_body::Body as _;
 use super::headers::{strip_hop_by_hop, strip_private};
 use super::live::UPLOADS;
 use super::{About, Upstream, UpstreamError};
+use crate::clock::Timestamp;
 use crate::heard::{End, Heard, Listener};
 use crate::record::{Exchange, Recorder, Sent, Steering};
 use crate::sim::{Fault, SandboxId};
@@ -105,6 +106,10 @@ impl Upstream for Recorded {
         } else {
             self.upstream.send(request, about)
         }
+    }
+
+    fn time(&self, headers: &HeaderMap) -> Option<Timestamp> {
+        self.upstream.time(headers)
     }
 }
 

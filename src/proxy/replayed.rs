@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use super::{About, Upstream, UpstreamError, fault_of_body};
+use crate::clock::Timestamp;
 use crate::record::{Answer, Library, Progress};
 use crate::sim::{Letter, Owner, Sim};
 
@@ -88,5 +89,9 @@ impl Upstream for Replayed {
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
         self.answer(request, about).boxed()
+    }
+
+    fn time(&self, headers: &HeaderMap) -> Option<Timestamp> {
+        Some(self.sim.time(headers))
     }
 }

@@ -6,11 +6,12 @@ use axum::body::Body;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 
 use super::headers::strip_private;
 use super::{About, Upstream, UpstreamError, fault_of_body};
+use crate::clock::Timestamp;
 use crate::sim::{Owner, Sim};
 
 const OUTCOME: HeaderName = HeaderName::from_static("x-mock-outcome");
@@ -36,6 +37,10 @@ impl Upstream for Simulated {
             broken.get().copied().map_or(Ok(answer), |fault: Fault| Err(fault.into()))
         }
         .boxed()
+    }
+
+    fn time(&self, headers: &HeaderMap) -> Option<Timestamp> {
+        Some(self.0.time(headers))
     }
 }
 

@@ -39,8 +39,8 @@ struct State {
 #[derive(Default)]
 struct Account {
     running: u32,
-    /// By window: which one, and what was spent and reserved in it.
-    spent: [(i64, Credits); 3],
+    /// By kind of window: what was spent and reserved in each that was counted in last, by its number.
+    spent: [VecDeque<(i64, Credits)>; 3],
     happenings: VecDeque<Happening>,
     last_cursor: u64,
 }
@@ -49,22 +49,36 @@ struct Account {
 const MOST_TASKS: usize = 1_000_000;
 const MOST_MADE: usize = 4_000_000;
 const MOST_HAPPENINGS: usize = 1_000;
+const MOST_WINDOWS: usize = 64;
 
 impl Account {
-    /// What is spent in the `window` that `now` lies in; one that has passed begins anew.
-    fn spent(&mut self, window: Window, now: Timestamp) -> &mut Credits {
-        let (number, spent) = &mut self.spent[window.position()];
-        if *number != window.number(now) {
-            (*number, *spent) = (window.number(now), Credits::ZERO);
-        }
-        spent
+    /// What is spent in the `window` that `now` lies in.
+    fn spent(&self, window: Window, now: Timestamp) -> Credits {
+        let number = window.number(now);
+        // The last one is the one, unless there are several clocks.
+        let known = self.spent[window.position()].iter().rev().find(|(known, _)| *known == number);
+        known.map(|(_, spent)| *spent).unwrap_or_default()
     }
 
-    /// Adds `amount`, which may be negative, to the windows that `then` lies in, as far as they have not passed.
+    /// Adds `amount` to the windows that `now` lies in. The one that was not counted in for longest gives way.
+    fn spend(&mut self, amount: Credits, now: Timestamp) {
+        for window in Window::ALL {
+            let spent = self.spent(window, now) + amount;
+            let (number, windows) = (window.number(now), &mut self.spent[window.position()]);
+            windows.retain(|(known, _)| *known != number);
+            windows.push_back((number, spent));
+            if windows.len() > MOST_WINDOWS {
+                windows.pop_front();
+            }
+        }
+    }
+
+    /// Adds `amount`, which may be negative, to the windows that `then` lies in, as far as they are remembered.
     fn correct(&mut self, amount: Credits, then: Timestamp) {
         for window in Window::ALL {
-            let (number, spent) = &mut self.spent[window.position()];
-            if *number == window.number(then) {
+            let number = window.number(then);
+            let known = self.spent[window.position()].iter_mut().rev().find(|(known, _)| *known == number);
+            if let Some((_, spent)) = known {
                 *spent += amount;
             }
         }
@@ -81,7 +95,6 @@ impl State {
     }
 
     fn begin(&mut self, task: Task, caps: &Caps) -> Begun {
-        let now = task.created;
         let account = self.account(&task.tenant);
         if let Some(most) = caps.tasks
             && account.running >= most
@@ -89,15 +102,14 @@ impl State {
             return Begun::TooMany { running: account.running };
         }
         for (window, most) in &caps.credits {
-            let spent = *account.spent(*window, now);
+            let spent = account.spent(*window, task.counts_at);
             if spent + task.reserved > *most {
                 return Begun::OverBudget { window: *window, spent };
             }
         }
         account.running += 1;
-        for window in Window::ALL {
-            *account.spent(window, now) += task.reserved;
-        }
+        account.spend(task.reserved, task.counts_at);
+        let now = task.created;
         self.order.push_back((now, task.create));
         self.tasks.insert(task.create, Arc::new(task));
         self.forget_old(now);
@@ -130,7 +142,7 @@ impl State {
         let Some(task) = self.tasks.get(&create).cloned() else { return };
         let account = self.account(&task.tenant);
         account.running = account.running.saturating_sub(1);
-        account.correct(charged.unwrap_or_default() - task.reserved, task.created);
+        account.correct(charged.unwrap_or_default() - task.reserved, task.counts_at);
     }
 
     fn started(&mut self, create: CreateId, id: &str) -> bool {
@@ -290,15 +302,11 @@ impl Store for Embedded {
     fn spent<'a>(&'a self, tenant: &'a TenantId, now: Timestamp) -> Reply<'a, [Credits; 3]> {
         let mut state = self.state();
         let account = state.account(tenant);
-        at_once(Window::ALL.map(|window| *account.spent(window, now)))
+        at_once(Window::ALL.map(|window| account.spent(window, now)))
     }
 
-    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, now: Timestamp) -> Reply<'a, ()> {
-        let mut state = self.state();
-        let account = state.account(tenant);
-        for window in Window::ALL {
-            *account.spent(window, now) += amount;
-        }
+    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Timestamp) -> Reply<'a, ()> {
+        self.state().account(tenant).spend(amount, then);
         at_once(())
     }
 

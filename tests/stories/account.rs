@@ -5,6 +5,7 @@
 
 mod budgets;
 mod callbacks;
+mod clocks;
 mod creates;
 mod keys;
 mod looks;
@@ -240,9 +241,13 @@ impl Courier for ToGateway {
     }
 }
 
+/// A key as a configuration has it, after `sha256:`.
+fn hash(key: &str) -> String {
+    kiegate::clock::hex(&kiegate::tenants::hash(key))
+}
+
 /// The configuration of a gateway in live mode with the tenants `acme` and `bolt`, whose keys are `acme` and `bolt`.
 pub fn live(lines: &str) -> Config {
-    let hash = |key: &str| kiegate::clock::hex(&kiegate::tenants::hash(key));
     let text = lines
         .replace("%acme", &format!("id = \"acme\"\nkeys = [\"sha256:{}\"]", hash("acme")))
         .replace("%bolt", &format!("id = \"bolt\"\nkeys = [\"sha256:{}\"]", hash("bolt")))
