@@ -53,6 +53,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
+use crate::ids::Secret;
 use crate::openapi::Document;
 use crate::proxy::{KeyIx, Retries, Upstream};
 use crate::record::Recorder;
@@ -234,6 +235,12 @@ impl Gateway {
     /// The upstream keys.
     pub fn accounts(&self) -> &Accounts {
         &self.parts.accounts
+    }
+
+    /// The tenant with that key. Nothing is cloned but what is found: all threads come by here.
+    fn member_with(&self, key: &Secret, now: Timestamp) -> Option<Arc<Member>> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.by_key.authenticate(key, now)
     }
 
     fn members(&self) -> Arc<Members> {

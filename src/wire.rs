@@ -3,6 +3,7 @@
 //!
 //! Knows no limits, no store, no clock: times are passed in.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -23,6 +24,17 @@ pub fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let sent = headers.get_all(IF_NONE_MATCH).iter().filter_map(|sent| sent.to_str().ok());
     let mut tags = sent.flat_map(|sent| sent.split(',')).map(str::trim);
     tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+}
+
+/// The names and values of a query, decoded. Most pairs have nothing to decode, and are taken as they stand.
+pub fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+        if memchr::memchr2(b'%', b'+', pair.as_bytes()).is_some() {
+            return form_urlencoded::parse(pair.as_bytes()).next();
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((name.into(), value.into()))
+    })
 }
 
 /// The signature of a callback: base64 of HMAC-SHA256 over `<task id>.<unix seconds>`. The body is not signed.
@@ -97,6 +109,24 @@ mod tests {
     use super::*;
 
     /// Vectors computed with another implementation (Python's hmac).
+    #[test]
+    fn a_query_is_read_as_forms_are() {
+        for query in [
+            "",
+            "&",
+            "a=1&b=2",
+            "a",
+            "=",
+            "a==b&&c=&=d",
+            "a+b=%31&c=%zz&%C3%A9=é",
+            "a=b=c%3D+",
+            "key=x&k%65y=y",
+        ] {
+            let expected: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+            assert_eq!(pairs(query).collect::<Vec<_>>(), expected, "{query}");
+        }
+    }
+
     #[test]
     fn signatures_agree_with_other_implementations() {
         for (key, task, seconds, expected) in [

@@ -15,6 +15,7 @@ use crate::catalogue::{Class, ModelChoice, Operation, OperationIx};
 use crate::error::{ApiError, Reason};
 use crate::proxy;
 use crate::tasks::body;
+use crate::wire;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -145,7 +146,7 @@ fn wants_fresh(headers: &HeaderMap) -> bool {
 
 fn query(text: &str) -> Value {
     let mut members = Map::new();
-    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+    for (name, value) in wire::pairs(text) {
         let value = Value::String(value.into_owned());
         match members.get_mut(&*name) {
             None => drop(members.insert(name.into_owned(), value)),

@@ -35,6 +35,7 @@ use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Verdict};
 use crate::telemetry::{Finished, Report, observed};
+use crate::wire;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODE: HeaderName = HeaderName::from_static("x-kiegate-mode");
@@ -272,7 +273,7 @@ pub(super) fn authenticate(
 ) -> Result<Request, ApiError> {
     let key = api_key(request.headers(), request.uri());
     let now = gateway.parts.clock.now();
-    let member = key.as_ref().and_then(|key| gateway.members().by_key.authenticate(key, now));
+    let member = key.as_ref().and_then(|key| gateway.member_with(key, now));
     if member.is_none() && !gateway.parts.open {
         let what =
             "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
@@ -597,7 +598,7 @@ async fn pass_unread(
 fn words(uri: &Uri) -> Vec<String> {
     let decoded = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
     let path = uri.path().split(['/', ';', '=', ':']).map(decoded);
-    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let query = wire::pairs(uri.query().unwrap_or_default());
     path.chain(query.map(|(_, value)| value.into_owned())).collect()
 }
 

@@ -29,8 +29,25 @@ fn is_private(name: &HeaderName) -> bool {
         || name.starts_with("x-mock-")
 }
 
-/// Takes out what must not travel on: hop-by-hop headers, and those that `Connection` names.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Whether only the gateway says it: an upstream that says the same, be it another gateway, speaks of something else.
+fn is_own(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "ratelimit" | "ratelimit-policy" | "x-cache") || name.starts_with("x-kiegate-")
+}
+
+/// Takes out what does not travel from a client to the upstream: what is about its connection, or between client and gateway
+/// alone.
+pub(super) fn keep_for_upstream(headers: &mut HeaderMap) {
+    strip_with_hop_by_hop(headers, is_private);
+}
+
+/// Takes out what does not travel from the upstream to a client: what is about its connection, or what only the gateway says.
+pub(super) fn keep_for_client(headers: &mut HeaderMap) {
+    strip_with_hop_by_hop(headers, is_own);
+}
+
+/// Takes out what `is_doomed`, and with it, in one go, hop-by-hop headers and those that `Connection` names.
+fn strip_with_hop_by_hop(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -41,20 +58,12 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
         .filter_map(|name| name.parse().ok())
         .collect();
-    strip(headers, |name| is_hop_by_hop(name) || named.contains(name));
+    strip(headers, |name| is_hop_by_hop(name) || is_doomed(name) || named.contains(name));
 }
 
 /// Takes out what is between client and gateway alone.
 pub(super) fn strip_private(headers: &mut HeaderMap) {
     strip(headers, is_private);
-}
-
-/// Takes out what only the gateway says: an upstream that says the same, be it another gateway, speaks of something else.
-pub(super) fn strip_own(headers: &mut HeaderMap) {
-    strip(headers, |name| {
-        let name = name.as_str();
-        matches!(name, "ratelimit" | "ratelimit-policy" | "x-cache") || name.starts_with("x-kiegate-")
-    });
 }
 
 /// Takes out what `is_doomed`. Most messages have few headers and none or one to be taken out, so looking at each is the
@@ -124,8 +133,7 @@ mod tests {
         ] {
             headers.insert(HeaderName::from_static(name), value.parse().unwrap());
         }
-        strip_hop_by_hop(&mut headers);
-        strip_private(&mut headers);
+        keep_for_upstream(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 

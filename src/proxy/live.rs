@@ -10,13 +10,14 @@ use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 
-use super::headers::{settle_length, strip_hop_by_hop, strip_own, strip_private};
+use super::headers::{keep_for_client, keep_for_upstream, settle_length};
 use super::hiding::Hidden;
 use super::sending::Progress;
 use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault};
 use crate::config;
 use crate::outbound::{Client, Error, reasons};
 use crate::telemetry::Metrics;
+use crate::wire;
 
 /// Paths that the upload host serves.
 pub(super) const UPLOADS: &str = "/api/file-";
@@ -85,8 +86,7 @@ impl Live {
         let key = self.key(about.key);
         *request.uri_mut() = target(&host.base, request.uri());
         *request.version_mut() = Version::HTTP_11;
-        strip_hop_by_hop(request.headers_mut());
-        strip_private(request.headers_mut());
+        keep_for_upstream(request.headers_mut());
         request.headers_mut().insert(AUTHORIZATION, key.authorization.clone());
         let began = tokio::time::Instant::now();
         let progress = Progress::new();
@@ -142,15 +142,14 @@ fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> 
         return Err(UpstreamError::Garbled("it switches protocols, which nobody asked for".to_owned()));
     }
     settle_length(response.headers_mut()).map_err(|what| UpstreamError::Garbled(what.to_owned()))?;
-    strip_hop_by_hop(response.headers_mut());
-    strip_own(response.headers_mut());
+    keep_for_client(response.headers_mut());
     Ok(response)
 }
 
 /// Path and query of `uri`, without a parameter `key`.
 fn without_key(uri: &Uri) -> PathAndQuery {
     let whole = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let is_key = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == "key");
+    let is_key = |pair: &&str| wire::pairs(pair).any(|(name, _)| name == "key");
     let Some(query) = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair))) else {
         return whole();
     };

@@ -12,7 +12,7 @@ use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as _;
 
-use super::headers::{strip_hop_by_hop, strip_private};
+use super::headers::keep_for_upstream;
 use super::live::UPLOADS;
 use super::{About, Upstream, UpstreamError};
 use crate::clock::Timestamp;
@@ -60,8 +60,7 @@ impl Recorded {
             (if whole.is_empty() { Body::empty() } else { Body::from(whole.clone()) }, Some(whole))
         };
         let mut shown = parts.headers.clone();
-        strip_hop_by_hop(&mut shown);
-        strip_private(&mut shown);
+        keep_for_upstream(&mut shown);
         let base = &self.bases[usize::from(parts.uri.path().starts_with(UPLOADS))];
         let mut exchange = self.recorder.sent(&Sent {
             operation: &about.operation,

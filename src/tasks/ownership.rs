@@ -9,6 +9,7 @@ use crate::catalogue::{IdAt, IdKind, KnownBy};
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 use crate::store::{Owner, Store, StoreError, Task};
+use crate::wire;
 
 /// What is known of the things that a request names.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ pub async fn judge_query(
     positions: &[IdAt],
 ) -> Result<Verdict, StoreError> {
     let (mut named, mut others) = (Named::new(), Vec::new());
-    for (name, value) in form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in wire::pairs(query).filter(|(_, value)| !value.is_empty()) {
         match positions.iter().find(|position| position.at.strip_prefix('/') == Some(&*name)) {
             Some(position) => named.push((value, position)),
             // Another spelling of the same, perhaps, as some servers understand it.
