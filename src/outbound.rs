@@ -1,12 +1,12 @@
 //! Connections that this process opens: to the live upstream, to receivers of callbacks, to its own admin plane.
 //!
-//! One pooled client for HTTP/1.1 and HTTP/2, with TLS by rustls and Mozilla's roots. No redirects are followed. `guard`
-//! calls addresses that tenants chose.
+//! One pooled client for HTTP/1.1 and HTTP/2, with TLS by rustls, Mozilla's roots and the system's. No redirects are
+//! followed. `guard` calls addresses that tenants chose.
 
 pub mod guard;
 mod pool;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tower::BoxError;
 
 use pool::Pools;
@@ -62,9 +63,29 @@ impl Client {
 
 /// `tcp` with TLS over it, where a URL says so.
 fn with_tls<R>(tcp: HttpConnector<R>) -> HttpsConnector<HttpConnector<R>> {
-    let tls = HttpsConnectorBuilder::new().with_webpki_roots();
+    let tls = HttpsConnectorBuilder::new().with_tls_config(TLS.clone());
     tls.https_or_http().enable_all_versions().wrap_connector(tcp)
 }
+
+/// Who vouches for servers: the roots that Mozilla knows, and those of the system, among which a company may have its own.
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` name others in the place of the system's. What cannot be read there is told once,
+/// and vouches for nobody.
+static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    let of_system = rustls_native_certs::load_native_certs();
+    for error in of_system.errors {
+        tracing::warn!("certificates of the system cannot be read: {error}");
+    }
+    let (_, unreadable) = roots.add_parsable_certificates(of_system.certs);
+    if unreadable > 0 {
+        tracing::debug!("{unreadable} certificates of the system are none that can vouch for a server");
+    }
+    ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring knows TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+});
 
 /// What went wrong, with its causes, on one line.
 pub fn reasons(error: &dyn std::error::Error) -> String {

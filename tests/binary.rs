@@ -46,11 +46,16 @@ impl Server {
 
     /// As [`Server::start`], with a folder of its own for temporary files.
     fn start_with(arguments: &[&str], temporary: &Path) -> Self {
+        Self::start_in(arguments, &[("TMPDIR", temporary)])
+    }
+
+    /// As [`Server::start`], with these variables in its environment.
+    fn start_in(arguments: &[&str], environment: &[(&str, &Path)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut child = kiegate(&["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"])
             .args(arguments)
-            .env("TMPDIR", temporary)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
@@ -64,9 +69,10 @@ impl Server {
                 break;
             }
         }
+        let plain = banner.replace("https://", "http://");
         let (data, admin) = (
-            port_after(&banner, "mode at http://127.0.0.1:"),
-            port_after(&banner, "Dashboard at http://127.0.0.1:"),
+            port_after(&plain, "mode at http://127.0.0.1:"),
+            port_after(&plain, "Dashboard at http://127.0.0.1:"),
         );
         Self { child, data, admin, banner, log, _folder: folder }
     }
@@ -568,6 +574,49 @@ fn ask(port: u16, key: &str, line: &str, body: &str) -> String {
     answer
 }
 
+/// The line of a configuration that lets that key in.
+fn key_line(key: &str) -> String {
+    let mut hash = kiegate(&["hash"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    hash.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
+    format!("keys = [\"{}\"]", out(&hash.wait_with_output().unwrap()).trim())
+}
+
+/// The upstream speaks TLS and HTTP/2, as the real one does, with a certificate that only `SSL_CERT_FILE` vouches for.
+#[test]
+fn the_upstream_may_speak_tls_and_http_2() {
+    let pem = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (cert, key) = (pem("one-cert.pem"), pem("one-key.pem"));
+    let tls = format!("[tls]\ncert = \"{}\"\nkey = \"{}\"\n", cert.display(), key.display());
+    let account = Server::start(&["--config", &file("account.toml", &tls)]);
+    let (base, tenant) = (format!("https://localhost:{}", account.data), "kg_acme_key_of_a_test");
+    let config = format!(
+        "mode = \"live\"\n[upstream]\nbase_url = \"{base}\"\nupload_url = \"{base}\"\n[[upstream.key]]\n\
+         name = \"main\"\nsecret = \"file:{}\"\n[[tenant]]\nid = \"acme\"\n{}\n",
+        file("key", "upstream-key-of-a-test"),
+        key_line(tenant)
+    );
+    let config = file("live.toml", &config);
+    let gateway = Server::start_in(&["--config", &config], &[("SSL_CERT_FILE", &cert)]);
+    let video = r#"{"prompt":"A paper boat","duration":5,"quality":"720p","aspectRatio":"16:9"}"#;
+    let created = ask(gateway.data, tenant, "POST /api/v1/runway/generate", video);
+    let id = created.split("\"taskId\":\"").nth(1).unwrap_or_else(|| panic!("{created}"));
+    let details = format!("GET /api/v1/runway/record-detail?taskId={}", id.split('"').next().unwrap());
+    gateway.wait_until(|| ask(gateway.data, tenant, &details, "").contains("\"state\":\"success\""));
+    let talk = r#"{"messages":[{"role":"user","content":"Hello"}],"stream":true}"#;
+    let said = ask(gateway.data, tenant, "POST /gemini-3-pro/v1/chat/completions", talk);
+    assert!(said.contains("data: [DONE]"), "{said}");
+    // Somebody who trusts nobody but the public's authorities does not talk to it.
+    let stranger = Server::start(&["--config", &config]);
+    let refused = ask(stranger.data, tenant, "GET /api/v1/chat/credit", "");
+    assert!(refused.starts_with("HTTP/1.1 502") && refused.contains("upstream_unreachable"), "{refused}");
+}
+
 #[test]
 fn a_gateway_that_is_killed_leaves_a_recording_that_can_be_verified_and_replayed() {
     let folder = tempfile::tempdir().unwrap();
@@ -575,15 +624,12 @@ fn a_gateway_that_is_killed_leaves_a_recording_that_can_be_verified_and_replayed
     let account = Server::start(&[]);
     fs::write(path("key"), "upstream-key-of-a-test").unwrap();
     let key = "kg_acme_key_of_a_test";
-    let mut hash = kiegate(&["hash"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    hash.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
-    let hash = out(&hash.wait_with_output().unwrap());
     let (base, secret) = (format!("http://127.0.0.1:{}", account.data), path("key"));
     let config = format!(
         "mode = \"record\"\nrecording = \"{}\"\n[upstream]\nbase_url = \"{base}\"\nupload_url = \"{base}\"\n\
-         [[upstream.key]]\nname = \"main\"\nsecret = \"file:{secret}\"\n[[tenant]]\nid = \"acme\"\nkeys = [\"{}\"]\n",
+         [[upstream.key]]\nname = \"main\"\nsecret = \"file:{secret}\"\n[[tenant]]\nid = \"acme\"\n{}\n",
         path("run.har"),
-        hash.trim()
+        key_line(key)
     );
     fs::write(path("record.toml"), config).unwrap();
     let mut gateway = Server::start(&["--config", &path("record.toml")]);

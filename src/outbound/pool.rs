@@ -31,9 +31,14 @@ use tower::{Service as _, ServiceExt as _};
 use super::Error;
 use crate::background;
 
+/// How often it is asked whether the other end of a connection for many requests is still there, and how long it may take
+/// to say so. Whatever has taken it away on the way tells nobody, and each request would wait for its answer in vain.
+const PING: Duration = Duration::from_secs(15);
+
 /// A pool for each lane, and one for all others.
 pub(super) struct Pools {
     connector: HttpsConnector<HttpConnector>,
+    ping: Duration,
     lanes: Box<[Arc<Lane>]>,
 }
 
@@ -59,8 +64,8 @@ struct Host(Scheme, Authority);
 struct Kept {
     /// The one that was used last is the last.
     idle: Vec<(Link, Instant)>,
-    /// One that many can use.
-    shared: Option<http2::SendRequest<Body>>,
+    /// One that many can use, and when it was used last.
+    shared: Option<(http2::SendRequest<Body>, Instant)>,
 }
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -91,7 +96,7 @@ type Unsent = TrySendError<Request<Body>>;
 impl Pools {
     pub(super) fn new(connector: HttpsConnector<HttpConnector>, idle_timeout: Duration) -> Self {
         let lane = |_| Arc::new(Lane { idle_timeout, state: Mutex::default() });
-        Self { connector, lanes: (0..=background::cores()).map(lane).collect() }
+        Self { connector, ping: PING, lanes: (0..=background::cores()).map(lane).collect() }
     }
 
     /// Sends `request` and waits for the head of the answer.
@@ -128,7 +133,8 @@ impl Pools {
             connector.ready().await.map_err(Error::Connect)?.call(uri).await.map_err(Error::Connect)?;
         if stream.connected().is_negotiated_h2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            let (sender, connection) = builder.timer(TokioTimer::new()).handshake(stream).await?;
+            builder.timer(TokioTimer::new()).keep_alive_interval(self.ping).keep_alive_timeout(self.ping);
+            let (sender, connection) = builder.keep_alive_while_idle(true).handshake(stream).await?;
             // It ends when no sender is left, or the other end closes it.
             background::spawn(async move {
                 if let Err(error) = connection.await {
@@ -330,35 +336,46 @@ impl Lane {
         if let Some(kept) = state.hosts.get_mut(host) {
             kept.idle.push((link, Instant::now()));
         }
-        if !std::mem::replace(&mut state.is_swept, true) {
-            background::spawn(sweep(Arc::downgrade(self), self.idle_timeout));
-        }
+        self.have_swept(&mut state);
     }
 
     fn shared(&self, host: &Host) -> Option<http2::SendRequest<Body>> {
         let mut state = self.state();
         let shared = &mut state.hosts.get_mut(host)?.shared;
-        shared.take_if(|sender| sender.is_closed());
-        shared.clone()
+        shared.take_if(|(sender, _)| sender.is_closed());
+        let (sender, used) = shared.as_mut()?;
+        *used = Instant::now();
+        Some(sender.clone())
     }
 
-    fn share(&self, host: &Host, sender: http2::SendRequest<Body>) {
-        self.state().hosts.entry(host.clone()).or_default().shared = Some(sender);
+    fn share(self: &Arc<Self>, host: &Host, sender: http2::SendRequest<Body>) {
+        let mut state = self.state();
+        state.hosts.entry(host.clone()).or_default().shared = Some((sender, Instant::now()));
+        self.have_swept(&mut state);
     }
 
-    /// Closes connections that were kept for too long; gives those that remain.
+    /// Sees to it that what is kept is not kept for ever.
+    fn have_swept(self: &Arc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.is_swept, true) {
+            background::spawn(sweep(Arc::downgrade(self), self.idle_timeout));
+        }
+    }
+
+    /// Closes connections that were kept for too long; gives those that remain. One for many requests ends when the last of
+    /// them has its answer.
     fn sweep(&self) -> usize {
         let now = Instant::now();
         let mut state = self.state();
         let mut old = Vec::new();
+        let is_old = |since: &Instant| now.duration_since(*since) >= self.idle_timeout;
         state.hosts.retain(|_, kept| {
-            let fresh =
-                kept.idle.partition_point(|(_, since)| now.duration_since(*since) >= self.idle_timeout);
+            let fresh = kept.idle.partition_point(|(_, since)| is_old(since));
             old.extend(kept.idle.drain(..fresh));
-            kept.shared.take_if(|sender| sender.is_closed());
+            kept.shared.take_if(|(sender, used)| sender.is_closed() || is_old(used));
             !kept.idle.is_empty() || kept.shared.is_some()
         });
-        let left = state.hosts.values().map(|kept| kept.idle.len()).sum();
+        let left =
+            state.hosts.values().map(|kept| kept.idle.len() + usize::from(kept.shared.is_some())).sum();
         state.is_swept = left > 0;
         drop(state);
         // Closing takes a while, and nobody has to wait for it.
@@ -381,10 +398,18 @@ async fn sweep(lane: Weak<Lane>, idle_timeout: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use http_body_util::BodyExt as _;
+    use hyper::server::conn as server;
+    use hyper::service::service_fn;
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
+    use tokio::sync::{Notify, mpsc};
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto};
 
     use super::*;
     use crate::outbound::with_tls;
@@ -483,5 +508,89 @@ mod tests {
         })
         .await
         .expect("it is swept out");
+    }
+
+    /// A server with TLS that speaks HTTP/2, answers with the number of the connection, and falls silent on all that are open
+    /// when it is told to.
+    async fn secure_server(silent: Arc<Notify>) -> String {
+        let file = |name| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(file("one-cert.pem")).unwrap()],
+                PrivateKeyDer::from_pem_file(file("one-key.pem")).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        background::spawn(async move {
+            for number in 0.. {
+                let (socket, _) = listener.accept().await.unwrap();
+                let (acceptor, silent) = (acceptor.clone(), Arc::clone(&silent));
+                background::spawn(async move {
+                    let stream = TokioIo::new(acceptor.accept(socket).await.unwrap());
+                    let answer = move |_| async move {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        Ok::<_, Infallible>(Response::new(number.to_string()))
+                    };
+                    let mut connection = pin!(
+                        server::http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(stream, service_fn(answer))
+                    );
+                    tokio::select! {
+                        _ = &mut connection => {}
+                        () = silent.notified() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        base
+    }
+
+    /// Pools that trust that server.
+    fn trusting(ping: Duration, idle_timeout: Duration) -> Pools {
+        let mut roots = RootCertStore::empty();
+        let cert = format!("{}/tests/tls/one-cert.pem", env!("CARGO_MANIFEST_DIR"));
+        roots.add(CertificateDer::from_pem_file(cert).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
+        let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
+        Pools { ping, ..Pools::new(connector, idle_timeout) }
+    }
+
+    #[tokio::test]
+    async fn http_2_has_many_requests_on_one_connection() {
+        let base = secure_server(Arc::default()).await;
+        let pools = trusting(PING, Duration::from_millis(300));
+        assert_eq!(get(&pools, &base).await.unwrap(), "0");
+        let many = futures_util::future::join_all((0..50).map(|_| get(&pools, &base))).await;
+        assert!(many.iter().all(|answer| answer.as_deref() == Ok("0")), "{many:?}");
+        // It was once kept for good.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(pools.lanes.iter().all(|lane| lane.state().hosts.is_empty()));
+        assert_eq!(get(&pools, &base).await.unwrap(), "1");
+    }
+
+    /// A connection of which nothing came any more was once given to each new request, which waited in vain.
+    #[tokio::test]
+    async fn a_connection_that_falls_silent_gives_way_to_another() {
+        let silent = Arc::new(Notify::new());
+        let base = secure_server(Arc::clone(&silent)).await;
+        let pools = trusting(Duration::from_millis(100), Duration::from_mins(1));
+        assert_eq!(get(&pools, &base).await.unwrap(), "0");
+        silent.notify_waiters();
+        let vain = tokio::time::timeout(Duration::from_secs(5), get(&pools, &base)).await;
+        assert!(vain.expect("it is given up").is_err());
+        assert_eq!(get(&pools, &base).await.unwrap(), "1");
     }
 }
