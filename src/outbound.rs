@@ -35,9 +35,24 @@ pub enum Error {
     /// There is no connection: nothing was sent.
     #[error("cannot connect")]
     Connect(#[source] BoxError),
+    /// The other end closed a connection for many requests and said that it has not looked at this one.
+    #[error("the request was not taken")]
+    Untaken(#[source] hyper::Error),
     /// The connection broke, or what came is no answer.
     #[error("no answer")]
-    Exchange(#[from] hyper::Error),
+    Exchange(#[source] hyper::Error),
+}
+
+impl From<hyper::Error> for Error {
+    /// Source: RFC 9113, 6.8 and 8.7 (streams beyond the last one of a GOAWAY, and those that are refused, were not processed).
+    fn from(error: hyper::Error) -> Self {
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        let is_untaken = cause.is_some_and(|cause| {
+            let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+            cause.is_remote() && (cause.is_go_away() || is_refused)
+        });
+        if is_untaken { Self::Untaken(error) } else { Self::Exchange(error) }
+    }
 }
 
 impl Client {

@@ -75,6 +75,9 @@ pub enum UpstreamError {
     /// The upstream has not answered for a while and is left alone: nothing was sent.
     #[error("the upstream has not answered for a while; the next attempt is made in {0:?}")]
     LeftAlone(Duration),
+    /// The upstream closed the connection and said that it has not looked at the request.
+    #[error("the upstream did not take the request: {0}")]
+    Untaken(String),
     /// The connection broke before an answer came; the request may have arrived.
     #[error("the connection to the upstream broke: {0}")]
     Broken(String),
@@ -101,7 +104,7 @@ pub enum UpstreamError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Unreachable(_) | UpstreamError::Broken(_) => {
+            UpstreamError::Unreachable(_) | UpstreamError::Untaken(_) | UpstreamError::Broken(_) => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
             }
             UpstreamError::LeftAlone(left) => {
@@ -121,9 +124,14 @@ impl From<UpstreamError> for ApiError {
 }
 
 impl UpstreamError {
-    /// Whether the upstream can know of the request.
+    /// Why the client's body did not come.
+    pub fn of_body(error: &axum::Error) -> Self {
+        fault_of_body(error).unwrap_or(Self::BodyBroken)
+    }
+
+    /// Whether the upstream can know of the request, and may have done what it asks for.
     pub fn may_have_arrived(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::LeftAlone(_) | Self::NotRecorded(_))
+        !matches!(self, Self::Unreachable(_) | Self::Untaken(_) | Self::LeftAlone(_) | Self::NotRecorded(_))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::clock::hex;
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
-use crate::proxy::About;
+use crate::proxy::{About, Safe, UpstreamError};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Verdict};
@@ -602,7 +602,11 @@ fn words(uri: &Uri) -> Vec<String> {
     path.chain(query.map(|(_, value)| value.into_owned())).collect()
 }
 
-/// Hands a request on as it is; its answer streams back.
+/// The largest body, in bytes, that is read before it is sent on though nobody here understands it: such a request can be
+/// sent again.
+const REPEATABLE: u64 = 64 * 1024;
+
+/// Hands a request on as it is; its answer streams back. One whose body is here, or short, is sent again where that is safe.
 pub(super) async fn pass(
     gateway: &Gateway,
     call: &Call,
@@ -616,12 +620,27 @@ pub(super) async fn pass(
         key: lane.key(),
     };
     let since = Instant::now();
-    let answer = gateway.parts.upstreams.of(&lane).send(request, about).await;
+    let upstream = gateway.parts.upstreams.of(&lane);
+    let answer = if matches!(lane, Lane::Live(_)) && is_repeatable(call, &request) {
+        let safe = if request.method().is_safe() { Safe::Always } else { Safe::Unsent };
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?;
+        gateway.parts.retries.send(upstream, &parts, &body.to_bytes(), &about, safe).await
+    } else {
+        upstream.send(request, about).await
+    };
     call.waited(since.elapsed());
     answer.map_err(|error| {
         tracing::warn!(request.id = call.request_id(), "{error}");
         error.into()
     })
+}
+
+/// Whether the body is here, or so short that it may be waited for.
+fn is_repeatable(call: &Call, request: &Request) -> bool {
+    let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let is_short = told.is_some_and(|length: u64| length <= REPEATABLE);
+    !call.streams || is_short || request.body().is_end_stream()
 }
 
 /// Answers by the simulator; a create with an idempotency key is answered to its end, whoever still waits.

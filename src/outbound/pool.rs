@@ -124,7 +124,7 @@ impl Pools {
                 over_shared(sender, request).await
             }
         };
-        answer.map_err(|unsent| Error::Exchange(unsent.into_error()))
+        answer.map_err(|unsent| unsent.into_error().into())
     }
 
     async fn connect(&self, uri: Uri) -> Result<Fresh, Error> {
@@ -156,7 +156,7 @@ enum Fresh {
 
 /// The request, if it can be sent once more.
 fn given_back(mut unsent: Unsent) -> Result<Request<Body>, Error> {
-    unsent.take_message().ok_or_else(|| Error::Exchange(unsent.into_error()))
+    unsent.take_message().ok_or_else(|| unsent.into_error().into())
 }
 
 impl Host {
@@ -510,9 +510,8 @@ mod tests {
         .expect("it is swept out");
     }
 
-    /// A server with TLS that speaks HTTP/2, answers with the number of the connection, and falls silent on all that are open
-    /// when it is told to.
-    async fn secure_server(silent: Arc<Notify>) -> String {
+    /// What a server needs to speak HTTP/2 over TLS.
+    fn acceptor() -> TlsAcceptor {
         let file = |name| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -524,7 +523,13 @@ mod tests {
             )
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A server with TLS that speaks HTTP/2, answers with the number of the connection, and falls silent on all that are open
+    /// when it is told to.
+    async fn secure_server(silent: Arc<Notify>) -> String {
+        let acceptor = acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         background::spawn(async move {
@@ -592,5 +597,34 @@ mod tests {
         let vain = tokio::time::timeout(Duration::from_secs(5), get(&pools, &base)).await;
         assert!(vain.expect("it is given up").is_err());
         assert_eq!(get(&pools, &base).await.unwrap(), "1");
+    }
+
+    /// Servers end a connection after so many requests, and requests that were on their way by then once counted as perhaps
+    /// done.
+    #[tokio::test]
+    async fn what_a_server_has_not_looked_at_is_known() {
+        /// A frame without a body, and one that says that the last stream looked at was none.
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const GO_AWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        const HEADERS: u8 = 1;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        background::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor().accept(socket).await.unwrap();
+            stream.write_all(&SETTINGS).await.unwrap();
+            stream.read_exact(&mut [0; 24]).await.unwrap(); // the preface
+            let mut head = [0; 9];
+            while head[3] != HEADERS {
+                stream.read_exact(&mut head).await.unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.unwrap();
+            }
+            stream.write_all(&GO_AWAY).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        let pools = trusting(PING, Duration::from_secs(5));
+        let error = pools.send(Request::get(base).body(Body::empty()).unwrap()).await.err();
+        assert!(matches!(error, Some(Error::Untaken(_))), "{error:?}");
     }
 }

@@ -123,6 +123,7 @@ fn failure(error: &Error) -> UpstreamError {
         let what = reasons(error);
         match error {
             Error::Connect(_) | Error::NoHost => UpstreamError::Unreachable(what),
+            Error::Untaken(_) => UpstreamError::Untaken(what),
             Error::Exchange(_) => UpstreamError::Broken(what),
         }
     };

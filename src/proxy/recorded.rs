@@ -55,8 +55,7 @@ impl Recorded {
             (body, None)
         } else {
             let whole = axum::body::to_bytes(body, usize::MAX).await;
-            let whole =
-                whole.map_err(|error| super::fault_of_body(&error).unwrap_or(UpstreamError::BodyBroken))?;
+            let whole = whole.map_err(|error| UpstreamError::of_body(&error))?;
             (if whole.is_empty() { Body::empty() } else { Body::from(whole.clone()) }, Some(whole))
         };
         let mut shown = parts.headers.clone();

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
-use super::{About, Upstream, UpstreamError, fault_of_body};
+use super::{About, Upstream, UpstreamError};
 use crate::clock::Timestamp;
 use crate::record::{Answer, Library, Progress};
 use crate::sim::{Letter, Owner, Sim};
@@ -61,7 +61,7 @@ impl Replayed {
 
 /// The body; of one that streams it is only seen to it that it comes to its end.
 async fn read(mut body: Body, streams: bool) -> Result<Option<bytes::Bytes>, UpstreamError> {
-    let broken = |error: axum::Error| fault_of_body(&error).unwrap_or(UpstreamError::BodyBroken);
+    let broken = |error: axum::Error| UpstreamError::of_body(&error);
     if !streams {
         return Ok(Some(body.collect().await.map_err(broken)?.to_bytes()));
     }

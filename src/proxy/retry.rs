@@ -14,6 +14,8 @@ use super::{About, Upstream, UpstreamError};
 
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 3;
+/// How often more it is sent at once where the upstream says that it has not taken it.
+const UNTAKEN: u32 = 5;
 /// The longest first pause; each further one may be twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Retries that may be made at once.
@@ -64,15 +66,21 @@ impl Retries {
         safe: Safe,
     ) -> Result<Response<Body>, UpstreamError> {
         self.change(EARNS);
-        for attempt in 1.. {
+        let (mut attempt, mut untaken) = (1, 0);
+        loop {
             let answer = attempt_once(upstream, parts, body, about).await;
+            if untaken < UNTAKEN && matches!(answer, Err(UpstreamError::Untaken(_))) {
+                // It changes connections, and is in no trouble: the next one takes it.
+                untaken += 1;
+                continue;
+            }
             if attempt >= ATTEMPTS || !may_help(&answer, safe) || !self.change(-1.0) {
                 return answer;
             }
             let longest = PAUSE * 2_u32.saturating_pow(attempt - 1);
             tokio::time::sleep(longest.mul_f64(rand::random())).await;
+            attempt += 1;
         }
-        unreachable!("the last attempt returns")
     }
 }
 
@@ -89,7 +97,7 @@ fn attempt_once<'u>(
 /// Whether another attempt is allowed and may go better.
 fn may_help(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
     match answer {
-        Err(UpstreamError::Unreachable(_)) => true,
+        Err(UpstreamError::Unreachable(_) | UpstreamError::Untaken(_)) => true,
         Err(UpstreamError::Broken(_)) => safe == Safe::Always,
         Ok(response) => safe == Safe::Always && is_passing(response.status()),
         Err(_) => false,
@@ -136,6 +144,11 @@ mod tests {
         assert_eq!(sent(&retries, broken, Safe::Unsent).await, 1);
         assert_eq!(sent(&retries, broken, Safe::Always).await, 3);
         assert_eq!(sent(&retries, || UpstreamError::Timeout(Duration::ZERO), Safe::Always).await, 1);
+        // What was not taken is sent again at once, and for ever by nobody.
+        assert_eq!(
+            sent(&retries, || UpstreamError::Untaken("closed".into()), Safe::Unsent).await,
+            3 + UNTAKEN
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -248,7 +248,9 @@ async fn a_chat_whose_client_leaves_before_the_answer_costs_its_words_and_the_ti
 async fn a_chat_that_is_not_answered_costs_nothing() {
     let world = with_limits("credits = { month = 1000 }");
     let refusal = json!({"code": 500, "msg": "Server exception", "data": null});
-    world.upstream.meets([Misfortune::Unreachable, Misfortune::Broken, Misfortune::Answers(200, refusal)]);
+    let unreachable = [Misfortune::Unreachable, Misfortune::Unreachable, Misfortune::Unreachable];
+    world.upstream.meets(unreachable);
+    world.upstream.meets([Misfortune::Broken, Misfortune::Answers(200, refusal)]);
     for status in [502, 502, 200] {
         let answer = world.plane.answer(chat(4000)).await;
         assert_eq!(answer.status(), status);
