@@ -35,6 +35,9 @@ pub enum Error {
     /// There is no connection: nothing was sent.
     #[error("cannot connect")]
     Connect(#[source] BoxError),
+    /// The connection was closed as soon as it was there: nothing was sent.
+    #[error("the connection was closed at once")]
+    Closed,
     /// The other end closed a connection for many requests and said that it has not looked at this one.
     #[error("the request was not taken")]
     Untaken(#[source] hyper::Error),

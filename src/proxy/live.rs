@@ -122,7 +122,7 @@ fn failure(error: &Error) -> UpstreamError {
     let upstream = || {
         let what = reasons(error);
         match error {
-            Error::Connect(_) | Error::NoHost => UpstreamError::Unreachable(what),
+            Error::Connect(_) | Error::NoHost | Error::Closed => UpstreamError::Unreachable(what),
             Error::Untaken(_) => UpstreamError::Untaken(what),
             Error::Exchange(_) => UpstreamError::Broken(what),
         }

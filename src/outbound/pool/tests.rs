@@ -1,0 +1,266 @@
+//! Connections against servers that close, break off, refuse and fall silent.
+
+use std::convert::Infallible;
+
+use http_body_util::BodyExt as _;
+use hyper::server::conn as server;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioExecutor;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto};
+
+use super::shared::{MOST_AT_ONCE, PING};
+use super::*;
+use crate::outbound::with_tls;
+
+/// A server that answers each request with the next of `answers`, and closes a connection after one that ends in `|`.
+/// Tells the number of each connection that a request came over.
+async fn server(answers: &'static [&'static str]) -> (String, mpsc::UnboundedReceiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::unbounded_channel();
+    background::spawn(async move {
+        let mut answers = answers.iter();
+        for number in 0.. {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut closes = false;
+            while !closes {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+                if request.is_empty() {
+                    break;
+                }
+                let Some(answer) = answers.next() else { return };
+                tell.send(number).unwrap();
+                closes = answer.ends_with('|');
+                socket.write_all(answer.trim_end_matches('|').as_bytes()).await.unwrap();
+            }
+        }
+    });
+    (base, told)
+}
+
+fn pools() -> Pools {
+    Pools::new(with_tls(HttpConnector::new()), Duration::from_secs(5))
+}
+
+async fn get(pools: &Pools, url: &str) -> Result<String, String> {
+    let request = Request::get(url).body(Body::empty()).unwrap();
+    let answer = pools.send(request).await.map_err(|error| crate::outbound::reasons(&error))?;
+    let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn a_connection_serves_again() {
+    const CHUNKS: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    const EMPTY: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+    let (base, mut told) = server(&[OK, CHUNKS, EMPTY, OK]).await;
+    let pools = pools();
+    for expected in ["ok", "ok", "", "ok"] {
+        assert_eq!(get(&pools, &base).await.unwrap(), expected);
+        assert_eq!(told.recv().await, Some(0));
+    }
+}
+
+/// A request that found its connection closed once waited for an answer for ever, and then was sent on without its
+/// host.
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_gives_way_to_another() {
+    const CLOSING: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok|";
+    let (base, mut told) = server(&[CLOSING, CLOSING, CLOSING]).await;
+    let pools = pools();
+    for number in 0..3 {
+        assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+        assert_eq!(told.recv().await, Some(number));
+        // Until the end of the connection has come, which nobody waits for.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_ends_its_connection_and_says_so() {
+    let (base, mut told) = server(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok|", OK]).await;
+    let pools = pools();
+    assert!(get(&pools, &base).await.is_err());
+    assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+    assert_eq!((told.recv().await, told.recv().await), (Some(0), Some(1)));
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed() {
+    let (base, _told) = server(&[OK]).await;
+    let pools = Pools::new(with_tls(HttpConnector::new()), Duration::from_millis(100));
+    get(&pools, &base).await.unwrap();
+    let kept = || -> usize { pools.lanes.iter().map(|lane| lane.state().hosts.len()).sum() };
+    assert_eq!(kept(), 1);
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while kept() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("it is swept out");
+}
+
+/// What a server needs to speak HTTP/2 over TLS.
+fn acceptor() -> TlsAcceptor {
+    let file = |name| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(file("one-cert.pem")).unwrap()],
+            PrivateKeyDer::from_pem_file(file("one-key.pem")).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A server with TLS that speaks HTTP/2, answers with the number of the connection, and falls silent on all that are open
+/// when it is told to.
+async fn secure_server(silent: Arc<Notify>) -> String {
+    let acceptor = acceptor();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    background::spawn(async move {
+        for number in 0.. {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (acceptor, silent) = (acceptor.clone(), Arc::clone(&silent));
+            background::spawn(async move {
+                let stream = TokioIo::new(acceptor.accept(socket).await.unwrap());
+                let answer = move |request: Request<Incoming>| async move {
+                    let pause = if request.uri().path() == "/slow" { 300 } else { 20 };
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    let is_large = request.uri().path() == "/large";
+                    let text = if is_large { "x".repeat(1 << 20) } else { number.to_string() };
+                    Ok::<_, Infallible>(Response::new(text))
+                };
+                let mut connection = pin!(
+                    server::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(stream, service_fn(answer))
+                );
+                tokio::select! {
+                    _ = &mut connection => {}
+                    () = silent.notified() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    base
+}
+
+/// Pools that trust that server.
+fn trusting(ping: Duration, idle_timeout: Duration) -> Pools {
+    let mut roots = RootCertStore::empty();
+    let cert = format!("{}/tests/tls/one-cert.pem", env!("CARGO_MANIFEST_DIR"));
+    roots.add(CertificateDer::from_pem_file(cert).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
+    let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
+    Pools { ping, ..Pools::new(connector, idle_timeout) }
+}
+
+#[tokio::test]
+async fn http_2_has_many_requests_on_one_connection() {
+    let base = secure_server(Arc::default()).await;
+    let pools = trusting(PING, Duration::from_millis(300));
+    assert_eq!(get(&pools, &base).await.unwrap(), "0");
+    let many = futures_util::future::join_all((0..50).map(|_| get(&pools, &base))).await;
+    assert!(many.iter().all(|answer| answer.as_deref() == Ok("0")), "{many:?}");
+    // It was once kept for good.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(pools.lanes.iter().all(|lane| lane.state().hosts.is_empty()));
+    assert_eq!(get(&pools, &base).await.unwrap(), "1");
+}
+
+/// Requests that take long once kept all others waiting when a server allowed no more of them on a connection.
+#[tokio::test]
+async fn more_requests_than_a_connection_should_have_go_over_another() {
+    let base = secure_server(Arc::default()).await;
+    let pools = trusting(PING, Duration::from_secs(5));
+    assert_eq!(get(&pools, &base).await.unwrap(), "0");
+    let slow = format!("{base}/slow");
+    let many = futures_util::future::join_all((0..=MOST_AT_ONCE).map(|_| get(&pools, &slow))).await;
+    let count = |number| many.iter().filter(|answer| answer.as_deref() == Ok(number)).count();
+    assert_eq!((count("0"), count("1")), (MOST_AT_ONCE, 1), "{many:?}");
+    assert_eq!(get(&pools, &base).await.unwrap(), "0");
+}
+
+/// The windows of a few slow readers once took up that of the connection.
+#[tokio::test]
+async fn slow_readers_hold_up_nobody_else() {
+    let base = secure_server(Arc::default()).await;
+    let pools = trusting(PING, Duration::from_secs(5));
+    assert_eq!(get(&pools, &base).await.unwrap(), "0");
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        let large = Request::get(format!("{base}/large")).body(Body::empty()).unwrap();
+        unread.push(pools.send(large).await.unwrap());
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(5), get(&pools, &base)).await;
+    assert_eq!(answer.expect("it comes").unwrap(), "0");
+    let whole = unread.pop().unwrap().into_body().collect().await.unwrap();
+    assert_eq!(whole.to_bytes().len(), 1 << 20);
+}
+
+/// A connection of which nothing came any more was once given to each new request, which waited in vain.
+#[tokio::test]
+async fn a_connection_that_falls_silent_gives_way_to_another() {
+    let silent = Arc::new(Notify::new());
+    let base = secure_server(Arc::clone(&silent)).await;
+    let pools = trusting(Duration::from_millis(100), Duration::from_mins(1));
+    assert_eq!(get(&pools, &base).await.unwrap(), "0");
+    silent.notify_waiters();
+    let vain = tokio::time::timeout(Duration::from_secs(5), get(&pools, &base)).await;
+    assert!(vain.expect("it is given up").is_err());
+    assert_eq!(get(&pools, &base).await.unwrap(), "1");
+}
+
+/// Servers end a connection after so many requests, and requests that were on their way by then once counted as perhaps
+/// done.
+#[tokio::test]
+async fn what_a_server_has_not_looked_at_is_known() {
+    /// A frame without a body, and one that says that the last stream looked at was none.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GO_AWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    background::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor().accept(socket).await.unwrap();
+        stream.write_all(&SETTINGS).await.unwrap();
+        stream.read_exact(&mut [0; 24]).await.unwrap(); // the preface
+        let mut head = [0; 9];
+        while head[3] != HEADERS {
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            stream.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.unwrap();
+        }
+        stream.write_all(&GO_AWAY).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let pools = trusting(PING, Duration::from_secs(5));
+    let error = pools.send(Request::get(base).body(Body::empty()).unwrap()).await.err();
+    assert!(matches!(error, Some(Error::Untaken(_))), "{error:?}");
+}
