@@ -636,10 +636,10 @@ pub(super) async fn pass(
     })
 }
 
-/// Whether the body is here, or so short that it may be waited for.
+/// Whether the body is here, or so short that it may be waited for; files are not, however small.
 fn is_repeatable(call: &Call, request: &Request) -> bool {
     let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let is_short = told.is_some_and(|length: u64| length <= REPEATABLE);
+    let is_short = call.index.is_none() && told.is_some_and(|length: u64| length <= REPEATABLE);
     !call.streams || is_short || request.body().is_end_stream()
 }
 
