@@ -606,7 +606,8 @@ fn words(uri: &Uri) -> Vec<String> {
 /// sent again.
 const REPEATABLE: u64 = 64 * 1024;
 
-/// Hands a request on as it is; its answer streams back. One whose body is here, or short, is sent again where that is safe.
+/// Hands a request on as it is; its answer streams back. One whose body is here, or short, is sent again where
+/// upstream cannot have it.
 pub(super) async fn pass(
     gateway: &Gateway,
     call: &Call,
@@ -622,10 +623,9 @@ pub(super) async fn pass(
     let since = Instant::now();
     let upstream = gateway.parts.upstreams.of(&lane);
     let answer = if matches!(lane, Lane::Live(_)) && is_repeatable(call, &request) {
-        let safe = if request.method().is_safe() { Safe::Always } else { Safe::Unsent };
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?;
-        gateway.parts.retries.send(upstream, &parts, &body.to_bytes(), &about, safe).await
+        gateway.parts.retries.send(upstream, &parts, &body.to_bytes(), &about, Safe::Unsent).await
     } else {
         upstream.send(request, about).await
     };
