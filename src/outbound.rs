@@ -38,9 +38,16 @@ pub enum Error {
     /// The connection was closed as soon as it was there: nothing was sent.
     #[error("the connection was closed at once")]
     Closed,
-    /// The other end closed a connection for many requests and said that it has not looked at this one.
+    /// The other end of a connection for many requests said that it has not looked at this one.
     #[error("the request was not taken")]
-    Untaken(#[source] hyper::Error),
+    Untaken {
+        /// What it said.
+        #[source]
+        error: hyper::Error,
+        /// It closes the connection in good order, as servers do after so many requests: the next one takes it. If not, it
+        /// is in trouble, or has too much to do.
+        in_order: bool,
+    },
     /// The connection broke, or what came is no answer.
     #[error("no answer")]
     Exchange(#[source] hyper::Error),
@@ -50,11 +57,12 @@ impl From<hyper::Error> for Error {
     /// Source: RFC 9113, 6.8 and 8.7 (streams beyond the last one of a GOAWAY, and those that are refused, were not processed).
     fn from(error: hyper::Error) -> Self {
         let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-        let is_untaken = cause.is_some_and(|cause| {
-            let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-            cause.is_remote() && (cause.is_go_away() || is_refused)
-        });
-        if is_untaken { Self::Untaken(error) } else { Self::Exchange(error) }
+        let said = cause.filter(|cause| cause.is_remote()).map(|cause| (cause.is_go_away(), cause.reason()));
+        match said {
+            Some((true, why)) => Self::Untaken { in_order: why == Some(h2::Reason::NO_ERROR), error },
+            Some((false, Some(h2::Reason::REFUSED_STREAM))) => Self::Untaken { in_order: false, error },
+            _ => Self::Exchange(error),
+        }
     }
 }
 

@@ -75,9 +75,14 @@ pub enum UpstreamError {
     /// The upstream has not answered for a while and is left alone: nothing was sent.
     #[error("the upstream has not answered for a while; the next attempt is made in {0:?}")]
     LeftAlone(Duration),
-    /// The upstream closed the connection and said that it has not looked at the request.
-    #[error("the upstream did not take the request: {0}")]
-    Untaken(String),
+    /// The upstream said that it has not looked at the request.
+    #[error("the upstream did not take the request: {what}")]
+    Untaken {
+        /// Its reason.
+        what: String,
+        /// It only changes connections: the next one takes the request.
+        in_order: bool,
+    },
     /// The connection broke before an answer came; the request may have arrived.
     #[error("the connection to the upstream broke: {0}")]
     Broken(String),
@@ -104,7 +109,7 @@ pub enum UpstreamError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Unreachable(_) | UpstreamError::Untaken(_) | UpstreamError::Broken(_) => {
+            UpstreamError::Unreachable(_) | UpstreamError::Untaken { .. } | UpstreamError::Broken(_) => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
             }
             UpstreamError::LeftAlone(left) => {
@@ -131,22 +136,11 @@ impl UpstreamError {
 
     /// Whether the upstream can know of the request, and may have done what it asks for.
     pub fn may_have_arrived(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::Untaken(_) | Self::LeftAlone(_) | Self::NotRecorded(_))
+        !matches!(
+            self,
+            Self::Unreachable(_) | Self::Untaken { .. } | Self::LeftAlone(_) | Self::NotRecorded(_)
+        )
     }
-}
-
-/// What broke an exchange, if that was not the connection: the client's body, or an answer that is none.
-fn fault(error: &(dyn std::error::Error + 'static)) -> Option<UpstreamError> {
-    if let Some(fault) = fault_of_body(error) {
-        return Some(fault);
-    }
-    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
-    causes.find_map(|cause| {
-        let error = cause.downcast_ref::<hyper::Error>()?;
-        // What we gave to hyper to send is sound but for the body, which comes from the client.
-        let broken = error.is_user().then_some(UpstreamError::BodyBroken);
-        broken.or_else(|| error.is_parse().then(|| UpstreamError::Garbled(error.to_string())))
-    })
 }
 
 /// What was wrong with the client's body, if `error` comes from the gateway's own bounds on it.

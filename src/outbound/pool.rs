@@ -66,7 +66,12 @@ struct Kept {
     idle: Vec<(Link, Instant)>,
     /// Those that many can use.
     shared: Vec<Shared>,
+    /// Held by whoever opens another one of those, which others wait for rather than open one each.
+    opening: Option<Arc<Opening>>,
 }
+
+/// Whether the last attempt at a connection that many can use went well.
+type Opening = tokio::sync::Mutex<bool>;
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
@@ -104,38 +109,67 @@ impl Pools {
         let uri = request.uri().clone();
         let host = Host::of(&uri).ok_or(Error::NoHost)?;
         let lane = &self.lanes[background::lane() % self.lanes.len()];
-        if let Some(place) = lane.shared(&host) {
-            match place.send(request).await {
-                Err(unsent) => request = given_back(unsent)?,
+        loop {
+            let (way, is_new) = match lane.kept(&host) {
+                Some(way) => (way, false),
+                None => Box::pin(self.open(lane, &host, &uri)).await?,
+            };
+            let mut unsent = match way.send(request, lane, &host).await {
                 Ok(answer) => return Ok(answer),
+                Err(unsent) => unsent,
+            };
+            match unsent.take_message() {
+                Some(_) if is_new => return Err(Error::Closed),
+                Some(given_back) => request = given_back, // the other end had closed it
+                None => return Err(unsent.into_error().into()),
             }
+            *request.uri_mut() = uri.clone(); // on its way it may have become one of the path alone
         }
-        while let Some(link) = lane.take(&host) {
-            match over_link(link, request, lane, &host).await {
-                Err(unsent) => request = given_back(unsent)?, // the other end had closed it
-                Ok(answer) => return Ok(answer),
+    }
+
+    /// A new connection to `host`, or what somebody else has opened meanwhile; says which.
+    async fn open(&self, lane: &Arc<Lane>, host: &Host, uri: &Uri) -> Result<(Way, bool), Error> {
+        let mut turn = None;
+        if let Some(opening) = lane.opening(host) {
+            let (went_well, has_waited) = match Arc::clone(&opening).try_lock_owned() {
+                Ok(turn) => (turn, false),
+                Err(_) => (opening.lock_owned().await, true),
+            };
+            if let Some(way) = lane.kept(host) {
+                return Ok((way, false));
             }
+            // Where somebody else has failed, those who waited for it all try at once, or the last would wait for long.
+            turn = (*went_well || !has_waited).then_some(went_well);
         }
-        *request.uri_mut() = uri.clone(); // on its way it may have become one of the path alone
-        let answer = match Box::pin(self.connect(uri)).await? {
-            Fresh::Link(link) => over_link(link, request, lane, &host).await,
+        if let Some(went_well) = &mut turn {
+            **went_well = false;
+        }
+        match self.connect(uri.clone()).await? {
+            Fresh::Link(link) => {
+                lane.let_all_open(host);
+                Ok((Way::Link(link), true))
+            }
             Fresh::Shared(mut shared) => {
                 let place = shared.take().ok_or(Error::Closed)?;
-                lane.share(&host, shared);
-                place.send(request).await
+                lane.share(host, shared);
+                if let Some(went_well) = &mut turn {
+                    **went_well = true;
+                }
+                Ok((Way::Place(place), true))
             }
-        };
-        answer.map_err(|unsent| unsent.into_error().into())
+        }
     }
 
     async fn connect(&self, uri: Uri) -> Result<Fresh, Error> {
         let mut connector = self.connector.clone();
         let stream =
             connector.ready().await.map_err(Error::Connect)?.call(uri).await.map_err(Error::Connect)?;
+        // Until it is agreed how to speak, no request has been sent.
+        let unready = |error: hyper::Error| Error::Connect(error.into());
         if stream.connected().is_negotiated_h2() {
-            return Ok(Fresh::Shared(Shared::open(stream, self.ping).await?));
+            return Ok(Fresh::Shared(Shared::open(stream, self.ping).await.map_err(unready)?));
         }
-        let (sender, connection) = http1::handshake(stream).await?;
+        let (sender, connection) = http1::handshake(stream).await.map_err(unready)?;
         Ok(Fresh::Link(Link { sender, connection: Connection(Some(Box::new(connection))) }))
     }
 }
@@ -146,9 +180,24 @@ enum Fresh {
     Shared(Shared),
 }
 
-/// The request, if it can be sent once more.
-fn given_back(mut unsent: Unsent) -> Result<Request<Body>, Error> {
-    unsent.take_message().ok_or_else(|| unsent.into_error().into())
+/// What a request can be sent over.
+enum Way {
+    Link(Link),
+    Place(Place),
+}
+
+impl Way {
+    async fn send(
+        self,
+        request: Request<Body>,
+        lane: &Arc<Lane>,
+        host: &Host,
+    ) -> Result<Response<Body>, Unsent> {
+        match self {
+            Self::Link(link) => over_link(link, request, lane, host).await,
+            Self::Place(place) => place.send(request).await,
+        }
+    }
 }
 
 impl Host {
@@ -303,9 +352,24 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection to `host` that was used last.
-    fn take(&self, host: &Host) -> Option<Link> {
-        self.state().hosts.get_mut(host)?.idle.pop().map(|(link, _)| link)
+    /// What there is to send a request to `host` over: the connection that was used last, or a place on one.
+    fn kept(&self, host: &Host) -> Option<Way> {
+        let mut state = self.state();
+        let kept = state.hosts.get_mut(host)?;
+        let place = kept.shared.iter_mut().find_map(Shared::take).map(Way::Place);
+        place.or_else(|| kept.idle.pop().map(|(link, _)| Way::Link(link)))
+    }
+
+    /// Who wants another connection to `host` takes turns, where many can use one.
+    fn opening(&self, host: &Host) -> Option<Arc<Opening>> {
+        self.state().hosts.get(host)?.opening.clone()
+    }
+
+    /// Each of the connections to `host` serves one request at a time.
+    fn let_all_open(&self, host: &Host) {
+        if let Some(kept) = self.state().hosts.get_mut(host) {
+            kept.opening = None;
+        }
     }
 
     /// Keeps `link` for the next request, if it can take one.
@@ -323,16 +387,15 @@ impl Lane {
         self.have_swept(&mut state);
     }
 
-    fn shared(&self, host: &Host) -> Option<Place> {
-        self.state().hosts.get_mut(host)?.shared.iter_mut().find_map(Shared::take)
-    }
-
-    /// Lets others use a connection, too.
+    /// Lets others use a connection, too, unless there is room on another.
     fn share(self: &Arc<Self>, host: &Host, shared: Shared) {
         let mut state = self.state();
-        let there = &mut state.hosts.entry(host.clone()).or_default().shared;
-        there.retain(|shared| !shared.is_closed());
-        there.push(shared);
+        let kept = state.hosts.entry(host.clone()).or_default();
+        kept.opening.get_or_insert_default();
+        kept.shared.retain(|shared| !shared.is_closed());
+        if !kept.shared.iter().any(Shared::has_room) {
+            kept.shared.push(shared);
+        }
         self.have_swept(&mut state);
     }
 

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use super::headers::{keep_for_client, keep_for_upstream, settle_length};
 use super::hiding::Hidden;
 use super::sending::Progress;
-use super::{About, Breaker, KeyIx, Upstream, UpstreamError, fault};
+use super::{About, Breaker, KeyIx, Upstream, UpstreamError};
 use crate::config;
 use crate::outbound::{Client, Error, reasons};
 use crate::telemetry::Metrics;
@@ -95,14 +95,12 @@ impl Live {
         }
         let answer = match progress.within(self.response_timeout, self.client.send(request)).await {
             Some(Ok(response)) => sound(response),
-            Some(Err(error)) => Err(failure(&error)),
+            Some(Err(error)) => Err(progress.fault().unwrap_or_else(|| failure(&error))),
             None => Err(UpstreamError::Timeout(self.response_timeout)),
         };
-        // A client whose body breaks off says nothing of the host.
-        leave.end(!matches!(
-            answer,
-            Err(UpstreamError::Unreachable(_) | UpstreamError::Broken(_) | UpstreamError::Timeout(_))
-        ));
+        if let Some(answers) = answers(answer.as_ref().err()) {
+            leave.end(answers);
+        }
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream_answered(&key.name, &about.operation, status, began.elapsed());
         match &key.hidden {
@@ -116,18 +114,32 @@ impl Live {
     }
 }
 
-/// What became of a request that got no answer.
+/// What an exchange that ended in `error`, or well, says of the host: whether it answers, if anything.
+fn answers(error: Option<&UpstreamError>) -> Option<bool> {
+    match error {
+        None | Some(UpstreamError::Garbled(_)) => Some(true),
+        // It changes connections, which it may do before it has answered anything.
+        Some(UpstreamError::Untaken { in_order: true, .. }) => None,
+        Some(
+            UpstreamError::Unreachable(_)
+            | UpstreamError::Broken(_)
+            | UpstreamError::Timeout(_)
+            | UpstreamError::Untaken { in_order: false, .. },
+        ) => Some(false),
+        // The client's body broke off, which says nothing of the host.
+        Some(_) => None,
+    }
+}
+
+/// What became of a request that got no answer, where that was not the client's doing.
 fn failure(error: &Error) -> UpstreamError {
-    // It was the client's body that broke the exchange, or the upstream.
-    let upstream = || {
-        let what = reasons(error);
-        match error {
-            Error::Connect(_) | Error::NoHost | Error::Closed => UpstreamError::Unreachable(what),
-            Error::Untaken(_) => UpstreamError::Untaken(what),
-            Error::Exchange(_) => UpstreamError::Broken(what),
-        }
-    };
-    fault(error).unwrap_or_else(upstream)
+    let what = reasons(error);
+    match error {
+        Error::Connect(_) | Error::NoHost | Error::Closed => UpstreamError::Unreachable(what),
+        Error::Untaken { in_order, .. } => UpstreamError::Untaken { what, in_order: *in_order },
+        Error::Exchange(error) if error.is_parse() => UpstreamError::Garbled(error.to_string()),
+        Error::Exchange(_) => UpstreamError::Broken(what),
+    }
 }
 
 /// The path and query of `uri` on the host of `base`. A key in the query stays behind.

@@ -14,7 +14,7 @@ use super::{About, Upstream, UpstreamError};
 
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 3;
-/// How often more it is sent at once where the upstream says that it has not taken it.
+/// How often more it is sent at once where the upstream changes connections and has not taken it.
 const UNTAKEN: u32 = 5;
 /// The longest first pause; each further one may be twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ const EARNS: f64 = 0.1;
 pub enum Safe {
     /// Whatever became of the first: it changes nothing.
     Always,
-    /// As long as not a byte of it can have arrived: it costs money.
+    /// As long as the upstream cannot have looked at it, since no byte went out or the upstream says so: it costs money.
     Unsent,
 }
 
@@ -69,8 +69,7 @@ impl Retries {
         let (mut attempt, mut untaken) = (1, 0);
         loop {
             let answer = attempt_once(upstream, parts, body, about).await;
-            if untaken < UNTAKEN && matches!(answer, Err(UpstreamError::Untaken(_))) {
-                // It changes connections, and is in no trouble: the next one takes it.
+            if untaken < UNTAKEN && matches!(answer, Err(UpstreamError::Untaken { in_order: true, .. })) {
                 untaken += 1;
                 continue;
             }
@@ -97,7 +96,7 @@ fn attempt_once<'u>(
 /// Whether another attempt is allowed and may go better.
 fn may_help(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
     match answer {
-        Err(UpstreamError::Unreachable(_) | UpstreamError::Untaken(_)) => true,
+        Err(UpstreamError::Unreachable(_) | UpstreamError::Untaken { .. }) => true,
         Err(UpstreamError::Broken(_)) => safe == Safe::Always,
         Ok(response) => safe == Safe::Always && is_passing(response.status()),
         Err(_) => false,
@@ -144,11 +143,11 @@ mod tests {
         assert_eq!(sent(&retries, broken, Safe::Unsent).await, 1);
         assert_eq!(sent(&retries, broken, Safe::Always).await, 3);
         assert_eq!(sent(&retries, || UpstreamError::Timeout(Duration::ZERO), Safe::Always).await, 1);
-        // What was not taken is sent again at once, and for ever by nobody.
-        assert_eq!(
-            sent(&retries, || UpstreamError::Untaken("closed".into()), Safe::Unsent).await,
-            3 + UNTAKEN
-        );
+        let refused = || UpstreamError::Untaken { what: "refused".into(), in_order: false };
+        assert_eq!(sent(&retries, refused, Safe::Unsent).await, 3);
+        // What changes connections is asked again at once, and for ever by nobody.
+        let closed = || UpstreamError::Untaken { what: "closed".into(), in_order: true };
+        assert_eq!(sent(&retries, closed, Safe::Unsent).await, 3 + UNTAKEN);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use super::UpstreamError;
 use crate::heard::{End, Heard, Listener};
 
 /// What is known of a request that is being sent. Clones share it.
@@ -20,17 +22,29 @@ struct Way {
     moved: Instant,
     /// The upstream would take more, and the client has not sent it yet.
     waits_for_client: bool,
+    /// Why the client's part of it did not come.
+    fault: Option<UpstreamError>,
 }
 
 impl Progress {
     /// Of a request that begins now.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Way { moved: Instant::now(), waits_for_client: false })))
+        Self(Arc::new(Mutex::new(Way { moved: Instant::now(), waits_for_client: false, fault: None })))
     }
 
     /// `body`, telling how it gets on.
     pub(super) fn of(&self, body: Body) -> Body {
+        let progress = self.clone();
+        let body = body.map_err(move |error| {
+            progress.way().fault = Some(UpstreamError::of_body(&error));
+            error
+        });
         Body::new(Heard::new(body, self.clone()))
+    }
+
+    /// What was wrong with the client's body, if that is what ended the exchange.
+    pub(super) fn fault(&self) -> Option<UpstreamError> {
+        self.way().fault.clone()
     }
 
     /// What becomes of `work`; `None` once the upstream has neither taken anything of the request for `patience` nor answered
@@ -48,7 +62,8 @@ impl Progress {
     }
 
     fn note(&self, waits_for_client: bool) {
-        *self.way() = Way { moved: Instant::now(), waits_for_client };
+        let mut way = self.way();
+        (way.moved, way.waits_for_client) = (Instant::now(), waits_for_client);
     }
 
     fn deadline(&self, patience: Duration) -> Instant {
@@ -123,5 +138,22 @@ mod tests {
         let began = Instant::now();
         assert!(progress.within(SECOND, exchange).await.is_none());
         assert!(began.elapsed() < SECOND * 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn whose_fault_it_is_that_a_body_does_not_come_is_known() {
+        let of = async |error: axum::BoxError| {
+            let progress = Progress::new();
+            let broken = stream::iter([Ok("a"), Err(error)]);
+            assert!(progress.of(Body::from_stream(broken)).collect().await.is_err());
+            progress.fault()
+        };
+        assert!(matches!(of("gone".into()).await, Some(UpstreamError::BodyBroken)));
+        let limited = http_body_util::Limited::new(Body::from("long"), 1);
+        let too_large = limited.collect().await.unwrap_err();
+        assert!(matches!(of(too_large).await, Some(UpstreamError::BodyTooLarge)));
+        let progress = Progress::new();
+        progress.of(Body::from("whole")).collect().await.unwrap();
+        assert!(progress.fault().is_none());
     }
 }

@@ -1,6 +1,9 @@
 //! Connections that carry many requests at once, by HTTP/2. Each has a task of its own.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,8 +20,9 @@ use crate::heard::{End, Heard, Listener};
 /// has taken it away on the way tells nobody, and each request would wait for its answer in vain.
 pub(super) const PING: Duration = Duration::from_secs(15);
 
-/// So many requests go over one connection at once, fewer than servers allow; more go over another, or they would wait for
-/// those that take long.
+/// So many requests go over one connection at once, fewer than servers usually allow; more go over another, or they would
+/// wait for those that take long. Where a server allows fewer, it is as many as that as soon as it has said so; what it
+/// refuses by then is sent again.
 ///
 /// Source: RFC 9113, 6.5.2 (a server should allow 100 or more).
 pub(super) const MOST_AT_ONCE: usize = 96;
@@ -33,6 +37,8 @@ pub(super) struct Shared {
     sender: http2::SendRequest<Body>,
     /// Each request under way holds one.
     places: Arc<()>,
+    /// How many there may be, as far as the other end has said it.
+    most: Arc<AtomicUsize>,
     used: Instant,
 }
 
@@ -43,23 +49,36 @@ impl Shared {
         builder.timer(TokioTimer::new()).keep_alive_interval(ping).keep_alive_timeout(ping);
         builder.initial_stream_window_size(WINDOW).initial_connection_window_size(NO_BOUND);
         let (sender, connection) = builder.keep_alive_while_idle(true).handshake(stream).await?;
+        let most = Arc::new(AtomicUsize::new(MOST_AT_ONCE));
+        let allowed = Arc::clone(&most);
         // It ends when no sender is left, or the other end closes it.
         background::spawn(async move {
-            if let Err(error) = connection.await {
+            let mut connection = pin!(connection);
+            let ended = poll_fn(|context| {
+                let polled = connection.as_mut().poll(context);
+                allowed.store(connection.current_max_send_streams().min(MOST_AT_ONCE), Ordering::Relaxed);
+                polled
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!("upstream connection: {error}");
             }
         });
-        Ok(Self { sender, places: Arc::default(), used: Instant::now() })
+        Ok(Self { sender, places: Arc::default(), most, used: Instant::now() })
     }
 
     /// A place for one more request, if there is one.
     pub(super) fn take(&mut self) -> Option<Place> {
-        let is_full = Arc::strong_count(&self.places) > MOST_AT_ONCE;
-        if is_full || self.is_closed() {
+        if !self.has_room() {
             return None;
         }
         self.used = Instant::now();
         Some(Place { sender: self.sender.clone(), taken: Arc::clone(&self.places) })
+    }
+
+    /// Whether there is a place for one more request.
+    pub(super) fn has_room(&self) -> bool {
+        let taken = Arc::strong_count(&self.places) - 1;
+        taken < self.most.load(Ordering::Relaxed) && !self.is_closed()
     }
 
     /// Whether the other end takes no more requests.

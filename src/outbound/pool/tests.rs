@@ -1,7 +1,9 @@
 //! Connections against servers that close, break off, refuse and fall silent.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 
+use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
 use hyper::server::conn as server;
 use hyper::service::service_fn;
@@ -103,15 +105,26 @@ async fn a_connection_that_nobody_uses_is_closed() {
     let (base, _told) = server(&[OK]).await;
     let pools = Pools::new(with_tls(HttpConnector::new()), Duration::from_millis(100));
     get(&pools, &base).await.unwrap();
-    let kept = || -> usize { pools.lanes.iter().map(|lane| lane.state().hosts.len()).sum() };
-    assert_eq!(kept(), 1);
-    tokio::time::timeout(Duration::from_secs(5), async {
-        while kept() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(kept(&pools), 1);
+    until(|| kept(&pools) == 0).await;
+}
+
+/// Connections that are kept for the next request.
+fn kept(pools: &Pools) -> usize {
+    let of_lane = |lane: &Arc<Lane>| -> usize {
+        lane.state().hosts.values().map(|kept| kept.idle.len() + kept.shared.len()).sum()
+    };
+    pools.lanes.iter().map(of_lane).sum()
+}
+
+/// Waits for something that comes by itself.
+async fn until(is_so: impl Fn() -> bool) {
+    let come = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    })
-    .await
-    .expect("it is swept out");
+    };
+    tokio::time::timeout(Duration::from_secs(5), come).await.expect("it comes");
 }
 
 /// What a server needs to speak HTTP/2 over TLS.
@@ -130,9 +143,9 @@ fn acceptor() -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// A server with TLS that speaks HTTP/2, answers with the number of the connection, and falls silent on all that are open
-/// when it is told to.
-async fn secure_server(silent: Arc<Notify>) -> String {
+/// A server with TLS that speaks HTTP/2, allows so many requests on a connection, answers with the connection's number, and
+/// falls silent on all that are open when it is told to.
+async fn secure_server(silent: Arc<Notify>, allowed: u32) -> String {
     let acceptor = acceptor();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
@@ -151,6 +164,7 @@ async fn secure_server(silent: Arc<Notify>) -> String {
                 };
                 let mut connection = pin!(
                     server::http2::Builder::new(TokioExecutor::new())
+                        .max_concurrent_streams(allowed)
                         .serve_connection(stream, service_fn(answer))
                 );
                 tokio::select! {
@@ -182,34 +196,63 @@ fn trusting(ping: Duration, idle_timeout: Duration) -> Pools {
 
 #[tokio::test]
 async fn http_2_has_many_requests_on_one_connection() {
-    let base = secure_server(Arc::default()).await;
+    let base = secure_server(Arc::default(), 200).await;
     let pools = trusting(PING, Duration::from_millis(300));
     assert_eq!(get(&pools, &base).await.unwrap(), "0");
-    let many = futures_util::future::join_all((0..50).map(|_| get(&pools, &base))).await;
+    let many = join_all((0..50).map(|_| get(&pools, &base))).await;
     assert!(many.iter().all(|answer| answer.as_deref() == Ok("0")), "{many:?}");
     // It was once kept for good.
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(pools.lanes.iter().all(|lane| lane.state().hosts.is_empty()));
+    until(|| kept(&pools) == 0).await;
     assert_eq!(get(&pools, &base).await.unwrap(), "1");
+}
+
+/// Each of them once kept a connection of its own.
+#[tokio::test]
+async fn many_requests_at_once_keep_one_connection() {
+    let base = secure_server(Arc::default(), 200).await;
+    let pools = trusting(PING, Duration::from_mins(1));
+    let at_once = async || {
+        let many = join_all((0..20).map(|_| get(&pools, &base))).await;
+        many.into_iter().map(Result::unwrap).collect::<HashSet<_>>().len()
+    };
+    at_once().await; // nobody knows yet that the server speaks HTTP/2
+    assert_eq!(kept(&pools), 1);
+    for lane in &pools.lanes {
+        lane.state().hosts.values_mut().for_each(|kept| kept.shared.clear());
+    }
+    assert_eq!((at_once().await, kept(&pools)), (1, 1), "the second to come waits for the first one's");
 }
 
 /// Requests that take long once kept all others waiting when a server allowed no more of them on a connection.
 #[tokio::test]
 async fn more_requests_than_a_connection_should_have_go_over_another() {
-    let base = secure_server(Arc::default()).await;
+    let base = secure_server(Arc::default(), 200).await;
     let pools = trusting(PING, Duration::from_secs(5));
     assert_eq!(get(&pools, &base).await.unwrap(), "0");
     let slow = format!("{base}/slow");
-    let many = futures_util::future::join_all((0..=MOST_AT_ONCE).map(|_| get(&pools, &slow))).await;
+    let many = join_all((0..=MOST_AT_ONCE).map(|_| get(&pools, &slow))).await;
     let count = |number| many.iter().filter(|answer| answer.as_deref() == Ok(number)).count();
     assert_eq!((count("0"), count("1")), (MOST_AT_ONCE, 1), "{many:?}");
     assert_eq!(get(&pools, &base).await.unwrap(), "0");
 }
 
+#[tokio::test]
+async fn a_server_that_allows_fewer_has_fewer() {
+    let base = secure_server(Arc::default(), 3).await;
+    let pools = trusting(PING, Duration::from_secs(5));
+    assert_eq!(get(&pools, &base).await.unwrap(), "0");
+    // It has said so by then, and the connection has noticed with the request.
+    assert_eq!(get(&pools, &base).await.unwrap(), "0");
+    let slow = format!("{base}/slow");
+    let many = join_all((0..6).map(|_| get(&pools, &slow))).await;
+    let count = |number| many.iter().filter(|answer| answer.as_deref() == Ok(number)).count();
+    assert_eq!((count("0"), count("1")), (3, 3), "{many:?}");
+}
+
 /// The windows of a few slow readers once took up that of the connection.
 #[tokio::test]
 async fn slow_readers_hold_up_nobody_else() {
-    let base = secure_server(Arc::default()).await;
+    let base = secure_server(Arc::default(), 200).await;
     let pools = trusting(PING, Duration::from_secs(5));
     assert_eq!(get(&pools, &base).await.unwrap(), "0");
     let mut unread = Vec::new();
@@ -227,7 +270,7 @@ async fn slow_readers_hold_up_nobody_else() {
 #[tokio::test]
 async fn a_connection_that_falls_silent_gives_way_to_another() {
     let silent = Arc::new(Notify::new());
-    let base = secure_server(Arc::clone(&silent)).await;
+    let base = secure_server(Arc::clone(&silent), 200).await;
     let pools = trusting(Duration::from_millis(100), Duration::from_mins(1));
     assert_eq!(get(&pools, &base).await.unwrap(), "0");
     silent.notify_waiters();
@@ -236,13 +279,10 @@ async fn a_connection_that_falls_silent_gives_way_to_another() {
     assert_eq!(get(&pools, &base).await.unwrap(), "1");
 }
 
-/// Servers end a connection after so many requests, and requests that were on their way by then once counted as perhaps
-/// done.
-#[tokio::test]
-async fn what_a_server_has_not_looked_at_is_known() {
-    /// A frame without a body, and one that says that the last stream looked at was none.
+/// A server that answers the first request with these frames of HTTP/2, and then closes the connection.
+async fn server_of_frames(frames: &'static [&'static [u8]]) -> String {
+    /// A frame without a body.
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const GO_AWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     const HEADERS: u8 = 1;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
@@ -257,10 +297,39 @@ async fn what_a_server_has_not_looked_at_is_known() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
             stream.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.unwrap();
         }
-        stream.write_all(&GO_AWAY).await.unwrap();
+        stream.write_all(&frames.concat()).await.unwrap();
+        stream.shutdown().await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
-    let pools = trusting(PING, Duration::from_secs(5));
-    let error = pools.send(Request::get(base).body(Body::empty()).unwrap()).await.err();
-    assert!(matches!(error, Some(Error::Untaken(_))), "{error:?}");
+    base
+}
+
+/// Servers end a connection after so many requests, and requests that were on their way by then once counted as perhaps
+/// done.
+#[tokio::test]
+async fn what_a_server_has_not_looked_at_is_known() {
+    /// The last stream that was looked at is none, or the request's; and a reason.
+    const NOTHING: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const REQUEST: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    /// The request's stream is reset, for a reason.
+    const RESET: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1];
+    const NO_ERROR: &[u8] = &[0, 0, 0, 0];
+    const REFUSED_STREAM: &[u8] = &[0, 0, 0, 7];
+    const CANCEL: &[u8] = &[0, 0, 0, 8];
+    const ENHANCE_YOUR_CALM: &[u8] = &[0, 0, 0, 11];
+    let untaken = async |frames: &'static [&'static [u8]]| {
+        let base = server_of_frames(frames).await;
+        let pools = trusting(PING, Duration::from_secs(5));
+        match pools.send(Request::get(base).body(Body::empty()).unwrap()).await.err() {
+            Some(Error::Untaken { in_order, .. }) => Some(in_order),
+            Some(Error::Exchange(_)) => None,
+            other => panic!("{frames:?}: {other:?}"),
+        }
+    };
+    assert_eq!(untaken(&[NOTHING, NO_ERROR]).await, Some(true));
+    assert_eq!(untaken(&[NOTHING, ENHANCE_YOUR_CALM]).await, Some(false));
+    assert_eq!(untaken(&[RESET, REFUSED_STREAM]).await, Some(false));
+    assert_eq!(untaken(&[RESET, CANCEL]).await, None);
+    assert_eq!(untaken(&[REQUEST, NO_ERROR]).await, None, "it was looked at, and is then not answered");
+    assert_eq!(untaken(&[]).await, None);
 }
