@@ -14,6 +14,24 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+/// A point in time, and whose: what tenants spend in simulations and in earnest are different accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// By the real clock.
+    Real(Timestamp),
+    /// By the clock of a simulation.
+    Simulated(Timestamp),
+}
+
+impl Moment {
+    /// The time, by whichever clock.
+    pub const fn at(self) -> Timestamp {
+        match self {
+            Self::Real(at) | Self::Simulated(at) => at,
+        }
+    }
+}
+
 /// A point in time, in milliseconds since 1970-01-01 UTC. May be virtual: a sandbox has its own clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -50,12 +50,12 @@ use steps::Call;
 
 use crate::cache::Cache;
 use crate::catalogue::Catalogue;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
 use crate::ids::Secret;
 use crate::openapi::Document;
-use crate::proxy::{KeyIx, Retries, Upstream};
+use crate::proxy::{KeyIx, Retries, Upstream, World};
 use crate::record::Recorder;
 use crate::sim::Fault;
 use crate::store::{CreateId, Owner, Store, StoreError, Task};
@@ -320,7 +320,8 @@ impl Gateway {
         let now = self.parts.clock.now();
         for member in self.members().by_name.values() {
             // A store that has to be asked over the network has told of its own by then.
-            let Some(Ok(spent)) = self.parts.store.spent(&member.tenant.id, now).now_or_never() else {
+            let moment = if member.mode.has_sandbox() { Moment::Simulated(now) } else { Moment::Real(now) };
+            let Some(Ok(spent)) = self.parts.store.spent(&member.tenant.id, moment).now_or_never() else {
                 continue;
             };
             for (window, most) in member.limits.credits() {
@@ -366,15 +367,20 @@ impl Gateway {
     }
 
     /// The time that a request with these headers is counted by, in that mode.
-    fn time(&self, mode: Mode, headers: &HeaderMap) -> Timestamp {
+    fn moment(&self, mode: Mode, headers: &HeaderMap) -> Moment {
+        let real = || Moment::Real(self.parts.clock.now());
+        self.world(mode, headers).map_or_else(real, |world| Moment::Simulated(world.now))
+    }
+
+    /// The world that it goes to, if that is not the real one.
+    fn world(&self, mode: Mode, headers: &HeaderMap) -> Option<World> {
         let Upstreams { mock, replay, live, .. } = &self.parts.upstreams;
         let upstream = match mode {
             Mode::Mock => mock,
             Mode::Replay => replay,
             Mode::Live | Mode::Record => live,
         };
-        let told = upstream.as_ref().and_then(|upstream| upstream.time(headers));
-        told.unwrap_or_else(|| self.parts.clock.now())
+        upstream.as_ref()?.world(headers)
     }
 
     /// The way that a task of that upstream key goes.

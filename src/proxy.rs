@@ -43,10 +43,19 @@ pub trait Upstream: Send + Sync + 'static {
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
 
-    /// The time that a request with these headers is answered in, for whoever counts by it. `None`: real time.
-    fn time(&self, _: &HeaderMap) -> Option<Timestamp> {
+    /// The world that a request with these headers goes to, for whoever counts by it. `None`: the real one.
+    fn world(&self, _: &HeaderMap) -> Option<World> {
         None
     }
+}
+
+/// A world of its own, with its own clock.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Another one whenever it begins anew.
+    pub name: String,
+    /// The time by its clock.
+    pub now: Timestamp,
 }
 
 /// Which of the configured upstream keys, by its position.

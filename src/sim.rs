@@ -250,10 +250,17 @@ impl Sim {
         }
     }
 
-    /// The time by the clock of the sandbox that a request with these headers is about; real time where there is none yet.
-    pub fn time(&self, headers: &HeaderMap) -> Timestamp {
-        let sandbox = SandboxId::of_caller(headers).and_then(|id| self.existing(id));
-        sandbox.map_or_else(|| self.real_now(), |sandbox| sandbox.world().clock.at(self.real_now()))
+    /// A name for the sandbox that a request with these headers is about, which is another one after each reset, and the
+    /// time by its clock; real time where there is none yet.
+    pub fn world(&self, headers: &HeaderMap) -> (String, Timestamp) {
+        let now = self.real_now();
+        let Some(id) = SandboxId::of_caller(headers) else { return (String::new(), now) };
+        let of_sandbox = |sandbox: Arc<Sandbox>| {
+            let world = sandbox.world();
+            (world.epoch, world.clock.at(now))
+        };
+        let (epoch, now) = self.existing(id).map_or((0, now), of_sandbox);
+        (format!("{id} {epoch}"), now)
     }
 
     /// The sandbox of that id, made if need be.

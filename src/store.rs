@@ -17,7 +17,7 @@ use http::HeaderMap;
 
 pub use embedded::Embedded;
 
-use crate::clock::{Timestamp, hex};
+use crate::clock::{Moment, Timestamp, hex};
 use crate::ids::{Credits, TenantId};
 use crate::limits::Window;
 
@@ -83,7 +83,7 @@ pub struct Task {
     /// When it was taken in.
     pub created: Timestamp,
     /// The time in whose windows its credits count: the same, but by the clock of the world that it goes to.
-    pub counts_at: Timestamp,
+    pub counts_at: Moment,
     /// What it is expected to cost.
     pub reserved: Credits,
     /// The upstream's name for it, once known.
@@ -209,9 +209,9 @@ pub struct Happening {
     pub body: Bytes,
 }
 
-/// Where state is kept. Amounts are credits. Times are real, but for those that windows and idempotency keys go by: these
-/// may be of several worlds, each with its own clock, and a tenant has one budget for each window of the calendar,
-/// whichever world counts in it.
+/// Where state is kept. Amounts are credits. Times are real, but for those that windows and idempotency keys go by. Those of
+/// windows may be of several simulated worlds, each with its own clock: a tenant has one simulated budget for each window
+/// of the calendar, whichever world counts in it, and apart from that its real one.
 pub trait Store: Send + Sync + 'static {
     /// Writes down the intent of `task` and counts it, if it stays within `caps`. Nothing is counted otherwise.
     fn begin<'a>(&'a self, task: Task, caps: &'a Caps) -> Reply<'a, Begun>;
@@ -253,10 +253,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// What `tenant` has spent and reserved in the windows that `now` lies in, shortest first. Of each kind a few dozen
     /// windows are remembered, those that were counted in last.
-    fn spent<'a>(&'a self, tenant: &'a TenantId, now: Timestamp) -> Reply<'a, [Credits; 3]>;
+    fn spent<'a>(&'a self, tenant: &'a TenantId, now: Moment) -> Reply<'a, [Credits; 3]>;
 
     /// Adds what was spent without a reservation to the windows that `then` lies in.
-    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Timestamp) -> Reply<'a, ()>;
+    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Moment) -> Reply<'a, ()>;
 
     /// How many tasks of `tenant` are under way.
     fn running<'a>(&'a self, tenant: &'a TenantId) -> Reply<'a, u32>;

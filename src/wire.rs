@@ -108,7 +108,6 @@ fn mac(key: &str, task_id: &str, unix_seconds: &str) -> Hmac<Sha256> {
 mod tests {
     use super::*;
 
-    /// Vectors computed with another implementation (Python's hmac).
     #[test]
     fn a_query_is_read_as_forms_are() {
         for query in [
@@ -127,6 +126,7 @@ mod tests {
         }
     }
 
+    /// Vectors computed with another implementation (Python's hmac).
     #[test]
     fn signatures_agree_with_other_implementations() {
         for (key, task, seconds, expected) in [

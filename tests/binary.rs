@@ -583,7 +583,7 @@ fn key_line(key: &str) -> String {
 
 /// The upstream speaks TLS and HTTP/2, as the real one does, with a certificate that only `SSL_CERT_FILE` vouches for.
 #[test]
-fn the_upstream_may_speak_tls_and_http_2() {
+fn the_upstream_may_speak_tls() {
     let pem = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

@@ -18,7 +18,7 @@ use super::ask::Ask;
 use super::create::over_budget;
 use super::member::Member;
 use crate::background;
-use crate::clock::Timestamp;
+use crate::clock::Moment;
 use crate::config::Mode;
 use crate::error::ApiError;
 use crate::heard::{End, Heard, Listener};
@@ -29,7 +29,7 @@ use supposed::Supposed;
 ///
 /// # Errors
 /// A window whose credits are spent; a store that cannot be read.
-pub(super) async fn admit(gateway: &Gateway, member: &Member, now: Timestamp) -> Result<(), ApiError> {
+pub(super) async fn admit(gateway: &Gateway, member: &Member, now: Moment) -> Result<(), ApiError> {
     let caps = &member.limits.caps.credits;
     if caps.is_empty() {
         return Ok(());
@@ -37,7 +37,7 @@ pub(super) async fn admit(gateway: &Gateway, member: &Member, now: Timestamp) ->
     let spent = gateway.parts.store.spent(&member.tenant.id, now).await?;
     let full = caps.iter().find(|(window, most)| spent[window.position()] >= *most);
     match full {
-        Some((window, _)) => Err(over_budget(Credits::ZERO, *window, spent[window.position()], now)),
+        Some((window, _)) => Err(over_budget(Credits::ZERO, *window, spent[window.position()], now.at())),
         None => Ok(()),
     }
 }
@@ -47,7 +47,7 @@ pub(super) struct Meter {
     gateway: Arc<Gateway>,
     member: Arc<Member>,
     /// When it was let in, which is when it counts.
-    at: Timestamp,
+    at: Moment,
     /// For metrics.
     model: String,
     reader: Reader,
@@ -58,7 +58,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// For a chat that is about to be sent.
-    pub(super) fn new(gateway: &Arc<Gateway>, member: &Arc<Member>, ask: &Ask, at: Timestamp) -> Self {
+    pub(super) fn new(gateway: &Arc<Gateway>, member: &Arc<Member>, ask: &Ask, at: Moment) -> Self {
         let catalogue = &gateway.parts.catalogue;
         let request = ask.request(catalogue.operation(ask.index));
         Self {

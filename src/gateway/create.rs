@@ -183,7 +183,7 @@ pub(super) fn intent(
         callback: callback.filter(|_| *lane != Lane::Mock).map(|callback| callback.url.as_str().into()),
         request: ask.body.clone(),
         created: gateway.parts.clock.now(),
-        counts_at: gateway.time(member.mode, &ask.parts.headers),
+        counts_at: gateway.moment(member.mode, &ask.parts.headers),
         reserved: price.unwrap_or_default(),
         id: None,
         base: None,
@@ -208,7 +208,7 @@ async fn reserve(
             return Err(ApiError::new(Reason::TooManyTasks, what).retry_after(A_TASK_ENDS));
         }
         Begun::OverBudget { window, spent } => {
-            return Err(over_budget(task.reserved, window, spent, task.counts_at));
+            return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
         }
     }
     let draft = Draft::new(task.create, store, claimed);
@@ -249,7 +249,7 @@ pub(super) async fn reserve_credits(
     let store = &gateway.parts.store;
     let caps = Caps { tasks: None, credits: member.limits.caps.credits.clone() };
     if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
-        return Err(over_budget(task.reserved, window, spent, task.counts_at));
+        return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
     }
     Ok(Draft::new(task.create, store, None))
 }

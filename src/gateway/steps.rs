@@ -59,8 +59,6 @@ pub(super) struct Call {
     /// Its body is not read here but streams through: a form with a file in it, or what nobody knows.
     streams: bool,
     member: OnceLock<Arc<Member>>,
-    /// What stands for a caller without a tenant where requests of the same caller belong together.
-    caller: OnceLock<String>,
     /// Microseconds spent waiting for the upstream, or for a turn with it.
     upstream_micros: AtomicU64,
     /// What goes on the answer beside that which answers.
@@ -153,7 +151,6 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
         own,
         streams: !own && index.is_none_or(takes_form),
         member: OnceLock::new(),
-        caller: OnceLock::new(),
         upstream_micros: AtomicU64::new(0),
         notes: Mutex::default(),
     }
@@ -281,12 +278,6 @@ pub(super) fn authenticate(
     }
     if let Some(member) = member {
         let _ = call.member.set(member);
-    }
-    if call.member.get().is_none()
-        && request.headers().contains_key("idempotency-key")
-        && let Some(key) = &key
-    {
-        let _ = call.caller.set(hex(&crate::tenants::hash(key.expose())));
     }
     authorize(request.headers_mut(), key.as_ref());
     Ok(request)
@@ -472,7 +463,7 @@ async fn talk(
     lane: Lane,
     ask: Ask,
 ) -> Result<Response, ApiError> {
-    let at = gateway.time(member.mode, &ask.parts.headers);
+    let at = gateway.moment(member.mode, &ask.parts.headers);
     chat::admit(gateway, member, at).await?;
     let meter = chat::Meter::new(gateway, member, &ask, at);
     match pass(gateway, call, lane, ask.into_request()).await {
@@ -521,11 +512,13 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
     if gateway.parts.catalogue.operation(ask.index).class != Class::Create {
         return Ok(Outcome::None);
     }
-    let scope = match call.member.get() {
-        Some(member) => format!("tenant {}", member.label),
-        None => format!("caller {}", call.caller.get().map_or("", String::as_str)),
+    let headers = &ask.parts.headers;
+    let scope = match (gateway.world(mode, headers), call.member.get()) {
+        (Some(world), _) => format!("{mode:?} {}", world.name),
+        (None, Some(member)) => format!("tenant {}", member.label),
+        (None, None) => return Ok(Outcome::None), // and it is going to be refused
     };
-    idempotency::claim(gateway, &scope, ask, || gateway.time(mode, &ask.parts.headers)).await
+    idempotency::claim(gateway, &scope, ask, || gateway.moment(mode, headers).at()).await
 }
 
 /// Finds out whose the things are that a request names, and with that its way.

@@ -118,15 +118,13 @@ impl Live {
 fn answers(error: Option<&UpstreamError>) -> Option<bool> {
     match error {
         None | Some(UpstreamError::Garbled(_)) => Some(true),
-        // It changes connections, which it may do before it has answered anything.
-        Some(UpstreamError::Untaken { in_order: true, .. }) => None,
         Some(
             UpstreamError::Unreachable(_)
             | UpstreamError::Broken(_)
             | UpstreamError::Timeout(_)
             | UpstreamError::Untaken { in_order: false, .. },
         ) => Some(false),
-        // The client's body broke off, which says nothing of the host.
+        // It changes connections, or the client's body broke off.
         Some(_) => None,
     }
 }

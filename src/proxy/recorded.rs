@@ -14,8 +14,7 @@ use http_body::Body as _;
 
 use super::headers::keep_for_upstream;
 use super::live::UPLOADS;
-use super::{About, Upstream, UpstreamError};
-use crate::clock::Timestamp;
+use super::{About, Upstream, UpstreamError, World};
 use crate::heard::{End, Heard, Listener};
 use crate::record::{Exchange, Recorder, Sent, Steering};
 use crate::sim::{Fault, SandboxId};
@@ -106,8 +105,8 @@ impl Upstream for Recorded {
         }
     }
 
-    fn time(&self, headers: &HeaderMap) -> Option<Timestamp> {
-        self.upstream.time(headers)
+    fn world(&self, headers: &HeaderMap) -> Option<World> {
+        self.upstream.world(headers)
     }
 }
 

@@ -8,8 +8,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
-use super::{About, Upstream, UpstreamError};
-use crate::clock::Timestamp;
+use super::{About, Upstream, UpstreamError, World};
 use crate::record::{Answer, Library, Progress};
 use crate::sim::{Letter, Owner, Sim};
 
@@ -91,7 +90,8 @@ impl Upstream for Replayed {
         self.answer(request, about).boxed()
     }
 
-    fn time(&self, headers: &HeaderMap) -> Option<Timestamp> {
-        Some(self.sim.time(headers))
+    fn world(&self, headers: &HeaderMap) -> Option<World> {
+        let (name, now) = self.sim.world(headers);
+        Some(World { name, now })
     }
 }

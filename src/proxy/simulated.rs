@@ -10,8 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 
 use super::headers::strip_private;
-use super::{About, Upstream, UpstreamError, fault_of_body};
-use crate::clock::Timestamp;
+use super::{About, Upstream, UpstreamError, World, fault_of_body};
 use crate::sim::{Owner, Sim};
 
 const OUTCOME: HeaderName = HeaderName::from_static("x-mock-outcome");
@@ -39,8 +38,9 @@ impl Upstream for Simulated {
         .boxed()
     }
 
-    fn time(&self, headers: &HeaderMap) -> Option<Timestamp> {
-        Some(self.0.time(headers))
+    fn world(&self, headers: &HeaderMap) -> Option<World> {
+        let (name, now) = self.0.world(headers);
+        Some(World { name, now })
     }
 }
 

@@ -14,7 +14,7 @@ use claims::Claims;
 use super::{
     Begun, Caps, Claim, CreateId, Happening, KeptAnswer, Owner, REMEMBERED, Reply, Store, Task, TaskState,
 };
-use crate::clock::{Timestamp, digest};
+use crate::clock::{Moment, Timestamp, digest};
 use crate::ids::{Credits, TenantId};
 use crate::limits::Window;
 
@@ -39,8 +39,8 @@ struct State {
 #[derive(Default)]
 struct Account {
     running: u32,
-    /// By kind of window: what was spent and reserved in each that was counted in last, by its number.
-    spent: [VecDeque<(i64, Credits)>; 3],
+    real: Spending,
+    simulated: Spending,
     happenings: VecDeque<Happening>,
     last_cursor: u64,
 }
@@ -51,12 +51,26 @@ const MOST_MADE: usize = 4_000_000;
 const MOST_HAPPENINGS: usize = 1_000;
 const MOST_WINDOWS: usize = 64;
 
+/// What is spent and reserved: by kind of window, in each that was counted in last, by its number.
+#[derive(Default)]
+struct Spending([VecDeque<(i64, Credits)>; 3]);
+
 impl Account {
+    /// The account that is spent from at `moment`, and the time.
+    fn spending(&mut self, moment: Moment) -> (&mut Spending, Timestamp) {
+        match moment {
+            Moment::Real(at) => (&mut self.real, at),
+            Moment::Simulated(at) => (&mut self.simulated, at),
+        }
+    }
+}
+
+impl Spending {
     /// What is spent in the `window` that `now` lies in.
     fn spent(&self, window: Window, now: Timestamp) -> Credits {
         let number = window.number(now);
         // The last one is the one, unless there are several clocks.
-        let known = self.spent[window.position()].iter().rev().find(|(known, _)| *known == number);
+        let known = self.0[window.position()].iter().rev().find(|(known, _)| *known == number);
         known.map(|(_, spent)| *spent).unwrap_or_default()
     }
 
@@ -64,7 +78,7 @@ impl Account {
     fn spend(&mut self, amount: Credits, now: Timestamp) {
         for window in Window::ALL {
             let spent = self.spent(window, now) + amount;
-            let (number, windows) = (window.number(now), &mut self.spent[window.position()]);
+            let (number, windows) = (window.number(now), &mut self.0[window.position()]);
             windows.retain(|(known, _)| *known != number);
             windows.push_back((number, spent));
             if windows.len() > MOST_WINDOWS {
@@ -77,9 +91,10 @@ impl Account {
     fn correct(&mut self, amount: Credits, then: Timestamp) {
         for window in Window::ALL {
             let number = window.number(then);
-            let known = self.spent[window.position()].iter_mut().rev().find(|(known, _)| *known == number);
+            let known = self.0[window.position()].iter_mut().rev().find(|(known, _)| *known == number);
             if let Some((_, spent)) = known {
-                *spent += amount;
+                // It may have been forgotten meanwhile, and have begun anew.
+                *spent = (*spent + amount).max(Credits::ZERO);
             }
         }
     }
@@ -101,14 +116,15 @@ impl State {
         {
             return Begun::TooMany { running: account.running };
         }
+        let (spending, at) = account.spending(task.counts_at);
         for (window, most) in &caps.credits {
-            let spent = account.spent(*window, task.counts_at);
+            let spent = spending.spent(*window, at);
             if spent + task.reserved > *most {
                 return Begun::OverBudget { window: *window, spent };
             }
         }
+        spending.spend(task.reserved, at);
         account.running += 1;
-        account.spend(task.reserved, task.counts_at);
         let now = task.created;
         self.order.push_back((now, task.create));
         self.tasks.insert(task.create, Arc::new(task));
@@ -142,7 +158,8 @@ impl State {
         let Some(task) = self.tasks.get(&create).cloned() else { return };
         let account = self.account(&task.tenant);
         account.running = account.running.saturating_sub(1);
-        account.correct(charged.unwrap_or_default() - task.reserved, task.counts_at);
+        let (spending, then) = account.spending(task.counts_at);
+        spending.correct(charged.unwrap_or_default() - task.reserved, then);
     }
 
     fn started(&mut self, create: CreateId, id: &str) -> bool {
@@ -299,14 +316,16 @@ impl Store for Embedded {
         at_once(self.state().made.get(&print(made)).cloned())
     }
 
-    fn spent<'a>(&'a self, tenant: &'a TenantId, now: Timestamp) -> Reply<'a, [Credits; 3]> {
+    fn spent<'a>(&'a self, tenant: &'a TenantId, now: Moment) -> Reply<'a, [Credits; 3]> {
         let mut state = self.state();
-        let account = state.account(tenant);
-        at_once(Window::ALL.map(|window| account.spent(window, now)))
+        let (spending, now) = state.account(tenant).spending(now);
+        at_once(Window::ALL.map(|window| spending.spent(window, now)))
     }
 
-    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Timestamp) -> Reply<'a, ()> {
-        self.state().account(tenant).spend(amount, then);
+    fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Moment) -> Reply<'a, ()> {
+        let mut state = self.state();
+        let (spending, then) = state.account(tenant).spending(then);
+        spending.spend(amount, then);
         at_once(())
     }
 
@@ -344,5 +363,36 @@ impl Store for Embedded {
         let mut state = self.state();
         let all = state.account(tenant).happenings.iter();
         at_once(all.filter(|happening| happening.cursor > after).take(limit).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They once were one account: a tenant that had only been simulated began its day in earnest with what that had cost.
+    #[tokio::test]
+    async fn what_is_spent_in_a_simulation_is_not_spent_in_earnest() {
+        let (store, tenant) = (Embedded::default(), TenantId::new("acme"));
+        let now = Timestamp::from_millis(1_785_999_477_123);
+        let spent = async |moment| store.spent(&tenant, moment).await.unwrap()[0];
+        store.spend(&tenant, Credits::whole(7), Moment::Simulated(now)).await.unwrap();
+        assert_eq!(spent(Moment::Real(now)).await, Credits::ZERO);
+        assert_eq!(spent(Moment::Simulated(now)).await, Credits::whole(7));
+    }
+
+    #[test]
+    fn a_forgotten_window_does_not_come_to_less_than_nothing() {
+        let mut spending = Spending::default();
+        let day = |day: i64| Timestamp::from_millis(day * 86_400_000);
+        for number in 0..100 {
+            spending.spend(Credits::whole(5), day(number));
+        }
+        assert_eq!(spending.spent(Window::Day, day(0)), Credits::ZERO);
+        spending.spend(Credits::whole(2), day(0));
+        spending.correct(Credits::ZERO - Credits::whole(5), day(0));
+        assert_eq!(spending.spent(Window::Day, day(0)), Credits::ZERO);
+        spending.correct(Credits::ZERO - Credits::whole(5), day(99));
+        assert_eq!(spending.spent(Window::Day, day(99)), Credits::ZERO);
     }
 }

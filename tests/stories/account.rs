@@ -25,7 +25,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response, StatusCode};
 use kiegate::app::{Built, Plan, StartError};
-use kiegate::clock::{Clock, Timestamp};
+use kiegate::clock::{Clock, Moment, Timestamp};
 use kiegate::config::{Config, Sources};
 use kiegate::gateway::{DataPlane, Gateway};
 use kiegate::ids::{Credits, Secret, TenantId};
@@ -80,6 +80,8 @@ pub struct Arrived {
 pub enum Misfortune {
     /// No connection.
     Unreachable,
+    /// It is not looked at, and upstream says so.
+    Untaken,
     /// It arrives, and the answer is lost.
     AnswerLost,
     /// It does not arrive, and nobody can know.
@@ -104,7 +106,7 @@ impl Upstream for Script {
             let (operation, key) = (about.operation.to_string(), about.key.0);
             let path = parts.uri.to_string();
             let misfortune = self.next.lock().unwrap().pop_front();
-            if !matches!(misfortune, Some(Misfortune::Unreachable)) {
+            if !matches!(misfortune, Some(Misfortune::Unreachable | Misfortune::Untaken)) {
                 let arrived = Arrived { at: Instant::now(), operation, key, path, body: body.clone() };
                 self.arrived.lock().unwrap().push(arrived);
             }
@@ -115,6 +117,9 @@ impl Upstream for Script {
             match misfortune {
                 None => Ok(pass().await),
                 Some(Misfortune::Unreachable) => Err(UpstreamError::Unreachable("refused".into())),
+                Some(Misfortune::Untaken) => {
+                    Err(UpstreamError::Untaken { what: "refused stream".into(), in_order: false })
+                }
                 Some(Misfortune::Broken) => Err(UpstreamError::Broken("reset".into())),
                 Some(Misfortune::Panic) => panic!("as the story wants it"),
                 Some(Misfortune::AnswerLost) => {
@@ -338,11 +343,12 @@ impl Shared {
         self.store.running(&TenantId::new(tenant)).await.unwrap()
     }
 
-    /// The credits that are spent and reserved in this month.
+    /// The credits that are spent and reserved in this month, in earnest or in simulations.
     pub async fn spent(&self, tenant: &str) -> u32 {
-        let now = Timestamp::from_millis(1_785_999_477_123);
-        let spent = self.store.spent(&TenantId::new(tenant), now).await.unwrap()[2];
-        spent.to_string().parse().unwrap()
+        let (tenant, now) = (TenantId::new(tenant), Timestamp::from_millis(1_785_999_477_123));
+        let spent = async |moment| self.store.spent(&tenant, moment).await.unwrap()[2];
+        let both = spent(Moment::Real(now)).await + spent(Moment::Simulated(now)).await;
+        both.to_string().parse().unwrap()
     }
 }
 

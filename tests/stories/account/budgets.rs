@@ -198,7 +198,7 @@ async fn a_reset_frees_what_its_tasks_took_up() {
 /// What acme has spent in this month, to a hundredth of a credit.
 async fn spent_exactly(world: &Shared) -> f64 {
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let now = Timestamp::from_millis(1_785_999_477_123);
+    let now = Moment::Real(Timestamp::from_millis(1_785_999_477_123));
     world.store.spent(&TenantId::new("acme"), now).await.unwrap()[2].as_f64()
 }
 

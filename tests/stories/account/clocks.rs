@@ -62,9 +62,13 @@ async fn chats_and_idempotency_keys_go_by_the_sandboxs_clock_too() {
     let world = with_clock("credits = { day = 1 }");
     let acme = world.client("acme");
     acme.post(CHAT, &chat(20_000)).await.expect_status(200);
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    let said = acme.post(CHAT, &chat(5)).await;
-    assert_eq!(said.status, 402, "{}", said.text());
+    // What it has cost is written down beside its answer.
+    let written_down = async {
+        while acme.post(CHAT, &chat(5)).await.status != 402 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), written_down).await.unwrap();
     acme.advance("24h").await;
     acme.post(CHAT, &chat(5)).await.expect_status(200);
 
@@ -76,4 +80,24 @@ async fn chats_and_idempotency_keys_go_by_the_sandboxs_clock_too() {
     assert_eq!(once.create().await.expect_code(200).task_id(), first);
     once.advance("1h").await;
     assert_ne!(once.create().await.expect_code(200).task_id(), first);
+}
+
+/// A key once outlived its sandbox, and answered with a task that was no more.
+#[tokio::test(start_paused = true)]
+async fn an_idempotency_key_belongs_to_its_sandbox() {
+    let world = with_clock("concurrent_tasks = 10");
+    let once = |key| world.client(key).with("idempotency-key", "order-1");
+    let is_replayed = async |client: &Client| {
+        client.create().await.expect_code(200).headers.contains_key("idempotency-replayed")
+    };
+    let (first, second) = (once("acme"), once("acme-too"));
+    assert!(!is_replayed(&first).await);
+    assert!(is_replayed(&first).await);
+    assert!(!is_replayed(&second).await, "another sandbox");
+    first.advance("48h").await;
+    assert!(!is_replayed(&first).await, "another day");
+    first.post("/_mock/reset", &json!({})).await.expect_status(200);
+    assert!(!is_replayed(&first).await, "another world, whose clock shows the day before");
+    assert!(is_replayed(&first).await);
+    assert!(is_replayed(&second).await);
 }

@@ -52,6 +52,26 @@ async fn what_did_not_arrive_is_sent_again_and_what_may_have_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_upstream_has_not_looked_at_is_sent_again() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    world.upstream.meets([Misfortune::Untaken, Misfortune::Untaken]);
+    acme.create().await.expect_code(200);
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (1, 12));
+    world.upstream.meets([Misfortune::Untaken, Misfortune::Untaken, Misfortune::Untaken]);
+    let refused = acme.create().await.expect_status(502);
+    assert_eq!(refused.header("x-kiegate-error"), "upstream_unreachable");
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (1, 12), "it was not made");
+    // What nobody knows is sent again only so.
+    let unknown = acme.with("content-length", "7");
+    let unknown = async || unknown.post("/api/v9/new-thing", &json!({"a": 1})).await.status;
+    world.upstream.meets([Misfortune::Untaken, Misfortune::Answers(200, json!({}))]);
+    assert_eq!(unknown().await, 200);
+    world.upstream.meets([Misfortune::Broken, Misfortune::Answers(200, json!({}))]);
+    assert_eq!(unknown().await, 502);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_create_is_found_again_by_its_callback() {
     let world = Shared::new(CALLED_BACK);
     let acme = world.client("acme");
