@@ -242,14 +242,12 @@ impl App {
             upstream: upstream_status(&self.gateway, self.live.clone()),
         };
         let data_plane = DataPlane::new(Arc::clone(&self.gateway), self.sim.clone().map(sim::routes));
-        let data_plane = Arc::new(data_plane); // each request holds it, and one count is less to share than several
         let secure = self.tls.is_some();
         let answer_data: Answer = Arc::new(move |mut request| {
             if secure {
                 request.extensions_mut().insert(sim::Scheme("https"));
             }
-            let plane = Arc::clone(&data_plane);
-            async move { plane.answer(request).await }.boxed()
+            data_plane.answer(request)
         });
         let admin_routes = admin::routes(admin);
         let answer_admin: Answer = Arc::new(move |request| {

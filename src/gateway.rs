@@ -32,7 +32,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, ready};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -427,9 +427,11 @@ impl Poller for OwnQuestions {
     }
 }
 
-/// The data plane as a whole: the API, and beside it what is kiegate's own.
+/// The data plane as a whole: the API, and beside it what is kiegate's own. Clones share it.
 #[derive(Clone)]
-pub struct DataPlane {
+pub struct DataPlane(Arc<Both>);
+
+struct Both {
     gateway: Arc<Gateway>,
     own: Router,
 }
@@ -443,11 +445,17 @@ impl DataPlane {
         if gateway.parts.upstreams.live.is_some() {
             gateway.parts.tracker.start(Arc::new(OwnQuestions(Arc::downgrade(&gateway))));
         }
-        Self { gateway, own }
+        Self(Arc::new(Both { gateway, own }))
     }
 
     /// Answers a request.
-    pub async fn answer(&self, request: Request) -> Response {
+    pub fn answer(&self, request: Request) -> BoxFuture<'static, Response> {
+        Box::pin(Arc::clone(&self.0).answer(request))
+    }
+}
+
+impl Both {
+    async fn answer(self: Arc<Self>, request: Request) -> Response {
         let call = Arc::new(steps::identify(&self.gateway, &request)); // request id and operation, which all others speak of
         let line = steps::line(&request); // before the request goes its way
         let answered = if steps::is_own(&request) {
@@ -465,14 +473,24 @@ impl DataPlane {
         response
     }
 
-    /// The path of a request of the API, in its order. A new concern is a new line.
-    async fn answer_api(&self, call: &Arc<Call>, request: Request) -> Result<Response, ApiError> {
-        let gateway = &self.gateway;
-        let request = steps::authenticate(gateway, call, request)?; // key to tenant, or 401
-        let request = steps::permit(gateway, call, request)?; // what the tenant may do at all, and from where
-        steps::admit(gateway, call)?; // how often: protects us, so before anything that costs
-        let request = steps::bound_body(gateway, call, request).await?; // no more is read than agreed
-        steps::dispatch(gateway, call, request).await // by what it is: asked for, paid for, or passed on
+    /// The path of a request of the API: by what it is, it is asked for, paid for, or passed on.
+    fn answer_api<'c>(
+        &'c self,
+        call: &'c Arc<Call>,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, ApiError>> + Send + 'c {
+        match self.enter(call, request) {
+            Ok(request) => Either::Left(steps::dispatch(&self.gateway, call, request)),
+            Err(refusal) => Either::Right(ready(Err(refusal))),
+        }
+    }
+
+    /// Lets a request of the API in, or does not, before anything of its body is read. A new concern is a new line.
+    fn enter(&self, call: &Call, request: Request) -> Result<Request, ApiError> {
+        let request = steps::authenticate(&self.gateway, call, request)?; // key to tenant, or 401
+        let request = steps::permit(&self.gateway, call, request)?; // what the tenant may do at all, and from where
+        steps::admit(&self.gateway, call)?; // how often: protects us, so before anything that costs
+        Ok(request)
     }
 
     /// The path of a request for the description of the API: open where the API is, else for those who have a key.

@@ -82,8 +82,8 @@ impl Client {
     /// # Errors
     /// Connections that cannot be opened, or break before the head has arrived. A request that had not been sent when a kept
     /// connection turned out to be closed is sent over another one.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        self.0.send(request).await
+    pub fn send(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+        self.0.send(request)
     }
 }
 

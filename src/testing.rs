@@ -61,7 +61,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
@@ -293,10 +292,7 @@ async fn build(config: &Config) -> Result<(DataPlane, Plane), StartError> {
     let Built { gateway, sim, .. } = plan.build()?;
     let data_plane = DataPlane::new(gateway, sim.map(sim::routes));
     let answering = data_plane.clone();
-    let answer: gateway::Answer = Arc::new(move |request| {
-        let plane = answering.clone();
-        async move { plane.answer(request).await }.boxed()
-    });
+    let answer: gateway::Answer = Arc::new(move |request| answering.answer(request));
     let listener = app::listen(config.listen).await?;
     let bounds = app::bounds(&config.server);
     Ok((data_plane, Plane { name: "data", listener, tls: None, lanes: None, answer, bounds, metrics }))

@@ -36,6 +36,11 @@ impl Ask {
         Ok(Self { parts, body: body.to_bytes(), index, request: OnceLock::new() })
     }
 
+    /// Takes over a request that has none.
+    pub(super) fn without_body(request: Request, index: OperationIx) -> Self {
+        Self { parts: request.into_parts().0, body: Bytes::new(), index, request: OnceLock::new() }
+    }
+
     /// The request as it came.
     pub(super) fn into_request(self) -> Request {
         let body = if self.body.is_empty() { Body::empty() } else { Body::from(self.body) };

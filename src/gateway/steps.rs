@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::future::Either;
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -397,59 +398,79 @@ pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Sends a request the way that it has to go, by what it is and whom it comes from. What is asked most, looks at tasks,
-/// is answered in place; the other ways are in boxes, so that not every request carries the room for all of them.
-pub(super) async fn dispatch(
-    gateway: &Arc<Gateway>,
-    call: &Arc<Call>,
+/// Sends a request the way that it has to go. What is asked most, looks at tasks, is answered in place; the other ways are
+/// in boxes, so that not every request carries the room for all of them.
+pub(super) fn dispatch<'c>(
+    gateway: &'c Arc<Gateway>,
+    call: &'c Arc<Call>,
     request: Request,
-) -> Result<Response, ApiError> {
+) -> impl Future<Output = Result<Response, ApiError>> + Send + 'c {
     let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode);
     let (Some(index), false) = (call.index, call.streams) else {
-        return Box::pin(pass_unread(gateway, call, mode, request)).await;
+        return Either::Left(pass_unread(gateway, call, mode, request).boxed());
     };
-    let mut ask = Ask::new(request, index).await?;
-    let operation = gateway.parts.catalogue.operation(index);
-    permit_model(call, &ask, operation)?;
-    let claimed = match claim(gateway, call, mode, &ask).await? {
-        Outcome::None => None,
-        Outcome::Yours(claimed) => Some(claimed),
-        Outcome::Replay(answer) => return Ok(answer.into_response()),
+    if request.body().is_end_stream() {
+        return Either::Right(follow(gateway, call, mode, Ask::without_body(request, index)));
+    }
+    let read_and_follow = async move {
+        let request = bound_body(gateway, call, request).await?;
+        follow(gateway, call, mode, Ask::new(request, index).await?).await
     };
-    let is_paid = matches!(operation.behaviour, Behaviour::Create(..));
-    let is_version = matches!(operation.behaviour, Behaviour::Upgrade(_));
-    match (mode, call.member.get()) {
-        (Mode::Mock, Some(member)) if is_paid => {
-            Box::pin(create::create(gateway, call, member, ask, (Lane::Mock, Keys::Only), claimed)).await
-        }
-        (Mode::Mock, Some(member)) if is_version => {
-            Box::pin(upgrade::upgrade(gateway, call, member, ask, Lane::Mock)).await
-        }
-        (Mode::Mock, Some(member)) if operation.class == Class::Chat => {
-            Box::pin(talk(gateway, call, member, Lane::Mock, ask)).await
-        }
-        (Mode::Mock, _) => simulate(gateway, call, ask, claimed, Lane::Mock).await,
-        // Nothing is made and nothing is spent, so there is nothing to count.
-        (Mode::Replay, _) => simulate(gateway, call, ask, claimed, Lane::Replay).await,
-        (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
-        (_, Some(member)) => {
-            ask.unambiguous(operation)?;
-            ask.plain();
-            let Way { lane, keys, task } = own(gateway, member, &ask, operation).await?;
-            if is_paid {
-                Box::pin(create::create(gateway, call, member, ask, (lane, keys), claimed)).await
-            } else if lane != Lane::Nowhere && is_shared(operation) {
-                let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
-                let question = Arc::new(Question::new(gateway, call, ask, lane, task));
-                look::look(call, question, wants_fresh, wait).await
-            } else if is_version {
-                Box::pin(upgrade::upgrade(gateway, call, member, ask, lane)).await
-            } else if operation.class == Class::Action {
-                Box::pin(act(gateway, call, member, lane, ask)).await
-            } else if operation.class == Class::Chat {
-                Box::pin(talk(gateway, call, member, lane, ask)).await
-            } else {
-                pass(gateway, call, lane, ask.into_request()).await
+    Either::Left(read_and_follow.boxed())
+}
+
+/// Follows the way of a request that has been read, by what it is and whom it comes from.
+#[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
+fn follow<'c>(
+    gateway: &'c Arc<Gateway>,
+    call: &'c Arc<Call>,
+    mode: Mode,
+    mut ask: Ask,
+) -> impl Future<Output = Result<Response, ApiError>> + Send + 'c {
+    async move {
+        let index = ask.index;
+        let operation = gateway.parts.catalogue.operation(index);
+        permit_model(call, &ask, operation)?;
+        let claimed = match claim(gateway, call, mode, &ask).await? {
+            Outcome::None => None,
+            Outcome::Yours(claimed) => Some(claimed),
+            Outcome::Replay(answer) => return Ok(answer.into_response()),
+        };
+        let is_paid = matches!(operation.behaviour, Behaviour::Create(..));
+        let is_version = matches!(operation.behaviour, Behaviour::Upgrade(_));
+        match (mode, call.member.get()) {
+            (Mode::Mock, Some(member)) if is_paid => {
+                Box::pin(create::create(gateway, call, member, ask, (Lane::Mock, Keys::Only), claimed)).await
+            }
+            (Mode::Mock, Some(member)) if is_version => {
+                Box::pin(upgrade::upgrade(gateway, call, member, ask, Lane::Mock)).await
+            }
+            (Mode::Mock, Some(member)) if operation.class == Class::Chat => {
+                Box::pin(talk(gateway, call, member, Lane::Mock, ask)).await
+            }
+            (Mode::Mock, _) => Box::pin(simulate(gateway, call, ask, claimed, Lane::Mock)).await,
+            // Nothing is made and nothing is spent, so there is nothing to count.
+            (Mode::Replay, _) => Box::pin(simulate(gateway, call, ask, claimed, Lane::Replay)).await,
+            (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
+            (_, Some(member)) => {
+                ask.unambiguous(operation)?;
+                ask.plain();
+                let Way { lane, keys, task } = own(gateway, member, &ask, operation).await?;
+                if is_paid {
+                    Box::pin(create::create(gateway, call, member, ask, (lane, keys), claimed)).await
+                } else if lane != Lane::Nowhere && is_shared(operation) {
+                    let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
+                    let question = Arc::new(Question::new(gateway, call, ask, lane, task));
+                    look::look(call, question, wants_fresh, wait).await
+                } else if is_version {
+                    Box::pin(upgrade::upgrade(gateway, call, member, ask, lane)).await
+                } else if operation.class == Class::Action {
+                    Box::pin(act(gateway, call, member, lane, ask)).await
+                } else if operation.class == Class::Chat {
+                    Box::pin(talk(gateway, call, member, lane, ask)).await
+                } else {
+                    Box::pin(pass(gateway, call, lane, ask.into_request())).await
+                }
             }
         }
     }
@@ -565,6 +586,7 @@ async fn pass_unread(
     mode: Mode,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let request = bound_body(gateway, call, request).await?;
     let lane = match (mode, call.member.get()) {
         (Mode::Mock, _) => Lane::Mock,
         (Mode::Replay, _) => Lane::Replay,
@@ -616,9 +638,12 @@ pub(super) async fn pass(
     let since = Instant::now();
     let upstream = gateway.parts.upstreams.of(&lane);
     let answer = if matches!(lane, Lane::Live(_)) && is_repeatable(call, &request) {
-        let (parts, body) = request.into_parts();
-        let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?;
-        gateway.parts.retries.send(upstream, &parts, &body.to_bytes(), &about, Safe::Unsent).await
+        let send = async {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
+            gateway.parts.retries.send(upstream, &parts, &body, &about, Safe::Unsent).await
+        };
+        send.boxed().await
     } else {
         upstream.send(request, about).await
     };

@@ -8,14 +8,14 @@
 mod shared;
 
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
@@ -105,25 +105,37 @@ impl Pools {
     }
 
     /// Sends `request` and waits for the head of the answer.
-    pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
-        let uri = request.uri().clone();
-        let host = Host::of(&uri).ok_or(Error::NoHost)?;
-        let lane = &self.lanes[background::lane() % self.lanes.len()];
-        loop {
-            let (way, is_new) = match lane.kept(&host) {
-                Some(way) => (way, false),
-                None => Box::pin(self.open(lane, &host, &uri)).await?,
-            };
-            let mut unsent = match way.send(request, lane, &host).await {
-                Ok(answer) => return Ok(answer),
-                Err(unsent) => unsent,
-            };
-            match unsent.take_message() {
-                Some(_) if is_new => return Err(Error::Closed),
-                Some(given_back) => request = given_back, // the other end had closed it
-                None => return Err(unsent.into_error().into()),
+    #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
+    pub(super) fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+        async move {
+            let uri = request.uri().clone();
+            let host = Host::of(&uri).ok_or(Error::NoHost)?;
+            let lane = &self.lanes[background::lane() % self.lanes.len()];
+            loop {
+                let (way, is_new) = match lane.kept(&host) {
+                    Some(way) => (way, false),
+                    None => Box::pin(self.open(lane, &host, &uri)).await?,
+                };
+                let answer = match way {
+                    Way::Link(link) => {
+                        link.exchange(request, &host).await.map(|got| lane.receive(got, &host))
+                    }
+                    Way::Place(place) => place.send(request).boxed().await,
+                };
+                let mut unsent = match answer {
+                    Ok(answer) => return Ok(answer),
+                    Err(unsent) => unsent,
+                };
+                match unsent.take_message() {
+                    Some(_) if is_new => return Err(Error::Closed),
+                    Some(given_back) => request = given_back, // the other end had closed it
+                    None => return Err(unsent.into_error().into()),
+                }
+                *request.uri_mut() = uri.clone(); // on its way it may have become one of the path alone
             }
-            *request.uri_mut() = uri.clone(); // on its way it may have become one of the path alone
         }
     }
 
@@ -186,20 +198,6 @@ enum Way {
     Place(Place),
 }
 
-impl Way {
-    async fn send(
-        self,
-        request: Request<Body>,
-        lane: &Arc<Lane>,
-        host: &Host,
-    ) -> Result<Response<Body>, Unsent> {
-        match self {
-            Self::Link(link) => over_link(link, request, lane, host).await,
-            Self::Place(place) => place.send(request).await,
-        }
-    }
-}
-
 impl Host {
     fn of(uri: &Uri) -> Option<Self> {
         Some(Self(uri.scheme()?.clone(), uri.authority()?.clone()))
@@ -214,48 +212,20 @@ impl Host {
     }
 }
 
-/// Sends `request` over `link`; the answer's body gives it back to `lane`.
-async fn over_link(
-    mut link: Link,
-    mut request: Request<Body>,
-    lane: &Arc<Lane>,
-    host: &Host,
-) -> Result<Response<Body>, Unsent> {
-    if !request.headers().contains_key(HOST)
-        && let Some(name) = host.header()
-    {
-        request.headers_mut().insert(HOST, name);
-    }
-    let path = request.uri().path_and_query().cloned();
-    *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
-    let answer = link.exchange(request).await?;
-    Ok(answer.map(|incoming| {
-        if incoming.is_end_stream() {
-            lane.put(host, link);
-            return Body::empty();
-        }
-        Body::new(Answer {
-            incoming,
-            link: Some(link),
-            broken: None,
-            lane: Arc::downgrade(lane),
-            host: host.clone(),
-        })
-    }))
-}
-
 impl Link {
-    /// Sends `request` and waits for the head of its answer.
-    async fn exchange(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
-        let Self { sender, connection } = self;
+    /// Sends `request` to `host`, which is at the other end.
+    fn exchange(mut self, mut request: Request<Body>, host: &Host) -> Exchange {
+        if !request.headers().contains_key(HOST)
+            && let Some(name) = host.header()
+        {
+            request.headers_mut().insert(HOST, name);
+        }
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
         // Whatever comes out at this end has been put in by the connection, which has the waker; and as it has none, it must
         // not be told to wait for the sake of others.
-        let mut answer = pin!(unconstrained(sender.try_send_request(request)));
-        poll_fn(|context| {
-            connection.drive(context);
-            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        })
-        .await
+        let answer = unconstrained(self.sender.try_send_request(request));
+        Exchange { answer: Box::pin(answer), link: Some(self) }
     }
 
     /// Whether another request can be sent.
@@ -265,6 +235,24 @@ impl Link {
             self.connection.drive(&mut Context::from_waker(Waker::noop()));
         }
         self.sender.is_ready()
+    }
+}
+
+/// A request that is being sent over a connection. Gives the head of its answer, and the connection.
+struct Exchange {
+    answer: Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unsent>> + Send>>,
+    link: Option<Link>,
+}
+
+impl Future for Exchange {
+    type Output = Result<(Response<Incoming>, Link), Unsent>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(link) = &mut self.link {
+            link.connection.drive(context);
+        }
+        let answer = ready!(self.answer.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        Poll::Ready(answer.map(|answer| (answer, self.link.take().expect("it is polled until then"))))
     }
 }
 
@@ -370,6 +358,18 @@ impl Lane {
         if let Some(kept) = self.state().hosts.get_mut(host) {
             kept.opening = None;
         }
+    }
+
+    /// An answer, whose body gives back the connection that it comes over.
+    fn receive(self: &Arc<Self>, (answer, link): (Response<Incoming>, Link), host: &Host) -> Response<Body> {
+        answer.map(|incoming| {
+            if incoming.is_end_stream() {
+                self.put(host, link);
+                return Body::empty();
+            }
+            let (lane, host) = (Arc::downgrade(self), host.clone());
+            Body::new(Answer { incoming, link: Some(link), broken: None, lane, host })
+        })
     }
 
     /// Keeps `link` for the next request, if it can take one.

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use tokio::time::{Instant, timeout};
 
 use super::headers::{keep_for_client, keep_for_upstream, settle_length};
 use super::hiding::Hidden;
@@ -76,36 +77,48 @@ impl Live {
         [&self.api, &self.uploads].map(|host| (host.base.host().unwrap_or_default(), host.breaker.is_open()))
     }
 
-    async fn forward(
+    #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
+    fn forward(
         &self,
         mut request: Request<Body>,
         about: About,
-    ) -> Result<Response<Body>, UpstreamError> {
-        let host = if request.uri().path().starts_with(UPLOADS) { &self.uploads } else { &self.api };
-        let leave = host.breaker.ask().map_err(UpstreamError::LeftAlone)?;
-        let key = self.key(about.key);
-        *request.uri_mut() = target(&host.base, request.uri());
-        *request.version_mut() = Version::HTTP_11;
-        keep_for_upstream(request.headers_mut());
-        request.headers_mut().insert(AUTHORIZATION, key.authorization.clone());
-        let began = tokio::time::Instant::now();
+    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send {
+        async move {
+            let host = if request.uri().path().starts_with(UPLOADS) { &self.uploads } else { &self.api };
+            let leave = host.breaker.ask().map_err(UpstreamError::LeftAlone)?;
+            let key = self.key(about.key);
+            *request.uri_mut() = target(&host.base, request.uri());
+            *request.version_mut() = Version::HTTP_11;
+            keep_for_upstream(request.headers_mut());
+            request.headers_mut().insert(AUTHORIZATION, key.authorization.clone());
+            let began = Instant::now();
+            let answer = if about.streams {
+                Box::pin(self.stream(request)).await
+            } else {
+                let sent = timeout(self.response_timeout, self.client.send(request)).await;
+                let late = |_| UpstreamError::Timeout(self.response_timeout);
+                sent.map_err(late).and_then(|answer| answer.map_err(|error| failure(&error)))
+            };
+            let answer = answer.and_then(sound);
+            if let Some(answers) = answers(answer.as_ref().err()) {
+                leave.end(answers);
+            }
+            let status = answer.as_ref().ok().map(|response| response.status().as_u16());
+            self.metrics.upstream_answered(&key.name, &about.operation, status, began.elapsed());
+            match &key.hidden {
+                Some(hidden) => answer.map(|response| hidden.in_response(response)),
+                None => answer,
+            }
+        }
+    }
+
+    /// Sends a request whose body is still on its way.
+    async fn stream(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let progress = Progress::new();
-        if about.streams {
-            request = request.map(|body| progress.of(body));
-        }
-        let answer = match progress.within(self.response_timeout, self.client.send(request)).await {
-            Some(Ok(response)) => sound(response),
-            Some(Err(error)) => Err(progress.fault().unwrap_or_else(|| failure(&error))),
+        let request = request.map(|body| progress.of(body));
+        match progress.within(self.response_timeout, self.client.send(request)).await {
+            Some(answer) => answer.map_err(|error| progress.fault().unwrap_or_else(|| failure(&error))),
             None => Err(UpstreamError::Timeout(self.response_timeout)),
-        };
-        if let Some(answers) = answers(answer.as_ref().err()) {
-            leave.end(answers);
-        }
-        let status = answer.as_ref().ok().map(|response| response.status().as_u16());
-        self.metrics.upstream_answered(&key.name, &about.operation, status, began.elapsed());
-        match &key.hidden {
-            Some(hidden) => answer.map(|response| hidden.in_response(response)),
-            None => answer,
         }
     }
 

@@ -92,11 +92,9 @@ impl Listener for Progress {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use futures_util::StreamExt as _;
     use futures_util::stream;
-    use http_body_util::BodyExt as _;
-
-    use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 

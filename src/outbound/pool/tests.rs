@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::pin::pin;
 
 use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
