@@ -38,7 +38,9 @@ pub enum Found {
 /// Kept answers of type `T`, bounded in bytes, and questions under way.
 pub struct Cache<T: Keep> {
     kept: Kept<T>,
-    flights: Mutex<Flights<T>>,
+    /// By what their keys hash to, so that cores seldom meet.
+    flights: [Mutex<Flights<T>>; 16],
+    hasher: ahash::RandomState,
 }
 
 type Kept<T> = moka::sync::Cache<Key, T, ahash::RandomState>;
@@ -61,7 +63,10 @@ impl<T: Keep> Cache<T> {
                 .max_capacity(max_bytes)
                 .weigher(weigh)
                 .build_with_hasher(ahash::RandomState::new()),
-            flights: Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 }),
+            flights: std::array::from_fn(|_| {
+                Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 })
+            }),
+            hasher: ahash::RandomState::new(),
         }
     }
 
@@ -109,7 +114,7 @@ impl<T: Keep> Cache<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut flights = self.flights();
+        let mut flights = self.flights(key);
         if let Some(flight) = flights.under_way.get(key).and_then(WeakShared::upgrade) {
             return (flight, Found::Coalesced);
         }
@@ -129,15 +134,17 @@ impl<T: Keep> Cache<T> {
 
     /// Takes an answered question out, unless another stands in its place already.
     fn land(&self, key: &Key, flight: &Shared<BoxFuture<'static, T>>) {
-        let mut flights = self.flights();
+        let mut flights = self.flights(key);
         let there = flights.under_way.get(key).and_then(WeakShared::upgrade);
         if there.is_none_or(|there| there.ptr_eq(flight)) {
             flights.under_way.remove(key);
         }
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights<T>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flights(&self, key: &Key) -> MutexGuard<'_, Flights<T>> {
+        let place = self.hasher.hash_one(key) % self.flights.len() as u64;
+        let place = usize::try_from(place).unwrap_or_default();
+        self.flights[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,7 +224,7 @@ mod tests {
         let (answer, found) = follower.await.unwrap();
         assert_eq!((answer.0, found), (1, Found::Coalesced));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert_eq!(cache.flights().under_way.len(), 0);
+        assert_eq!(cache.flights(&key).under_way.len(), 0);
         assert_eq!(cache.fresh(&key, NOW), Some(Answer(1, Some(LATER))), "it is kept all the same");
     }
 

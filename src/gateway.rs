@@ -48,12 +48,13 @@ use answer::Whole;
 use look::{Fetched, Question};
 use steps::Call;
 
+use crate::background;
 use crate::cache::Cache;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::{self, IpNet, Mode};
 use crate::error::ApiError;
-use crate::ids::Secret;
+use crate::ids::{Secret, interned};
 use crate::openapi::Document;
 use crate::proxy::{KeyIx, Retries, Upstream, World};
 use crate::record::Recorder;
@@ -171,9 +172,8 @@ pub struct Gateway {
     cache: Cache<Fetched>,
     document: Arc<Document>,
     members: RwLock<Arc<Members>>,
-    names: Names,
     /// By position: ids of operations, for labels.
-    operation_ids: Vec<Arc<str>>,
+    operation_ids: Vec<&'static str>,
     /// What waits for its turn takes some.
     room: room::Room,
     /// An idempotency key was answered, or is free again.
@@ -188,29 +188,11 @@ struct Members {
     by_name: HashMap<String, Arc<Member>>,
 }
 
-/// Labels of what is no operation.
-struct Names {
-    control: Arc<str>,
-    media: Arc<str>,
-    document: Arc<str>,
-    relay: Arc<str>,
-    events: Arc<str>,
-    other: Arc<str>,
-}
-
 impl Gateway {
     /// Builds it, without tenants; starts nothing.
     pub fn new(parts: Parts) -> Self {
-        let operation_ids = parts.catalogue.operations().map(|(_, operation)| operation.id.as_str().into());
+        let operation_ids = parts.catalogue.operations().map(|(_, operation)| interned(&operation.id));
         Self {
-            names: Names {
-                control: "mock".into(),
-                media: "media".into(),
-                document: "openapi".into(),
-                relay: "relay".into(),
-                events: "events".into(),
-                other: "other".into(),
-            },
             operation_ids: operation_ids.collect(),
             document: Arc::new(Document::new(Arc::clone(&parts.catalogue))),
             members: RwLock::default(),
@@ -427,10 +409,13 @@ impl Poller for OwnQuestions {
     }
 }
 
-/// The data plane as a whole: the API, and beside it what is kiegate's own. Clones share it.
+/// The data plane as a whole: the API, and beside it what is kiegate's own. Clones share it. Each lane has one of its own, since
+/// each request holds it, and a count that all of them change would travel between cores.
 #[derive(Clone)]
-pub struct DataPlane(Arc<Both>);
+pub struct DataPlane(Arc<[Arc<Both>]>);
 
+#[derive(Clone)]
+#[repr(align(128))]
 struct Both {
     gateway: Arc<Gateway>,
     own: Router,
@@ -445,12 +430,14 @@ impl DataPlane {
         if gateway.parts.upstreams.live.is_some() {
             gateway.parts.tracker.start(Arc::new(OwnQuestions(Arc::downgrade(&gateway))));
         }
-        Self(Arc::new(Both { gateway, own }))
+        let both = Both { gateway, own };
+        Self((0..=background::cores()).map(|_| Arc::new(both.clone())).collect())
     }
 
     /// Answers a request.
     pub fn answer(&self, request: Request) -> BoxFuture<'static, Response> {
-        Box::pin(Arc::clone(&self.0).answer(request))
+        let here = &self.0[background::lane() % self.0.len()];
+        Box::pin(Arc::clone(here).answer(request))
     }
 }
 

@@ -3,6 +3,7 @@
 //! One pooled client for HTTP/1.1 and HTTP/2, with TLS by rustls, Mozilla's roots and the system's. No redirects are
 //! followed. `guard` calls addresses that tenants chose.
 
+mod destination;
 pub mod guard;
 mod pool;
 
@@ -18,6 +19,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tower::BoxError;
 
+pub use destination::Destination;
 use pool::Pools;
 
 use crate::sim::{Courier, Parcel};
@@ -77,13 +79,26 @@ impl Client {
         Self(Arc::new(Pools::new(with_tls(tcp), idle_timeout)))
     }
 
-    /// Sends `request` and waits for the head of the answer.
+    /// Sends `request` to where its address says, and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// As [`Client::send_to`], and addresses without a host.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let host = Destination::of(request.uri()).ok_or(Error::NoHost)?;
+        self.send_to(&host, request).await
+    }
+
+    /// Sends `request` to `host` and waits for the head of the answer. Of the request's address path and query count.
     ///
     /// # Errors
     /// Connections that cannot be opened, or break before the head has arrived. A request that had not been sent when a kept
     /// connection turned out to be closed is sent over another one.
-    pub fn send(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
-        self.0.send(request)
+    pub fn send_to(
+        &self,
+        host: &Destination,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+        self.0.send(host, request)
     }
 }
 

@@ -66,7 +66,7 @@ pub struct KeyIx(pub usize);
 #[derive(Clone, Debug, Default)]
 pub struct About {
     /// The operation's id; `other` for what is none.
-    pub operation: Arc<str>,
+    pub operation: &'static str,
     /// The tenant's id, if it is one.
     pub tenant: Option<Arc<str>>,
     /// Whether the body is still on its way.

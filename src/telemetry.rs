@@ -4,7 +4,9 @@
 //! it does not know whether a line, a sample or both come of it. Label values come from closed sets (the catalogue,
 //! the tenants, the constants below); what a client sends can never grow the number of series.
 
+mod busy;
 mod log;
+mod maker;
 mod metrics;
 mod observed;
 

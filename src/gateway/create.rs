@@ -26,7 +26,7 @@ use crate::background;
 use crate::catalogue::{Operation, OperationIx};
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
-use crate::ids::Credits;
+use crate::ids::{Credits, interned};
 use crate::limits::{QuotaTimeout, Turn, Window};
 use crate::outbound::guard;
 use crate::proxy::{About, KeyIx, Safe, UpstreamError};
@@ -177,7 +177,7 @@ pub(super) fn intent(
     Task {
         create: CreateId::new(),
         tenant: member.tenant.id.clone(),
-        operation: Arc::clone(&gateway.operation_ids[ask.index.position()]),
+        operation: gateway.operation_ids[ask.index.position()].into(),
         model: Some(label.into()),
         key: None,
         callback: callback.filter(|_| *lane != Lane::Mock).map(|callback| callback.url.as_str().into()),
@@ -367,7 +367,7 @@ impl Errand {
     pub(super) async fn exchange(&self) -> Result<Whole, UpstreamError> {
         let parts = &self.gateway.parts;
         let about = About {
-            operation: Arc::clone(&self.task.operation),
+            operation: interned(&self.task.operation),
             tenant: Some(self.task.tenant.as_str().into()),
             streams: false,
             key: self.lane.key(),

@@ -70,8 +70,8 @@ impl Question {
         task: Option<Arc<Task>>,
     ) -> Self {
         let tenant = call.tenant_label();
-        let operation = Arc::clone(&gateway.operation_ids[ask.index.position()]);
-        let key = key(&tenant, &operation, ask.parts.uri.query().unwrap_or_default(), &ask.body);
+        let operation = gateway.operation_ids[ask.index.position()];
+        let key = key(&tenant, operation, ask.parts.uri.query().unwrap_or_default(), &ask.body);
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
         let gateway = Arc::clone(gateway);
         let (mut parts, body, index) = (ask.parts, ask.body, ask.index);
@@ -92,8 +92,8 @@ impl Question {
         let request = http::Request::get(format!("{}?{query}", details.path)).body(()).ok()?;
         let (parts, ()) = request.into_parts();
         let tenant: Arc<str> = task.tenant.as_str().into();
-        let operation = Arc::clone(&gateway.operation_ids[index.position()]);
-        let key = key(&tenant, &operation, &query, &[]);
+        let operation = gateway.operation_ids[index.position()];
+        let key = key(&tenant, operation, &query, &[]);
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
         let body = bytes::Bytes::new();
         Some(Self { gateway: Arc::clone(gateway), parts, body, index, about, lane, task: Some(task), key })

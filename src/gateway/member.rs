@@ -9,7 +9,7 @@ use http::HeaderValue;
 use crate::catalogue::OperationIx;
 use crate::clock::Clock;
 use crate::config::{self, Limit, Mode, Rate, TenantCallbacks};
-use crate::ids::Credits;
+use crate::ids::{Credits, interned};
 use crate::limits::{RateLimiter, RateVerdict, Window};
 use crate::proxy::KeyIx;
 use crate::store::Caps;
@@ -87,7 +87,7 @@ impl RateLimit {
             limiter: RateLimiter::new(limit.limit, clock),
             shadow: limit.shadow,
             name,
-            policy: header(&policy),
+            policy: HeaderValue::from_static(interned(&policy)), // a few, and on every answer
         }
     }
 
@@ -121,10 +121,6 @@ const IS_ASCII: &str = "names and digits are visible ASCII";
 
 fn whole_seconds(span: std::time::Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_nanos() > 0)
-}
-
-fn header(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect(IS_ASCII)
 }
 
 impl Limits {

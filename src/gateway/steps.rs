@@ -52,7 +52,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) struct Call {
     began: Instant,
     request_id: HeaderValue,
-    operation: Arc<str>,
+    operation: &'static str,
     /// Absent for what is none of the API.
     index: Option<OperationIx>,
     /// For what is kiegate's own rather than the API.
@@ -94,8 +94,8 @@ impl Call {
     }
 
     /// The operation's name in metrics.
-    pub(super) fn operation(&self) -> &str {
-        &self.operation
+    pub(super) fn operation(&self) -> &'static str {
+        self.operation
     }
 
     /// Notes time that was not the gateway's.
@@ -191,16 +191,16 @@ fn new_request_id() -> HeaderValue {
 }
 
 /// The operation's name in metrics, and its place in the catalogue if it is one of the API.
-fn operation_of(gateway: &Gateway, request: &Request) -> (Arc<str>, Option<OperationIx>) {
+fn operation_of(gateway: &Gateway, request: &Request) -> (&'static str, Option<OperationIx>) {
     let path = request.uri().path();
     match gateway.parts.catalogue.resolve(request.method(), path) {
-        Resolved::Operation(index) => (Arc::clone(&gateway.operation_ids[index.position()]), Some(index)),
-        _ if path.starts_with("/_mock/") => (Arc::clone(&gateway.names.control), None),
-        _ if path.starts_with("/_media/") => (Arc::clone(&gateway.names.media), None),
-        _ if path.starts_with("/_relay/") => (Arc::clone(&gateway.names.relay), None),
-        _ if path == "/_events" => (Arc::clone(&gateway.names.events), None),
-        _ if is_document(request) => (Arc::clone(&gateway.names.document), None),
-        _ => (Arc::clone(&gateway.names.other), None),
+        Resolved::Operation(index) => (gateway.operation_ids[index.position()], Some(index)),
+        _ if path.starts_with("/_mock/") => ("mock", None),
+        _ if path.starts_with("/_media/") => ("media", None),
+        _ if path.starts_with("/_relay/") => ("relay", None),
+        _ if path == "/_events" => ("events", None),
+        _ if is_document(request) => ("openapi", None),
+        _ => ("other", None),
     }
 }
 
@@ -239,7 +239,7 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
         let code = report.code.filter(|_| !call.own);
         gateway.parts.metrics.request_finished(&Finished {
             tenant: call.tenant(),
-            operation: &call.operation,
+            operation: call.operation,
             mode,
             status,
             code,
@@ -250,7 +250,7 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
         tracing::info!(
             request.id = call.request_id(),
             tenant = call.tenant(),
-            operation = &*call.operation,
+            operation = call.operation,
             status,
             code,
             bytes = report.bytes,
@@ -349,7 +349,7 @@ pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result
     if !member.tenant.may_come_from(|| address(gateway, &request)) {
         return forbidden(NOT_FROM_THERE);
     }
-    if !member.may_call(call.index, &call.operation) {
+    if !member.may_call(call.index, call.operation) {
         return forbidden(&format!("this key may not use {}", call.operation));
     }
     Ok(request)
@@ -630,7 +630,7 @@ pub(super) async fn pass(
     request: Request,
 ) -> Result<Response, ApiError> {
     let about = About {
-        operation: Arc::clone(&call.operation),
+        operation: call.operation,
         tenant: call.member.get().map(|member| Arc::clone(&member.label)),
         streams: call.streams,
         key: lane.key(),

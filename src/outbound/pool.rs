@@ -17,8 +17,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::HOST;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{Request, Response, Uri};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
@@ -32,7 +31,8 @@ use tower::{Service as _, ServiceExt as _};
 
 use shared::{Place, Shared};
 
-use super::Error;
+use super::destination::path;
+use super::{Destination, Error};
 use crate::background;
 
 /// A pool for each lane, and one for all others.
@@ -50,14 +50,10 @@ struct Lane {
 
 #[derive(Default)]
 struct State {
-    hosts: HashMap<Host, Kept, ahash::RandomState>,
+    hosts: HashMap<Destination, Kept, ahash::RandomState>,
     /// Somebody is going to look after those that are kept for too long.
     is_swept: bool,
 }
-
-/// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Host(Scheme, Authority);
 
 /// Connections to a host that nobody uses.
 #[derive(Default)]
@@ -79,6 +75,8 @@ type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 struct Link {
     sender: http1::SendRequest<Body>,
     connection: Connection,
+    /// Where it leads.
+    host: Destination,
 }
 
 /// What moves the bytes; nothing once it is over. What waits in it for its turn is given back when it goes.
@@ -104,26 +102,23 @@ impl Pools {
         Self { connector, ping: shared::PING, lanes: (0..=background::cores()).map(lane).collect() }
     }
 
-    /// Sends `request` and waits for the head of the answer.
+    /// Sends `request` to `host` and waits for the head of the answer. Of the request's address path and query count.
     #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
     pub(super) fn send(
         &self,
+        host: &Destination,
         mut request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
         async move {
-            let uri = request.uri().clone();
-            let host = Host::of(&uri).ok_or(Error::NoHost)?;
             let lane = &self.lanes[background::lane() % self.lanes.len()];
             loop {
-                let (way, is_new) = match lane.kept(&host) {
+                let (way, is_new) = match lane.kept(host) {
                     Some(way) => (way, false),
-                    None => Box::pin(self.open(lane, &host, &uri)).await?,
+                    None => Box::pin(self.open(lane, host)).await?,
                 };
                 let answer = match way {
-                    Way::Link(link) => {
-                        link.exchange(request, &host).await.map(|got| lane.receive(got, &host))
-                    }
-                    Way::Place(place) => place.send(request).boxed().await,
+                    Way::Link(link) => link.exchange(request).await.map(|got| lane.receive(got)),
+                    Way::Place(place) => place.send(host, request).boxed().await,
                 };
                 let mut unsent = match answer {
                     Ok(answer) => return Ok(answer),
@@ -134,13 +129,12 @@ impl Pools {
                     Some(given_back) => request = given_back, // the other end had closed it
                     None => return Err(unsent.into_error().into()),
                 }
-                *request.uri_mut() = uri.clone(); // on its way it may have become one of the path alone
             }
         }
     }
 
     /// A new connection to `host`, or what somebody else has opened meanwhile; says which.
-    async fn open(&self, lane: &Arc<Lane>, host: &Host, uri: &Uri) -> Result<(Way, bool), Error> {
+    async fn open(&self, lane: &Arc<Lane>, host: &Destination) -> Result<(Way, bool), Error> {
         let mut turn = None;
         if let Some(opening) = lane.opening(host) {
             let (went_well, has_waited) = match Arc::clone(&opening).try_lock_owned() {
@@ -156,7 +150,7 @@ impl Pools {
         if let Some(went_well) = &mut turn {
             **went_well = false;
         }
-        match self.connect(uri.clone()).await? {
+        match self.connect(host).await? {
             Fresh::Link(link) => {
                 lane.let_all_open(host);
                 Ok((Way::Link(link), true))
@@ -172,8 +166,9 @@ impl Pools {
         }
     }
 
-    async fn connect(&self, uri: Uri) -> Result<Fresh, Error> {
+    async fn connect(&self, host: &Destination) -> Result<Fresh, Error> {
         let mut connector = self.connector.clone();
+        let uri = host.address(&Uri::from_static("/"));
         let stream =
             connector.ready().await.map_err(Error::Connect)?.call(uri).await.map_err(Error::Connect)?;
         // Until it is agreed how to speak, no request has been sent.
@@ -182,7 +177,8 @@ impl Pools {
             return Ok(Fresh::Shared(Shared::open(stream, self.ping).await.map_err(unready)?));
         }
         let (sender, connection) = http1::handshake(stream).await.map_err(unready)?;
-        Ok(Fresh::Link(Link { sender, connection: Connection(Some(Box::new(connection))) }))
+        let connection = Connection(Some(Box::new(connection)));
+        Ok(Fresh::Link(Link { sender, connection, host: host.clone() }))
     }
 }
 
@@ -198,30 +194,15 @@ enum Way {
     Place(Place),
 }
 
-impl Host {
-    fn of(uri: &Uri) -> Option<Self> {
-        Some(Self(uri.scheme()?.clone(), uri.authority()?.clone()))
-    }
-
-    /// As a request's head spells it: without a port that goes without saying.
-    fn header(&self) -> Option<HeaderValue> {
-        let Self(scheme, authority) = self;
-        let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
-        let text = if authority.port_u16() == Some(usual) { authority.host() } else { authority.as_str() };
-        HeaderValue::from_str(text).ok()
-    }
-}
-
 impl Link {
-    /// Sends `request` to `host`, which is at the other end.
-    fn exchange(mut self, mut request: Request<Body>, host: &Host) -> Exchange {
-        if !request.headers().contains_key(HOST)
-            && let Some(name) = host.header()
-        {
-            request.headers_mut().insert(HOST, name);
+    /// Sends `request` to where it leads.
+    fn exchange(mut self, mut request: Request<Body>) -> Exchange {
+        if !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, self.host.header().clone());
         }
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+        if request.uri().scheme().is_some() {
+            *request.uri_mut() = path(request.uri()).into();
+        }
         // Whatever comes out at this end has been put in by the connection, which has the waker; and as it has none, it must
         // not be told to wait for the sake of others.
         let answer = unconstrained(self.sender.try_send_request(request));
@@ -264,7 +245,6 @@ struct Answer {
     /// Why there is no more of it.
     broken: Option<hyper::Error>,
     lane: Weak<Lane>,
-    host: Host,
 }
 
 impl Answer {
@@ -276,7 +256,7 @@ impl Answer {
     /// All has come: the connection is free.
     fn give_back(&mut self) {
         if let (Some(link), Some(lane)) = (self.link.take(), self.lane.upgrade()) {
-            lane.put(&self.host, link);
+            lane.put(link);
         }
     }
 }
@@ -341,7 +321,7 @@ impl Lane {
     }
 
     /// What there is to send a request to `host` over: the connection that was used last, or a place on one.
-    fn kept(&self, host: &Host) -> Option<Way> {
+    fn kept(&self, host: &Destination) -> Option<Way> {
         let mut state = self.state();
         let kept = state.hosts.get_mut(host)?;
         let place = kept.shared.iter_mut().find_map(Shared::take).map(Way::Place);
@@ -349,46 +329,45 @@ impl Lane {
     }
 
     /// Who wants another connection to `host` takes turns, where many can use one.
-    fn opening(&self, host: &Host) -> Option<Arc<Opening>> {
+    fn opening(&self, host: &Destination) -> Option<Arc<Opening>> {
         self.state().hosts.get(host)?.opening.clone()
     }
 
     /// Each of the connections to `host` serves one request at a time.
-    fn let_all_open(&self, host: &Host) {
+    fn let_all_open(&self, host: &Destination) {
         if let Some(kept) = self.state().hosts.get_mut(host) {
             kept.opening = None;
         }
     }
 
     /// An answer, whose body gives back the connection that it comes over.
-    fn receive(self: &Arc<Self>, (answer, link): (Response<Incoming>, Link), host: &Host) -> Response<Body> {
+    fn receive(self: &Arc<Self>, (answer, link): (Response<Incoming>, Link)) -> Response<Body> {
         answer.map(|incoming| {
             if incoming.is_end_stream() {
-                self.put(host, link);
+                self.put(link);
                 return Body::empty();
             }
-            let (lane, host) = (Arc::downgrade(self), host.clone());
-            Body::new(Answer { incoming, link: Some(link), broken: None, lane, host })
+            Body::new(Answer { incoming, link: Some(link), broken: None, lane: Arc::downgrade(self) })
         })
     }
 
     /// Keeps `link` for the next request, if it can take one.
-    fn put(self: &Arc<Self>, host: &Host, mut link: Link) {
+    fn put(self: &Arc<Self>, mut link: Link) {
         if !link.is_ready() {
             return;
         }
         let mut state = self.state();
-        if !state.hosts.contains_key(host) {
-            state.hosts.insert(host.clone(), Kept::default());
-        }
-        if let Some(kept) = state.hosts.get_mut(host) {
-            kept.idle.push((link, Instant::now()));
+        let now = Instant::now();
+        if let Some(kept) = state.hosts.get_mut(&link.host) {
+            kept.idle.push((link, now));
+        } else {
+            state.hosts.entry(link.host.clone()).or_default().idle.push((link, now));
         }
         self.have_swept(&mut state);
     }
 
     /// Lets others use a connection, too, unless there is room on another.
-    fn share(self: &Arc<Self>, host: &Host, shared: Shared) {
+    fn share(self: &Arc<Self>, host: &Destination, shared: Shared) {
         let mut state = self.state();
         let kept = state.hosts.entry(host.clone()).or_default();
         kept.opening.get_or_insert_default();

@@ -1,5 +1,6 @@
 //! A breaker: after a row of failures the upstream is left alone for a while.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Counts failures of one host and says whether it may be asked. What a failure is, its user says.
 #[derive(Debug, Default)]
-pub struct Breaker(Mutex<State>);
+pub struct Breaker {
+    state: Mutex<State>,
+    /// Something has failed since the last success. While nothing has, requests change nothing here.
+    is_troubled: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -38,6 +43,9 @@ impl Breaker {
     /// # Errors
     /// The time that is left until a probe may be sent; while one is under way, the shortest pause.
     pub fn ask(&self) -> Result<Leave<'_>, Duration> {
+        if !self.is_troubled.load(Ordering::Acquire) {
+            return Ok(Leave { breaker: self, probe: false });
+        }
         let mut state = self.state();
         let Some(until) = state.closed_until else { return Ok(Leave { breaker: self, probe: false }) };
         let left = until.saturating_duration_since(Instant::now());
@@ -57,14 +65,18 @@ impl Breaker {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Leave<'_> {
     /// The host answered, or did not.
     pub fn end(self, answered: bool) {
+        if answered && !self.breaker.is_troubled.load(Ordering::Acquire) {
+            return;
+        }
         let mut state = self.breaker.state();
+        self.breaker.is_troubled.store(!answered, Ordering::Release);
         if answered {
             *state = State { probing: state.probing && !self.probe, ..State::default() };
             return;

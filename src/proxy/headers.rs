@@ -1,6 +1,6 @@
 //! Which headers travel from one connection to the next.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Whether a header is about one connection only.
@@ -41,6 +41,17 @@ pub(super) fn keep_for_upstream(headers: &mut HeaderMap) {
     strip_with_hop_by_hop(headers, is_private);
 }
 
+/// As [`keep_for_upstream`], but for the host and the key: those of the upstream stand in their places.
+pub(super) fn readdress(headers: &mut HeaderMap, host: &HeaderValue, authorization: &HeaderValue) {
+    headers.insert(HOST, host.clone());
+    headers.insert(AUTHORIZATION, authorization.clone());
+    let named = named_by_connection(headers);
+    strip(headers, |name| {
+        let is_ours = *name == HOST || *name == AUTHORIZATION;
+        !is_ours && (is_private(name) || is_hop_by_hop(name) || named.contains(name))
+    });
+}
+
 /// Takes out what does not travel from the upstream to a client: what is about its connection, or what only the gateway says.
 pub(super) fn keep_for_client(headers: &mut HeaderMap) {
     strip_with_hop_by_hop(headers, is_own);
@@ -48,7 +59,13 @@ pub(super) fn keep_for_client(headers: &mut HeaderMap) {
 
 /// Takes out what `is_doomed`, and with it, in one go, hop-by-hop headers and those that `Connection` names.
 fn strip_with_hop_by_hop(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
-    let named: Vec<HeaderName> = headers
+    let named = named_by_connection(headers);
+    strip(headers, |name| is_hop_by_hop(name) || is_doomed(name) || named.contains(name));
+}
+
+/// The headers that `Connection` says are about the connection.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -57,8 +74,7 @@ fn strip_with_hop_by_hop(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName
         // Options of the connection, which are no names of headers in practice, and are what nearly all say.
         .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
         .filter_map(|name| name.parse().ok())
-        .collect();
-    strip(headers, |name| is_hop_by_hop(name) || is_doomed(name) || named.contains(name));
+        .collect()
 }
 
 /// Takes out what is between client and gateway alone.

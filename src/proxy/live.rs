@@ -6,17 +6,16 @@ use std::time::Duration;
 use axum::body::Body;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use tokio::time::{Instant, timeout};
 
-use super::headers::{keep_for_client, keep_for_upstream, settle_length};
+use super::headers::{keep_for_client, readdress, settle_length};
 use super::hiding::Hidden;
 use super::sending::Progress;
 use super::{About, Breaker, KeyIx, Upstream, UpstreamError};
 use crate::config;
-use crate::outbound::{Client, Error, reasons};
+use crate::outbound::{Client, Destination, Error, reasons};
 use crate::telemetry::Metrics;
 use crate::wire;
 
@@ -35,8 +34,16 @@ pub struct Live {
 
 /// One of the two hosts of the API.
 struct Host {
-    base: Uri,
+    name: String,
+    destination: Destination,
     breaker: Breaker,
+}
+
+impl Host {
+    fn new(base: &Uri) -> Option<Self> {
+        let name = base.host()?.to_owned();
+        Some(Self { name, destination: Destination::of(base)?, breaker: Breaker::default() })
+    }
 }
 
 /// An upstream key, ready to be sent.
@@ -57,45 +64,41 @@ impl Key {
 }
 
 impl Live {
-    /// From the configuration, which has at least one upstream key in live mode; `None` without one, or with one
-    /// that cannot stand in a header.
+    /// From the configuration, which has at least one upstream key in live mode; `None` without one, with one
+    /// that cannot stand in a header, or with addresses that name no host.
     pub fn new(config: &config::Upstream, client: Client, metrics: Arc<Metrics>) -> Option<Self> {
         let keys: Vec<Key> = config.keys.iter().map(Key::new).collect::<Option<_>>()?;
-        let host = |base: &Uri| Host { base: base.clone(), breaker: Breaker::default() };
-        (!keys.is_empty()).then(|| Self {
-            client,
-            api: host(&config.base_url),
-            uploads: host(&config.upload_url),
-            keys,
-            response_timeout: config.response_timeout,
-            metrics,
-        })
+        let (api, uploads) = (Host::new(&config.base_url)?, Host::new(&config.upload_url)?);
+        let response_timeout = config.response_timeout;
+        (!keys.is_empty()).then_some(Self { client, api, uploads, keys, response_timeout, metrics })
     }
 
     /// The hosts, and whether each is left alone because it does not answer.
     pub fn breakers(&self) -> [(&str, bool); 2] {
-        [&self.api, &self.uploads].map(|host| (host.base.host().unwrap_or_default(), host.breaker.is_open()))
+        [&self.api, &self.uploads].map(|host| (&*host.name, host.breaker.is_open()))
     }
 
     #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
     fn forward(
         &self,
         mut request: Request<Body>,
-        about: About,
+        About { operation, tenant: _, streams, key }: About,
     ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send {
         async move {
             let host = if request.uri().path().starts_with(UPLOADS) { &self.uploads } else { &self.api };
             let leave = host.breaker.ask().map_err(UpstreamError::LeftAlone)?;
-            let key = self.key(about.key);
-            *request.uri_mut() = target(&host.base, request.uri());
+            let key = self.key(key);
+            if let Some(without_key) = without_key(request.uri()) {
+                *request.uri_mut() = without_key.into();
+            }
             *request.version_mut() = Version::HTTP_11;
-            keep_for_upstream(request.headers_mut());
-            request.headers_mut().insert(AUTHORIZATION, key.authorization.clone());
+            readdress(request.headers_mut(), host.destination.header(), &key.authorization);
             let began = Instant::now();
-            let answer = if about.streams {
-                Box::pin(self.stream(request)).await
+            let answer = if streams {
+                Box::pin(self.stream(&host.destination, request)).await
             } else {
-                let sent = timeout(self.response_timeout, self.client.send(request)).await;
+                let sent =
+                    timeout(self.response_timeout, self.client.send_to(&host.destination, request)).await;
                 let late = |_| UpstreamError::Timeout(self.response_timeout);
                 sent.map_err(late).and_then(|answer| answer.map_err(|error| failure(&error)))
             };
@@ -104,7 +107,7 @@ impl Live {
                 leave.end(answers);
             }
             let status = answer.as_ref().ok().map(|response| response.status().as_u16());
-            self.metrics.upstream_answered(&key.name, &about.operation, status, began.elapsed());
+            self.metrics.upstream_answered(&key.name, operation, status, began.elapsed());
             match &key.hidden {
                 Some(hidden) => answer.map(|response| hidden.in_response(response)),
                 None => answer,
@@ -113,10 +116,14 @@ impl Live {
     }
 
     /// Sends a request whose body is still on its way.
-    async fn stream(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+    async fn stream(
+        &self,
+        host: &Destination,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
         let progress = Progress::new();
-        let request = request.map(|body| progress.of(body));
-        match progress.within(self.response_timeout, self.client.send(request)).await {
+        let sending = self.client.send_to(host, request.map(|body| progress.of(body)));
+        match progress.within(self.response_timeout, sending).await {
             Some(answer) => answer.map_err(|error| progress.fault().unwrap_or_else(|| failure(&error))),
             None => Err(UpstreamError::Timeout(self.response_timeout)),
         }
@@ -153,13 +160,6 @@ fn failure(error: &Error) -> UpstreamError {
     }
 }
 
-/// The path and query of `uri` on the host of `base`. A key in the query stays behind.
-fn target(base: &Uri, uri: &Uri) -> Uri {
-    let mut parts = base.clone().into_parts();
-    parts.path_and_query = Some(without_key(uri));
-    Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
-}
-
 /// The answer with the headers that travel on, if it can be one to what was asked.
 fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -170,17 +170,14 @@ fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> 
     Ok(response)
 }
 
-/// Path and query of `uri`, without a parameter `key`.
-fn without_key(uri: &Uri) -> PathAndQuery {
-    let whole = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+/// Path and query of `uri` without a parameter `key`, if it has one.
+fn without_key(uri: &Uri) -> Option<PathAndQuery> {
     let is_key = |pair: &&str| wire::pairs(pair).any(|(name, _)| name == "key");
-    let Some(query) = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair))) else {
-        return whole();
-    };
+    let query = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair)))?;
     let rest: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
     let text =
         if rest.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), rest.join("&")) };
-    text.parse().unwrap_or_else(|_| PathAndQuery::from_static("/"))
+    Some(text.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")))
 }
 
 impl Upstream for Live {
@@ -199,11 +196,14 @@ mod tests {
 
     #[test]
     fn a_key_in_the_query_stays_behind() {
-        let check = |from: &str, to: &str| assert_eq!(without_key(&from.parse().unwrap()), to, "{from}");
-        check("/a/b?x=1&key=kg_fake&y=2", "/a/b?x=1&y=2");
-        check("/a/b?key=kg_fake", "/a/b");
-        check("/a/b?monkey=1", "/a/b?monkey=1");
-        check("/a/b?%6bey=kg_fake&x=1", "/a/b?x=1");
-        check("/a/b", "/a/b");
+        let check = |from: &str, to: Option<&str>| {
+            let rest = without_key(&from.parse().unwrap());
+            assert_eq!(rest.as_ref().map(PathAndQuery::as_str), to, "{from}");
+        };
+        check("/a/b?x=1&key=kg_fake&y=2", Some("/a/b?x=1&y=2"));
+        check("/a/b?key=kg_fake", Some("/a/b"));
+        check("/a/b?monkey=1", None);
+        check("/a/b?%6bey=kg_fake&x=1", Some("/a/b?x=1"));
+        check("/a/b", None);
     }
 }

@@ -61,7 +61,7 @@ impl Recorded {
         keep_for_upstream(&mut shown);
         let base = &self.bases[usize::from(parts.uri.path().starts_with(UPLOADS))];
         let mut exchange = self.recorder.sent(&Sent {
-            operation: &about.operation,
+            operation: about.operation,
             base,
             method: &parts.method,
             uri: &parts.uri,

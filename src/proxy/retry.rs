@@ -1,7 +1,7 @@
 //! Asking again where that is safe: with growing pauses drawn at random, and within a budget, so that an upstream in
 //! trouble is not buried under retries.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,10 +18,10 @@ const ATTEMPTS: u32 = 3;
 const UNTAKEN: u32 = 5;
 /// The longest first pause; each further one may be twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Retries that may be made at once.
-const BUDGET: f64 = 20.0;
-/// What each request adds to the budget: one retry for ten requests.
-const EARNS: f64 = 0.1;
+/// What is left at most, and at first: retries that may be made at once.
+const BUDGET: u32 = 20 * COSTS;
+/// What a retry costs. Each request adds one: a retry for ten requests.
+const COSTS: u32 = 10;
 
 /// When a request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,23 +34,25 @@ pub enum Safe {
 
 /// The budget that all requests share.
 #[derive(Debug)]
-pub struct Retries(Mutex<f64>);
+pub struct Retries(AtomicU32);
 
 impl Default for Retries {
     fn default() -> Self {
-        Self(Mutex::new(BUDGET))
+        Self(AtomicU32::new(BUDGET))
     }
 }
 
 impl Retries {
-    fn change(&self, by: f64) -> bool {
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = (*left + by).min(BUDGET);
-        if changed < 0.0 {
-            return false;
-        }
-        *left = changed;
-        true
+    /// Adds what a request earns. Mostly nothing is missing, and nothing is written.
+    fn earn(&self) {
+        let earned = |left| (left < BUDGET).then_some(left + 1);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
+    }
+
+    /// Takes what a retry costs, if there is as much.
+    fn pay(&self) -> bool {
+        let paid = |left: u32| left.checked_sub(COSTS);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
     }
 
     /// Sends the request of these parts and that body, and again where that is `safe` and may help.
@@ -65,7 +67,7 @@ impl Retries {
         about: &About,
         safe: Safe,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.change(EARNS);
+        self.earn();
         let (mut attempt, mut untaken) = (1, 0);
         loop {
             let answer = attempt_once(upstream, parts, body, about).await;
@@ -73,7 +75,7 @@ impl Retries {
                 untaken += 1;
                 continue;
             }
-            if attempt >= ATTEMPTS || !may_help(&answer, safe) || !self.change(-1.0) {
+            if attempt >= ATTEMPTS || !may_help(&answer, safe) || !self.pay() {
                 return answer;
             }
             let longest = PAUSE * 2_u32.saturating_pow(attempt - 1);
@@ -110,8 +112,6 @@ fn is_passing(status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use futures_util::FutureExt as _;
 
     use super::*;

@@ -3,17 +3,17 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
+use super::busy::PerLane;
+use super::maker::Maker;
 use crate::error::Reason;
 use crate::ids::Credits;
 use crate::limits::QuotaStatus;
 use crate::sim::{Event, Observer};
 
 /// Buckets for answers, in seconds.
-const ANSWER_BUCKETS: [f64; 14] =
+pub(super) const ANSWER_BUCKETS: [f64; 14] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0];
 /// Buckets for creates that wait for their turn, in seconds.
 const WAIT_BUCKETS: [f64; 10] = [0.001, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
@@ -23,11 +23,7 @@ const TASK_BUCKETS: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 30
 /// All metrics of a process.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    overhead: Histogram,
-    upstream_requests: IntCounterVec,
-    upstream_duration: HistogramVec,
+    busy: PerLane,
     refusals: IntCounterVec,
     tasks_created: IntCounterVec,
     tasks_finished: IntCounterVec,
@@ -38,7 +34,6 @@ pub struct Metrics {
     callback_pending: IntGaugeVec,
     callback_lag: Histogram,
     connections: IntGaugeVec,
-    cache_requests: IntCounterVec,
     cache_bytes: IntGaugeVec,
     quota_available: IntGaugeVec,
     queue: IntGaugeVec,
@@ -93,33 +88,7 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker(&registry);
         let metrics = Self {
-            requests: make.counters(
-                "kiegate_requests_total",
-                "Requests answered on the data plane.",
-                &["tenant", "operation", "mode", "status", "code"],
-            ),
-            request_duration: make.histograms(
-                "kiegate_request_duration_seconds",
-                "Time from the head of a request to the end of its answer.",
-                &["operation", "mode"],
-                &ANSWER_BUCKETS,
-            ),
-            overhead: make.histogram(
-                "kiegate_overhead_seconds",
-                "Time until the head of an answer that was not spent waiting for the upstream.",
-                &ANSWER_BUCKETS,
-            ),
-            upstream_requests: make.counters(
-                "kiegate_upstream_requests_total",
-                "Requests sent to the live upstream.",
-                &["key", "operation", "status"],
-            ),
-            upstream_duration: make.histograms(
-                "kiegate_upstream_duration_seconds",
-                "Time until the head of the upstream's answer arrived.",
-                &["operation"],
-                &ANSWER_BUCKETS,
-            ),
+            busy: PerLane::new(),
             refusals: make.counters(
                 "kiegate_refusals_total",
                 "Requests that the gateway itself refused.",
@@ -163,11 +132,6 @@ impl Metrics {
                 &ANSWER_BUCKETS,
             ),
             connections: make.gauges("kiegate_connections", "Open connections.", &["plane"]),
-            cache_requests: make.counters(
-                "kiegate_cache_requests_total",
-                "Questions that could be answered from what is kept.",
-                &["operation", "result"],
-            ),
             cache_bytes: make.gauges("kiegate_cache_bytes", "Size of kept answers.", &[]),
             quota_available: make.gauges(
                 "kiegate_upstream_quota_available",
@@ -214,22 +178,16 @@ impl Metrics {
         let encoder = TextEncoder::new();
         let mut page = Vec::with_capacity(16 * 1024);
         // Encoding into memory fails only for a family without samples, which gather() leaves out.
-        let _ = encoder.encode(&self.registry.gather(), &mut page);
+        let mut families = self.registry.gather();
+        families.extend(self.busy.gather());
+        families.sort_by(|one, other| one.name().cmp(other.name()));
+        let _ = encoder.encode(&families, &mut page);
         (encoder.format_type().to_owned(), page)
     }
 
     /// A request was answered.
     pub fn request_finished(&self, finished: &Finished<'_>) {
-        let mut status = [0; 3];
-        let mut code = [0; 3];
-        let code = finished.code.map_or("none", |number| three_digits(number, &mut code));
-        let Finished { tenant, operation, mode, took, overhead, .. } = finished;
-        let status = three_digits(finished.status, &mut status);
-        self.requests.with_label_values(&[tenant, operation, mode, status, code]).inc();
-        self.request_duration.with_label_values(&[operation, mode]).observe(took.as_secs_f64());
-        if let Some(overhead) = overhead {
-            self.overhead.observe(overhead.as_secs_f64());
-        }
+        self.busy.here().request_finished(finished);
     }
 
     /// The gateway refused a request.
@@ -244,7 +202,7 @@ impl Metrics {
 
     /// A question that could be answered from what is kept was answered.
     pub fn cache_asked(&self, operation: &str, result: &str) {
-        self.cache_requests.with_label_values(&[operation, result]).inc();
+        self.busy.here().cache_asked(operation, result);
     }
 
     /// What is kept takes so many bytes.
@@ -317,10 +275,7 @@ impl Metrics {
 
     /// The live upstream answered, or did not.
     pub fn upstream_answered(&self, key: &str, operation: &str, status: Option<u16>, took: Duration) {
-        let mut digits = [0; 3];
-        let status = status.map_or("error", |status| three_digits(status, &mut digits));
-        self.upstream_requests.with_label_values(&[key, operation, status]).inc();
-        self.upstream_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+        self.busy.here().upstream_answered(key, operation, status, took);
     }
 
     /// A connection was opened on `plane`; it is closed when the value is dropped.
@@ -390,75 +345,9 @@ impl Observer for Metrics {
     }
 }
 
-/// A number from 100 to 999 as text, without allocating; anything else is `other`.
-fn three_digits(number: u16, out: &mut [u8; 3]) -> &str {
-    if !(100..1000).contains(&number) {
-        return "other";
-    }
-    for (digit, power) in out.iter_mut().zip([100, 10, 1]) {
-        *digit = b'0' + u8::try_from(number / power % 10).unwrap_or(0);
-    }
-    std::str::from_utf8(out).unwrap_or("other")
-}
-
-/// Makes metrics and registers them. Names are constants, so that a mistake shows in the first test.
-struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    fn register<C: prometheus::core::Collector + 'static>(&self, collector: C) {
-        self.0.register(Box::new(collector)).expect("each name is registered once");
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
-        self.register(counters.clone());
-        counters
-    }
-
-    fn amounts(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::CounterVec {
-        let amounts = prometheus::CounterVec::new(Opts::new(name, help), labels).expect("a valid name");
-        self.register(amounts.clone());
-        amounts
-    }
-
-    fn levels(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::GaugeVec {
-        let levels = prometheus::GaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
-        self.register(levels.clone());
-        levels
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
-        self.register(gauges.clone());
-        gauges
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let histograms = HistogramVec::new(options, labels).expect("a valid name");
-        self.register(histograms.clone());
-        histograms
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let histogram = Histogram::with_opts(options).expect("a valid name");
-        self.register(histogram.clone());
-        histogram
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_become_labels_and_nonsense_becomes_other() {
-        let mut digits = [0; 3];
-        assert_eq!(three_digits(200, &mut digits), "200");
-        assert_eq!(three_digits(55, &mut digits), "other");
-        assert_eq!(three_digits(1000, &mut digits), "other");
-    }
 
     #[test]
     fn the_page_has_the_promised_names() {

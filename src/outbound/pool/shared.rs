@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
+use http::header::HOST;
 use http::{Request, Response};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Stream, Unsent};
+use super::{Destination, Stream, Unsent};
 use crate::background;
 use crate::heard::{End, Heard, Listener};
 
@@ -99,8 +100,15 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Sends `request`, and holds the place until the answer is over.
-    pub(super) async fn send(mut self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+    /// Sends `request` to `host`, and holds the place until the answer is over.
+    pub(super) async fn send(
+        mut self,
+        host: &Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Unsent> {
+        // The address says it.
+        request.headers_mut().remove(HOST);
+        *request.uri_mut() = host.address(request.uri());
         let answer = self.sender.try_send_request(request).await?;
         Ok(answer.map(|body| Body::new(Heard::new(body, Held(self.taken)))))
     }

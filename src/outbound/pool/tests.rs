@@ -56,9 +56,14 @@ fn pools() -> Pools {
     Pools::new(with_tls(HttpConnector::new()), Duration::from_secs(5))
 }
 
-async fn get(pools: &Pools, url: &str) -> Result<String, String> {
+async fn send(pools: &Pools, url: &str) -> Result<Response<Body>, Error> {
     let request = Request::get(url).body(Body::empty()).unwrap();
-    let answer = pools.send(request).await.map_err(|error| crate::outbound::reasons(&error))?;
+    let host = Destination::of(request.uri()).unwrap();
+    pools.send(&host, request).await
+}
+
+async fn get(pools: &Pools, url: &str) -> Result<String, String> {
+    let answer = send(pools, url).await.map_err(|error| crate::outbound::reasons(&error))?;
     let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
@@ -258,8 +263,7 @@ async fn slow_readers_hold_up_nobody_else() {
     assert_eq!(get(&pools, &base).await.unwrap(), "0");
     let mut unread = Vec::new();
     for _ in 0..20 {
-        let large = Request::get(format!("{base}/large")).body(Body::empty()).unwrap();
-        unread.push(pools.send(large).await.unwrap());
+        unread.push(send(&pools, &format!("{base}/large")).await.unwrap());
     }
     let answer = tokio::time::timeout(Duration::from_secs(5), get(&pools, &base)).await;
     assert_eq!(answer.expect("it comes").unwrap(), "0");
@@ -321,7 +325,7 @@ async fn what_a_server_has_not_looked_at_is_known() {
     let untaken = async |frames: &'static [&'static [u8]]| {
         let base = server_of_frames(frames).await;
         let pools = trusting(PING, Duration::from_secs(5));
-        match pools.send(Request::get(base).body(Body::empty()).unwrap()).await.err() {
+        match send(&pools, &base).await.err() {
             Some(Error::Untaken { in_order, .. }) => Some(in_order),
             Some(Error::Exchange(_)) => None,
             other => panic!("{frames:?}: {other:?}"),
