@@ -19,6 +19,9 @@ use crate::store::KeptAnswer;
 /// The largest answer that is read whole, in bytes; usual are some thousand.
 const LARGEST: usize = 32 * 1024 * 1024;
 
+/// How many headers answers are given on their way.
+const OURS: usize = 8;
+
 /// An answer with all of its body.
 #[derive(Clone, Debug)]
 pub(super) struct Whole {
@@ -79,7 +82,9 @@ impl Whole {
             let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
             Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
         };
-        let headers = self.headers.iter().filter_map(copy).collect();
+        // With room for what every answer is given, so that no copy has to grow.
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + OURS);
+        headers.extend(self.headers.iter().filter_map(copy));
         Self { headers, body: Bytes::copy_from_slice(&self.body), ..self.clone() }
     }
 }
