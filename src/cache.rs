@@ -1,6 +1,6 @@
 //! Answers that are kept, and questions that are asked once for many.
 //!
-//! A [`Cache`] knows keys, freshness and how to ask only once at a time ([`Cache::look`]). What a key stands for, who
+//! A [`Cache`] knows keys, freshness and how to ask only once at a time ([`Cache::ask`]). What a key stands for, who
 //! may share it and how long an answer stays fresh, its user says; where answers come from it does not know. Freshness
 //! stands in the entry and goes by the caller's clock; moka bounds the size only.
 
@@ -37,7 +37,8 @@ pub enum Found {
 
 /// Kept answers of type `T`, bounded in bytes, and questions under way.
 pub struct Cache<T: Keep> {
-    kept: Kept<T>,
+    /// Each question under way holds it, and one count is less to share than moka's five.
+    kept: Arc<Kept<T>>,
     /// By what their keys hash to, so that cores seldom meet.
     flights: [Mutex<Flights<T>>; 16],
     hasher: ahash::RandomState,
@@ -59,10 +60,12 @@ impl<T: Keep> Cache<T> {
             u32::try_from(key.len().saturating_add(kept.size()).saturating_add(200)).unwrap_or(u32::MAX)
         };
         Self {
-            kept: moka::sync::Cache::builder()
-                .max_capacity(max_bytes)
-                .weigher(weigh)
-                .build_with_hasher(ahash::RandomState::new()),
+            kept: Arc::new(
+                moka::sync::Cache::builder()
+                    .max_capacity(max_bytes)
+                    .weigher(weigh)
+                    .build_with_hasher(ahash::RandomState::new()),
+            ),
             flights: std::array::from_fn(|_| {
                 Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 })
             }),
@@ -86,19 +89,8 @@ impl<T: Keep> Cache<T> {
         self.kept.weighted_size()
     }
 
-    /// The kept answer to `key` if it is fresh at `now`, else that of `ask`, which is asked once however many look at
-    /// the same time. One who stops waiting ends it for nobody else; when all have, the question is given up.
-    pub async fn look<F>(&self, key: &Key, now: Timestamp, ask: impl FnOnce() -> F) -> (T, Found)
-    where
-        F: Future<Output = T> + Send + 'static,
-    {
-        match self.fresh(key, now) {
-            Some(kept) => (kept, Found::Hit),
-            None => self.ask(key, ask).await,
-        }
-    }
-
-    /// As [`Cache::look`], but for what is kept.
+    /// The answer of `ask`, which is asked once however many want it at the same time. One who stops waiting ends it for nobody
+    /// else; when all have, the question is given up.
     pub async fn ask<F>(&self, key: &Key, ask: impl FnOnce() -> F) -> (T, Found)
     where
         F: Future<Output = T> + Send + 'static,
@@ -118,7 +110,7 @@ impl<T: Keep> Cache<T> {
         if let Some(flight) = flights.under_way.get(key).and_then(WeakShared::upgrade) {
             return (flight, Found::Coalesced);
         }
-        let (question, kept, key_kept) = (ask(), self.kept.clone(), Arc::clone(key));
+        let (question, kept, key_kept) = (ask(), Arc::clone(&self.kept), Arc::clone(key));
         // Kept by the question itself: whoever asked first may be gone when the answer comes.
         let answered = question.inspect(move |answer| keep(&kept, &key_kept, answer));
         let flight = answered.boxed().shared();
@@ -171,6 +163,19 @@ mod tests {
         }
         fn fresh_until(&self) -> Option<Timestamp> {
             self.1
+        }
+    }
+
+    impl<T: Keep> Cache<T> {
+        /// What is kept, if it is fresh, or else what is asked for.
+        async fn look<F>(&self, key: &Key, now: Timestamp, ask: impl FnOnce() -> F) -> (T, Found)
+        where
+            F: Future<Output = T> + Send + 'static,
+        {
+            match self.fresh(key, now) {
+                Some(kept) => (kept, Found::Hit),
+                None => self.ask(key, ask).await,
+            }
         }
     }
 

@@ -232,13 +232,14 @@ pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
 
 /// Lower-case hexadecimal digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| hex_digits(*byte)).collect();
+    String::from_utf8(digits).unwrap_or_default()
+}
+
+/// The two lower-case hexadecimal digits of `byte`.
+pub const fn hex_digits(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
 #[cfg(test)]

@@ -453,7 +453,7 @@ impl Both {
             self.answer_api(&call, request).await
         };
         let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
-        let response = steps::record(&self.gateway, call, line, response); // sees everything, refusals too: one line, one sample
+        let response = steps::record(Arc::clone(&self), call, line, response); // sees everything, refusals too: one line, one sample
         if response.extensions().get::<Fault>().is_some() {
             return Box::pin(mishap::befall(response)).await; // what a test wants to go wrong
         }

@@ -187,11 +187,11 @@ pub(super) async fn look(
 ) -> Result<Response, ApiError> {
     let gateway = Arc::clone(&question.gateway);
     let is_details = gateway.parts.catalogue.operation(question.index).class == Class::Details;
-    let until = Instant::now() + Duration::from_secs(wait.unwrap_or(0).min(LONGEST_WAIT));
+    let until = wait.map(|wait| Instant::now() + Duration::from_secs(wait.min(LONGEST_WAIT)));
     let (mut fetched, mut found) = once(call, &question, wants_fresh).await;
     let first = fetched.0.state.clone();
     let mut is_fresh = wants_fresh;
-    if let (true, Some((state, false)), Some(_)) = (is_details, &first, wait) {
+    if let (true, Some((state, false)), Some(until)) = (is_details, &first, until) {
         while Instant::now() < until && fetched.0.state.as_ref().is_some_and(|(now, _)| now == state) {
             let since = Instant::now();
             tokio::time::sleep_until(until.min(since + next_look(&gateway, &fetched))).await;
@@ -210,18 +210,13 @@ pub(super) async fn look(
 
 /// One look, whose wait counts as the upstream's.
 async fn once(call: &Call, question: &Arc<Question>, wants_fresh: bool) -> (Fetched, Found) {
-    let gateway = &question.gateway;
-    let key = question.key().clone();
-    let since = Instant::now();
-    let ask = || Arc::clone(question).fetch();
-    let answer = if wants_fresh {
-        gateway.cache.ask(&key, ask).await
-    } else {
-        gateway.cache.look(&key, gateway.parts.clock.now(), ask).await
-    };
-    if answer.1 != Found::Hit {
-        call.waited(since.elapsed());
+    let (cache, clock, key) = (&question.gateway.cache, question.gateway.parts.clock, question.key());
+    if !wants_fresh && let Some(kept) = cache.fresh(key, clock.now()) {
+        return (kept, Found::Hit);
     }
+    let since = Instant::now();
+    let answer = cache.ask(key, || Arc::clone(question).fetch()).await;
+    call.waited(since.elapsed());
     answer
 }
 

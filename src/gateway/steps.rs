@@ -24,10 +24,10 @@ use super::idempotency::{self, Outcome};
 use super::look::{self, Question, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Gateway, Keys, Lane, Parts, chat, create, relay, upgrade};
+use super::{Both, Gateway, Keys, Lane, Parts, chat, create, relay, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
-use crate::clock::hex;
+use crate::clock::hex_digits;
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
@@ -186,8 +186,8 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn new_request_id() -> HeaderValue {
-    let id = hex(&rand::random::<[u8; 12]>());
-    HeaderValue::try_from(id).expect("hex digits are visible ASCII")
+    let id = rand::random::<[u8; 12]>().map(hex_digits);
+    HeaderValue::from_bytes(id.as_flattened()).expect("hex digits are visible ASCII")
 }
 
 /// The operation's name in metrics, and its place in the catalogue if it is one of the API.
@@ -217,7 +217,8 @@ pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Respons
 
 /// Puts the call's id and the gateway's mode on the answer; counts it and writes its line once it has been sent or
 /// given up.
-pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, response: Response) -> Response {
+pub(super) fn record(plane: Arc<Both>, call: Arc<Call>, line: String, response: Response) -> Response {
+    let gateway = &plane.gateway;
     let (mut parts, body) = response.into_parts();
     parts.headers.reserve(8); // all at once is less work than one by one
     parts.headers.insert(REQUEST_ID, call.request_id.clone());
@@ -232,12 +233,11 @@ pub(super) fn record(gateway: &Arc<Gateway>, call: Arc<Call>, line: String, resp
     // What is our own may wait on purpose; that is no overhead. Nor is the time that a body takes to stream.
     let waited = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
     let overhead = (!call.own).then(|| call.began.elapsed().saturating_sub(waited));
-    let gateway = Arc::clone(gateway);
     let then = move |report: Report| {
         let took = call.began.elapsed();
         // A file that a client brought may look like an envelope, and means nothing.
         let code = report.code.filter(|_| !call.own);
-        gateway.parts.metrics.request_finished(&Finished {
+        plane.gateway.parts.metrics.request_finished(&Finished {
             tenant: call.tenant(),
             operation: call.operation,
             mode,
