@@ -43,6 +43,31 @@ pub fn lane() -> usize {
     LANE.get()
 }
 
+/// One for each lane, and one for all others. What each core has for itself does not travel between them, which takes longer
+/// than most of what is done with it.
+pub struct PerLane<T>(Box<[Apart<T>]>);
+
+/// Alone on its lines of a core's cache.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> PerLane<T> {
+    /// As many as there are lanes.
+    pub fn new(mut make: impl FnMut() -> T) -> Self {
+        Self((0..=cores()).map(|_| Apart(make())).collect())
+    }
+
+    /// That of the lane that the caller runs on.
+    pub fn here(&self) -> &T {
+        &self.0[lane() % self.0.len()].0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|apart| &apart.0)
+    }
+}
+
 /// Threads that each run a runtime of their own, until dropped.
 pub struct Lanes {
     lanes: Vec<Arc<Lane>>,

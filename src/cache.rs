@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
+use crate::background::PerLane;
 use crate::clock::Timestamp;
 
 /// What an answer is kept under. Whatever makes two questions different must be in it, whose they are first of all.
@@ -22,6 +24,9 @@ pub trait Keep: Clone + Send + Sync + 'static {
     fn size(&self) -> usize;
     /// Until when it may be given for an answer; `None`: not at all.
     fn fresh_until(&self) -> Option<Timestamp>;
+    /// The same in memory of its own, down to what clones share.
+    #[must_use]
+    fn apart(&self) -> Self;
 }
 
 /// How an answer was come by.
@@ -37,14 +42,32 @@ pub enum Found {
 
 /// Kept answers of type `T`, bounded in bytes, and questions under way.
 pub struct Cache<T: Keep> {
-    /// Each question under way holds it, and one count is less to share than moka's five.
     kept: Arc<Kept<T>>,
+    /// What each lane has given several times lately.
+    near: PerLane<Mutex<Near<T>>>,
     /// By what their keys hash to, so that cores seldom meet.
     flights: [Mutex<Flights<T>>; 16],
     hasher: ahash::RandomState,
 }
 
-type Kept<T> = moka::sync::Cache<Key, T, ahash::RandomState>;
+/// What is kept for all.
+struct Kept<T: Keep> {
+    answers: moka::sync::Cache<Key, T, ahash::RandomState>,
+    /// Raised after an answer was kept, by what its key hashes to: what a lane has is from before.
+    versions: [AtomicU32; 256],
+}
+
+/// Copies of what is given again and again: what is kept for all is counted by all, and moka notes each look at it.
+struct Near<T> {
+    /// Each with the version it is of.
+    answers: HashMap<Key, (u32, T), ahash::RandomState>,
+    /// What was looked for in vain lately, as hashes: what is looked for once is not copied.
+    missed: [u64; 256],
+}
+
+/// So many copies a lane has, of answers of so many bytes.
+const MOST_NEAR: usize = 1024;
+const LARGEST_NEAR: usize = 8 * 1024;
 
 /// Questions under way. Whoever waits holds the flight up; when the last one leaves, it is given up.
 struct Flights<T> {
@@ -59,34 +82,52 @@ impl<T: Keep> Cache<T> {
         let weigh = |key: &Key, kept: &T| {
             u32::try_from(key.len().saturating_add(kept.size()).saturating_add(200)).unwrap_or(u32::MAX)
         };
+        let answers = moka::sync::Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(weigh)
+            .build_with_hasher(ahash::RandomState::new());
+        let near = || Mutex::new(Near { answers: HashMap::default(), missed: [0; 256] });
+        let flights = || Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 });
         Self {
-            kept: Arc::new(
-                moka::sync::Cache::builder()
-                    .max_capacity(max_bytes)
-                    .weigher(weigh)
-                    .build_with_hasher(ahash::RandomState::new()),
-            ),
-            flights: std::array::from_fn(|_| {
-                Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 })
-            }),
+            kept: Arc::new(Kept { answers, versions: [const { AtomicU32::new(0) }; 256] }),
+            near: PerLane::new(near),
+            flights: std::array::from_fn(|_| flights()),
             hasher: ahash::RandomState::new(),
         }
     }
 
     /// The kept answer to `key`, if it is fresh at `now`.
     pub fn fresh(&self, key: &str, now: Timestamp) -> Option<T> {
-        self.kept.get(key).filter(|kept| kept.fresh_until().is_some_and(|until| now < until))
+        let is_fresh = |kept: &T| kept.fresh_until().is_some_and(|until| now < until);
+        let hash = self.hasher.hash_one(key);
+        let version = self.kept.version(hash).load(Ordering::Acquire);
+        let mut near = self.near.here().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, kept)) = near.answers.get(key)
+            && *known == version
+            && is_fresh(kept)
+        {
+            return Some(kept.clone());
+        }
+        let kept = self.kept.answers.get(key).filter(is_fresh)?;
+        let missed = &mut near.missed[place(hash, 256)];
+        if std::mem::replace(missed, hash) == hash && kept.size() <= LARGEST_NEAR {
+            if near.answers.len() >= MOST_NEAR {
+                near.answers.clear();
+            }
+            near.answers.insert(key.into(), (version, kept.apart()));
+        }
+        Some(kept)
     }
 
     /// Keeps `answer`, if it is to be kept.
     pub fn keep(&self, key: &Key, answer: &T) {
-        keep(&self.kept, key, answer);
+        self.kept.keep(key, answer, self.hasher.hash_one(&**key));
     }
 
-    /// About how many bytes are kept.
+    /// About how many bytes are kept for all.
     pub fn bytes(&self) -> u64 {
-        self.kept.run_pending_tasks();
-        self.kept.weighted_size()
+        self.kept.answers.run_pending_tasks();
+        self.kept.answers.weighted_size()
     }
 
     /// The answer of `ask`, which is asked once however many want it at the same time. One who stops waiting ends it for nobody
@@ -111,8 +152,9 @@ impl<T: Keep> Cache<T> {
             return (flight, Found::Coalesced);
         }
         let (question, kept, key_kept) = (ask(), Arc::clone(&self.kept), Arc::clone(key));
+        let hash = self.hasher.hash_one(&**key);
         // Kept by the question itself: whoever asked first may be gone when the answer comes.
-        let answered = question.inspect(move |answer| keep(&kept, &key_kept, answer));
+        let answered = question.inspect(move |answer| kept.keep(&key_kept, answer, hash));
         let flight = answered.boxed().shared();
         if let Some(weak) = flight.downgrade() {
             flights.under_way.insert(Arc::clone(key), weak);
@@ -134,17 +176,28 @@ impl<T: Keep> Cache<T> {
     }
 
     fn flights(&self, key: &Key) -> MutexGuard<'_, Flights<T>> {
-        let place = self.hasher.hash_one(key) % self.flights.len() as u64;
-        let place = usize::try_from(place).unwrap_or_default();
+        let place = place(self.hasher.hash_one(&**key), self.flights.len());
         self.flights[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn keep<T: Keep>(kept: &Kept<T>, key: &Key, answer: &T) {
-    // One that is not to be kept leaves what was there, which has gone stale or will.
-    if answer.fresh_until().is_some() {
-        kept.insert(Arc::clone(key), answer.clone());
+impl<T: Keep> Kept<T> {
+    fn keep(&self, key: &Key, answer: &T, hash: u64) {
+        // One that is not to be kept leaves what was there, which has gone stale or will.
+        if answer.fresh_until().is_some() {
+            self.answers.insert(Arc::clone(key), answer.clone());
+            self.version(hash).fetch_add(1, Ordering::Release);
+        }
     }
+
+    fn version(&self, hash: u64) -> &AtomicU32 {
+        &self.versions[place(hash, self.versions.len())]
+    }
+}
+
+/// One of `places`, by a hash.
+fn place(hash: u64, places: usize) -> usize {
+    usize::try_from(hash % places as u64).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -163,6 +216,9 @@ mod tests {
         }
         fn fresh_until(&self) -> Option<Timestamp> {
             self.1
+        }
+        fn apart(&self) -> Self {
+            self.clone()
         }
     }
 
@@ -201,6 +257,37 @@ mod tests {
         assert_eq!(look(Timestamp::from_millis(2_999)).await.1, Found::Hit);
         assert_eq!(look(LATER).await.1, Found::Miss);
         assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    /// What a lane has at hand once would have been given for as long as it was fresh, whatever had been learned since.
+    #[test]
+    fn what_is_kept_anew_is_given_by_all_lanes_at_once() {
+        let (cache, _, key) = cache();
+        for number in 1..=3 {
+            let answer = Answer(number, Some(LATER));
+            cache.keep(&key, &answer);
+            for _ in 0..4 {
+                assert_eq!(cache.fresh(&key, NOW).as_ref(), Some(&answer));
+            }
+            assert_eq!(cache.near.here().lock().unwrap().answers.len(), 1, "looked for several times");
+        }
+        assert_eq!(cache.fresh(&key, LATER), None);
+    }
+
+    #[test]
+    fn a_lane_has_a_bounded_number_at_hand_and_none_that_was_asked_for_once() {
+        let (cache, ..) = cache();
+        for number in 0..2000 {
+            cache.keep(&number.to_string().into(), &Answer(number, Some(LATER)));
+        }
+        let near = || cache.near.here().lock().unwrap().answers.len();
+        (0..2000).for_each(|number| assert!(cache.fresh(&number.to_string(), NOW).is_some()));
+        assert_eq!(near(), 0);
+        for number in 0..2000_u32 {
+            let (key, expected) = (number.to_string(), Some(Answer(number, Some(LATER))));
+            (0..3).for_each(|_| assert_eq!(cache.fresh(&key, NOW), expected));
+            assert!((1..=MOST_NEAR).contains(&near()));
+        }
     }
 
     #[tokio::test(start_paused = true)]

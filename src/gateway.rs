@@ -48,7 +48,7 @@ use answer::Whole;
 use look::{Fetched, Question};
 use steps::Call;
 
-use crate::background;
+use crate::background::PerLane;
 use crate::cache::Cache;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Moment, Timestamp};
@@ -412,8 +412,9 @@ impl Poller for OwnQuestions {
 /// The data plane as a whole: the API, and beside it what is kiegate's own. Clones share it. Each lane has one of its own, since
 /// each request holds it, and a count that all of them change would travel between cores.
 #[derive(Clone)]
-pub struct DataPlane(Arc<[Arc<Both>]>);
+pub struct DataPlane(Arc<PerLane<Arc<Both>>>);
 
+/// Its count alone is on its lines of a core's cache.
 #[derive(Clone)]
 #[repr(align(128))]
 struct Both {
@@ -431,13 +432,12 @@ impl DataPlane {
             gateway.parts.tracker.start(Arc::new(OwnQuestions(Arc::downgrade(&gateway))));
         }
         let both = Both { gateway, own };
-        Self((0..=background::cores()).map(|_| Arc::new(both.clone())).collect())
+        Self(Arc::new(PerLane::new(|| Arc::new(both.clone()))))
     }
 
     /// Answers a request.
     pub fn answer(&self, request: Request) -> BoxFuture<'static, Response> {
-        let here = &self.0[background::lane() % self.0.len()];
-        Box::pin(Arc::clone(here).answer(request))
+        Box::pin(Arc::clone(self.0.here()).answer(request))
     }
 }
 

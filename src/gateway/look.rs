@@ -46,6 +46,20 @@ impl Keep for Fetched {
     fn fresh_until(&self) -> Option<Timestamp> {
         self.0.fresh_until
     }
+
+    fn apart(&self) -> Self {
+        let Inner { answer, fresh_until, state } = &*self.0;
+        let state = state.as_ref().map(|(state, is_last)| (Arc::from(&**state), *is_last));
+        let answer = answer.as_ref().map(Whole::compact).map_err(UpstreamError::clone);
+        Self(Arc::new(Inner { answer, fresh_until: *fresh_until, state }))
+    }
+}
+
+impl Fetched {
+    /// Whether it tells of a task that may have news.
+    fn is_running(&self) -> bool {
+        matches!(self.0.state, Some((_, false)))
+    }
 }
 
 /// A question that can be asked again.
@@ -62,16 +76,16 @@ pub(super) struct Question {
 
 impl Question {
     /// From a client's request.
-    pub(super) fn new(
+    fn new(
         gateway: &Arc<Gateway>,
         call: &Call,
-        ask: Ask,
+        mut ask: Ask,
         lane: Lane,
         task: Option<Arc<Task>>,
+        key: Key,
     ) -> Self {
-        let tenant = call.tenant_label();
-        let operation = gateway.operation_ids[ask.index.position()];
-        let key = key(&tenant, operation, ask.parts.uri.query().unwrap_or_default(), &ask.body);
+        ask.plain();
+        let (operation, tenant) = (gateway.operation_ids[ask.index.position()], call.tenant_label());
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
         let gateway = Arc::clone(gateway);
         let (mut parts, body, index) = (ask.parts, ask.body, ask.index);
@@ -93,7 +107,7 @@ impl Question {
         let (parts, ()) = request.into_parts();
         let tenant: Arc<str> = task.tenant.as_str().into();
         let operation = gateway.operation_ids[index.position()];
-        let key = key(&tenant, operation, &query, &[]);
+        let key = key(&tenant, operation, &query, &[]).into();
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
         let body = bytes::Bytes::new();
         Some(Self { gateway: Arc::clone(gateway), parts, body, index, about, lane, task: Some(task), key })
@@ -173,36 +187,69 @@ impl Question {
 }
 
 /// Whose question it is, and which.
-fn key(tenant: &str, operation: &str, query: &str, body: &[u8]) -> Key {
+fn key(tenant: &str, operation: &str, query: &str, body: &[u8]) -> String {
     let body = if body.is_empty() { String::new() } else { hex(&Sha256::digest(body)) };
-    [tenant, operation, query, &body].join("\n").into()
+    [tenant, operation, query, &body].join("\n")
 }
 
 /// Answers a question, from what is kept if it is still true.
 pub(super) async fn look(
+    gateway: &Arc<Gateway>,
     call: &Call,
-    question: Arc<Question>,
-    wants_fresh: bool,
-    wait: Option<u64>,
+    ask: Ask,
+    lane: Lane,
+    task: Option<Arc<Task>>,
 ) -> Result<Response, ApiError> {
-    let gateway = Arc::clone(&question.gateway);
-    let is_details = gateway.parts.catalogue.operation(question.index).class == Class::Details;
-    let until = wait.map(|wait| Instant::now() + Duration::from_secs(wait.min(LONGEST_WAIT)));
-    let (mut fetched, mut found) = once(call, &question, wants_fresh).await;
-    let first = fetched.0.state.clone();
-    let mut is_fresh = wants_fresh;
-    if let (true, Some((state, false)), Some(until)) = (is_details, &first, until) {
-        while Instant::now() < until && fetched.0.state.as_ref().is_some_and(|(now, _)| now == state) {
-            let since = Instant::now();
-            tokio::time::sleep_until(until.min(since + next_look(&gateway, &fetched))).await;
-            // The client asked for it, so it is no overhead.
-            call.waited(since.elapsed());
-            (fetched, found) = once(call, &question, false).await;
-            is_fresh = false;
-        }
+    let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
+    let is_details = gateway.parts.catalogue.operation(ask.index).class == Class::Details;
+    let wait = wait.filter(|_| is_details).map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT)));
+    let key = key(call.tenant(), call.operation(), ask.query(), &ask.body);
+    let kept = if wants_fresh { None } else { gateway.cache.fresh(&key, gateway.parts.clock.now()) };
+    if let Some(kept) = kept.filter(|kept| wait.is_none() || !kept.is_running()) {
+        return give(gateway, call, kept, Some(Found::Hit));
     }
-    call.cached(if is_fresh { None } else { Some(found) });
-    gateway.parts.metrics.cache_asked(call.operation(), if is_fresh { "bypass" } else { result_name(found) });
+    let question = Arc::new(Question::new(gateway, call, ask, lane, task, key.into()));
+    let (fetched, found) = once(call, &question, wants_fresh).await;
+    let found = Some(found).filter(|_| !wants_fresh);
+    match wait {
+        Some(wait) if fetched.is_running() => {
+            Box::pin(wait_for_change(call, &question, (fetched, found), wait)).await
+        }
+        _ => give(gateway, call, fetched, found),
+    }
+}
+
+/// Looks again until the state is another than at first, or time is up.
+async fn wait_for_change(
+    call: &Call,
+    question: &Arc<Question>,
+    first: (Fetched, Option<Found>),
+    wait: Duration,
+) -> Result<Response, ApiError> {
+    let gateway = &question.gateway;
+    let until = Instant::now() + wait;
+    let (mut fetched, mut found) = first.clone();
+    let state = |fetched: &Fetched| fetched.0.state.as_ref().map(|(state, _)| Arc::clone(state));
+    while Instant::now() < until && state(&fetched) == state(&first.0) {
+        let since = Instant::now();
+        tokio::time::sleep_until(until.min(since + next_look(gateway, &fetched))).await;
+        // The client asked for it, so it is no overhead.
+        call.waited(since.elapsed());
+        let (again, how) = once(call, question, false).await;
+        (fetched, found) = (again, Some(how));
+    }
+    give(gateway, call, fetched, found)
+}
+
+/// Answers with what was found, and tells how; `None`: from upstream, as the client wished.
+fn give(
+    gateway: &Gateway,
+    call: &Call,
+    fetched: Fetched,
+    found: Option<Found>,
+) -> Result<Response, ApiError> {
+    call.cached(found);
+    gateway.parts.metrics.cache_asked(call.operation(), found.map_or("bypass", result_name));
     // Mostly nobody else has it.
     let answer = Arc::try_unwrap(fetched.0).map_or_else(|shared| shared.answer.clone(), |own| own.answer);
     Ok(answer?.into_response())

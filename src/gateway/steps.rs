@@ -21,7 +21,7 @@ use tower_http::timeout::{TimeoutBody, TimeoutError};
 use super::answer::Whole;
 use super::ask::{Ask, is_read};
 use super::idempotency::{self, Outcome};
-use super::look::{self, Question, result_name};
+use super::look::{self, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
 use super::{Both, Gateway, Keys, Lane, Parts, chat, create, relay, upgrade};
@@ -79,7 +79,7 @@ impl Call {
         self.request_id.to_str().unwrap_or_default()
     }
 
-    fn tenant(&self) -> &str {
+    pub(super) fn tenant(&self) -> &str {
         self.member.get().map_or("other", |member| &member.label)
     }
 
@@ -454,14 +454,13 @@ fn follow<'c>(
             (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
             (_, Some(member)) => {
                 ask.unambiguous(operation)?;
-                ask.plain();
                 let Way { lane, keys, task } = own(gateway, member, &ask, operation).await?;
+                if lane != Lane::Nowhere && is_shared(operation) {
+                    return look::look(gateway, call, ask, lane, task).await;
+                }
+                ask.plain();
                 if is_paid {
                     Box::pin(create::create(gateway, call, member, ask, (lane, keys), claimed)).await
-                } else if lane != Lane::Nowhere && is_shared(operation) {
-                    let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
-                    let question = Arc::new(Question::new(gateway, call, ask, lane, task));
-                    look::look(call, question, wants_fresh, wait).await
                 } else if is_version {
                     Box::pin(upgrade::upgrade(gateway, call, member, ask, lane)).await
                 } else if operation.class == Class::Action {

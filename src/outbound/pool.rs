@@ -33,13 +33,13 @@ use shared::{Place, Shared};
 
 use super::destination::path;
 use super::{Destination, Error};
-use crate::background;
+use crate::background::{self, PerLane};
 
 /// A pool for each lane, and one for all others.
 pub(super) struct Pools {
     connector: HttpsConnector<HttpConnector>,
     ping: Duration,
-    lanes: Box<[Arc<Lane>]>,
+    lanes: PerLane<Arc<Lane>>,
 }
 
 /// The pool of one lane.
@@ -98,8 +98,8 @@ type Unsent = TrySendError<Request<Body>>;
 
 impl Pools {
     pub(super) fn new(connector: HttpsConnector<HttpConnector>, idle_timeout: Duration) -> Self {
-        let lane = |_| Arc::new(Lane { idle_timeout, state: Mutex::default() });
-        Self { connector, ping: shared::PING, lanes: (0..=background::cores()).map(lane).collect() }
+        let lane = || Arc::new(Lane { idle_timeout, state: Mutex::default() });
+        Self { connector, ping: shared::PING, lanes: PerLane::new(lane) }
     }
 
     /// Sends `request` to `host` and waits for the head of the answer. Of the request's address path and query count.
@@ -110,7 +110,7 @@ impl Pools {
         mut request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
         async move {
-            let lane = &self.lanes[background::lane() % self.lanes.len()];
+            let lane = self.lanes.here();
             loop {
                 let (way, is_new) = match lane.kept(host) {
                     Some(way) => (way, false),

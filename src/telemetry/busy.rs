@@ -10,10 +10,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use super::maker::Maker;
 use super::metrics::{ANSWER_BUCKETS, Finished};
-use crate::background;
-
-/// The numbers of each lane, and of all that run on none.
-pub(super) struct PerLane(Box<[Busy]>);
+use crate::background::PerLane;
 
 /// The numbers of one lane.
 pub(super) struct Busy {
@@ -26,25 +23,14 @@ pub(super) struct Busy {
     cache_requests: Children<IntCounterVec>,
 }
 
-impl PerLane {
-    /// All at zero.
-    pub(super) fn new() -> Self {
-        Self((0..=background::cores()).map(|_| Busy::new()).collect())
-    }
-
-    /// Those of the lane that the caller runs on.
-    pub(super) fn here(&self) -> &Busy {
-        &self.0[background::lane() % self.0.len()]
-    }
-
-    /// The sums of all lanes.
-    pub(super) fn gather(&self) -> Vec<MetricFamily> {
-        sum(self.0.iter().flat_map(|busy| busy.registry.gather()))
-    }
+/// The sums of all lanes.
+pub(super) fn gather(lanes: &PerLane<Busy>) -> Vec<MetricFamily> {
+    sum(lanes.iter().flat_map(|busy| busy.registry.gather()))
 }
 
 impl Busy {
-    fn new() -> Self {
+    /// All at zero.
+    pub(super) fn new() -> Self {
         let registry = Registry::new();
         let make = Maker(&registry);
         Self {
@@ -261,12 +247,13 @@ mod tests {
 
     #[test]
     fn lanes_count_for_themselves_and_are_added_up() {
-        let lanes = PerLane((0..3).map(|_| Busy::new()).collect());
-        lanes.0[0].request_finished(&finished(200));
-        lanes.0[1].request_finished(&finished(200));
-        lanes.0[1].request_finished(&finished(429));
-        lanes.0[2].upstream_answered("main", "runway.details", None, Duration::from_secs(2));
-        let families = lanes.gather();
+        let lanes = PerLane::new(Busy::new);
+        let (one, other) = (lanes.iter().next().unwrap(), lanes.iter().last().unwrap());
+        one.request_finished(&finished(200));
+        other.request_finished(&finished(200));
+        other.request_finished(&finished(429));
+        other.upstream_answered("main", "runway.details", None, Duration::from_secs(2));
+        let families = gather(&lanes);
         let metrics = |name: &str| {
             let family = families.iter().find(|family| family.name() == name).unwrap();
             family.get_metric().to_vec()

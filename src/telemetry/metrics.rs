@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
-use super::busy::PerLane;
+use super::busy::{self, Busy};
 use super::maker::Maker;
+use crate::background::PerLane;
 use crate::error::Reason;
 use crate::ids::Credits;
 use crate::limits::QuotaStatus;
@@ -23,7 +24,7 @@ const TASK_BUCKETS: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 30
 /// All metrics of a process.
 pub struct Metrics {
     registry: Registry,
-    busy: PerLane,
+    busy: PerLane<Busy>,
     refusals: IntCounterVec,
     tasks_created: IntCounterVec,
     tasks_finished: IntCounterVec,
@@ -88,7 +89,7 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker(&registry);
         let metrics = Self {
-            busy: PerLane::new(),
+            busy: PerLane::new(Busy::new),
             refusals: make.counters(
                 "kiegate_refusals_total",
                 "Requests that the gateway itself refused.",
@@ -179,7 +180,7 @@ impl Metrics {
         let mut page = Vec::with_capacity(16 * 1024);
         // Encoding into memory fails only for a family without samples, which gather() leaves out.
         let mut families = self.registry.gather();
-        families.extend(self.busy.gather());
+        families.extend(busy::gather(&self.busy));
         families.sort_by(|one, other| one.name().cmp(other.name()));
         let _ = encoder.encode(&families, &mut page);
         (encoder.format_type().to_owned(), page)

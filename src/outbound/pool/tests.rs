@@ -223,7 +223,7 @@ async fn many_requests_at_once_keep_one_connection() {
     };
     at_once().await; // nobody knows yet that the server speaks HTTP/2
     assert_eq!(kept(&pools), 1);
-    for lane in &pools.lanes {
+    for lane in pools.lanes.iter() {
         lane.state().hosts.values_mut().for_each(|kept| kept.shared.clear());
     }
     assert_eq!((at_once().await, kept(&pools)), (1, 1), "the second to come waits for the first one's");
