@@ -243,14 +243,14 @@ impl App {
         };
         let data_plane = DataPlane::new(Arc::clone(&self.gateway), self.sim.clone().map(sim::routes));
         let secure = self.tls.is_some();
-        let answer_data: Answer = Arc::new(move |mut request| {
+        let answer_data: Answer = Arc::new(move |mut request, peer| {
             if secure {
                 request.extensions_mut().insert(sim::Scheme("https"));
             }
-            data_plane.answer(request)
+            data_plane.answer_from(Some(peer), request)
         });
         let admin_routes = admin::routes(admin);
-        let answer_admin: Answer = Arc::new(move |request| {
+        let answer_admin: Answer = Arc::new(move |request, _| {
             let routes = admin_routes.clone();
             routes.oneshot(request).map(|answer| answer.unwrap_or_else(|never| match never {})).boxed()
         });

@@ -171,7 +171,8 @@ pub struct Gateway {
     /// Answers to questions, of live tenants.
     cache: Cache<Fetched>,
     document: Arc<Document>,
-    members: RwLock<Arc<Members>>,
+    /// Each lane has its own, limits aside: every request looks its tenant up.
+    members: PerLane<RwLock<Arc<Members>>>,
     /// By position: ids of operations, for labels.
     operation_ids: Vec<&'static str>,
     /// What waits for its turn takes some.
@@ -195,7 +196,7 @@ impl Gateway {
         Self {
             operation_ids: operation_ids.collect(),
             document: Arc::new(Document::new(Arc::clone(&parts.catalogue))),
-            members: RwLock::default(),
+            members: PerLane::new(RwLock::default),
             room: room::Room::default(),
             claims_changed: Arc::default(),
             draining: AtomicBool::new(false),
@@ -221,29 +222,39 @@ impl Gateway {
 
     /// The tenant with that key. Nothing is cloned but what is found: all threads come by here.
     fn member_with(&self, key: &Secret, now: Timestamp) -> Option<Arc<Member>> {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let members = self.members.here().read().unwrap_or_else(PoisonError::into_inner);
         members.by_key.authenticate(key, now)
     }
 
     fn members(&self) -> Arc<Members> {
-        Arc::clone(&self.members.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.members.here().read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets these tenants in from now on. Those whose limits stay as they were keep what they have used up.
     pub fn set_tenants(&self, tenants: &[config::Tenant]) {
         let before = self.members();
-        let mut by_name = HashMap::new();
-        let by_key = Tenants::from_config(tenants, |tenant| {
+        let limits = |tenant: &config::Tenant| {
             let limits = before.by_name.get(tenant.id.as_str()).map(|member| Arc::clone(&member.limits));
             let limits = limits.filter(|limits| limits.are_of(&tenant.limits));
-            let member = Arc::new(self.make_member(tenant, limits));
-            by_name.insert(tenant.id.as_str().to_owned(), Arc::clone(&member));
-            member
-        });
-        *self.members.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Members { by_key, by_name });
+            limits.unwrap_or_else(|| Arc::new(Limits::new(&tenant.limits, self.parts.clock)))
+        };
+        // All lanes share the limits.
+        let limits: HashMap<&str, Arc<Limits>> =
+            tenants.iter().map(|tenant| (tenant.id.as_str(), limits(tenant))).collect();
+        for here in self.members.iter() {
+            let mut by_name = HashMap::new();
+            let by_key = Tenants::from_config(tenants, |tenant| {
+                let limits = Arc::clone(&limits[tenant.id.as_str()]);
+                let member = Arc::new(self.make_member(tenant, limits));
+                by_name.insert(tenant.id.as_str().to_owned(), Arc::clone(&member));
+                member
+            });
+            let members = Arc::new(Members { by_key, by_name });
+            *here.write().unwrap_or_else(PoisonError::into_inner) = members;
+        }
     }
 
-    fn make_member(&self, tenant: &config::Tenant, limits: Option<Arc<Limits>>) -> Member {
+    fn make_member(&self, tenant: &config::Tenant, limits: Arc<Limits>) -> Member {
         let all = || self.parts.accounts.iter().map(|account| account.key).collect();
         let named = |names: &Vec<String>| {
             names.iter().filter_map(|name| Some(self.parts.accounts.by_name(name)?.key)).collect()
@@ -254,7 +265,7 @@ impl Gateway {
             tenant: known,
             label: tenant.id.as_str().into(),
             mode: tenant.mode.unwrap_or(self.parts.mode),
-            limits: limits.unwrap_or_else(|| Arc::new(Limits::new(&tenant.limits, self.parts.clock))),
+            limits,
             keys: tenant.upstream_keys.as_ref().map_or_else(all, named),
             weight: tenant.weight,
             callbacks: tenant.callbacks.clone(),
@@ -435,15 +446,20 @@ impl DataPlane {
         Self(Arc::new(PerLane::new(|| Arc::new(both.clone()))))
     }
 
-    /// Answers a request.
+    /// Answers a request of nobody knows where from.
     pub fn answer(&self, request: Request) -> BoxFuture<'static, Response> {
-        Box::pin(Arc::clone(self.0.here()).answer(request))
+        self.answer_from(None, request)
+    }
+
+    /// Answers a request that came from there.
+    pub fn answer_from(&self, peer: Option<Peer>, request: Request) -> BoxFuture<'static, Response> {
+        Box::pin(Arc::clone(self.0.here()).answer(peer, request))
     }
 }
 
 impl Both {
-    async fn answer(self: Arc<Self>, request: Request) -> Response {
-        let call = Arc::new(steps::identify(&self.gateway, &request)); // request id and operation, which all others speak of
+    async fn answer(self: Arc<Self>, peer: Option<Peer>, request: Request) -> Response {
+        let call = Arc::new(steps::identify(&self.gateway, peer, &request)); // request id and operation, which all others speak of
         let line = steps::line(&request); // before the request goes its way
         let answered = if steps::is_own(&request) {
             Box::pin(self.answer_own(&call, request)).await // seldom, and large: others need not carry it

@@ -95,7 +95,7 @@ fn is_about_operations(pattern: &Pattern) -> bool {
 /// All tenants by their keys; `T` is what its user knows of a tenant beside.
 #[derive(Debug)]
 pub struct Tenants<T> {
-    by_hash: HashMap<[u8; 32], Key<T>>,
+    by_hash: HashMap<[u8; 32], Key<T>, ahash::RandomState>,
 }
 
 #[derive(Debug)]
@@ -106,14 +106,14 @@ struct Key<T> {
 
 impl<T> Default for Tenants<T> {
     fn default() -> Self {
-        Self { by_hash: HashMap::new() }
+        Self { by_hash: HashMap::default() }
     }
 }
 
 impl<T> Tenants<T> {
     /// The tenants of the configuration, each as `know` knows it.
     pub fn from_config(tenants: &[config::Tenant], mut know: impl FnMut(&config::Tenant) -> Arc<T>) -> Self {
-        let mut by_hash = HashMap::new();
+        let mut by_hash = HashMap::default();
         for tenant in tenants {
             let known = know(tenant);
             for key in &tenant.keys {

@@ -292,7 +292,7 @@ async fn build(config: &Config) -> Result<(DataPlane, Plane), StartError> {
     let Built { gateway, sim, .. } = plan.build()?;
     let data_plane = DataPlane::new(gateway, sim.map(sim::routes));
     let answering = data_plane.clone();
-    let answer: gateway::Answer = Arc::new(move |request| answering.answer(request));
+    let answer: gateway::Answer = Arc::new(move |request, peer| answering.answer_from(Some(peer), request));
     let listener = app::listen(config.listen).await?;
     let bounds = app::bounds(&config.server);
     Ok((data_plane, Plane { name: "data", listener, tls: None, lanes: None, answer, bounds, metrics }))

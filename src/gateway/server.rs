@@ -43,10 +43,10 @@ pub struct Bounds {
 }
 
 /// What answers the requests of a plane.
-pub type Answer = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response> + Send + Sync>;
+pub type Answer = Arc<dyn Fn(Request<Body>, Peer) -> BoxFuture<'static, Response> + Send + Sync>;
 
-/// An extension of every request: the address of whoever opened the connection, be it a client or a proxy before it.
-/// An IPv4 address that came over an IPv6 socket is given as IPv4.
+/// The address of whoever opened a connection, be it a client or a proxy before it. An IPv4 address that came over an IPv6
+/// socket is given as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
@@ -333,8 +333,8 @@ mod tests {
     async fn serve_and_ask(lanes: Option<Arc<Lanes>>, requests: &[&str]) -> (Vec<String>, Vec<Peer>) {
         let peers = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&peers);
-        let answer: Answer = Arc::new(move |request| {
-            noted.lock().unwrap().push(*request.extensions().get::<Peer>().unwrap());
+        let answer: Answer = Arc::new(move |_, peer| {
+            noted.lock().unwrap().push(peer);
             std::future::ready(Response::new(Body::from("hello"))).boxed()
         });
         let second = Duration::from_secs(1);
@@ -395,7 +395,7 @@ mod tests {
 
     /// Serves "hello" with these bounds; gives a connection to it.
     async fn connect(head_timeout: Duration, idle_timeout: Duration) -> TcpStream {
-        let answer: Answer = Arc::new(|request: Request<Body>| {
+        let answer: Answer = Arc::new(|request: Request<Body>, _| {
             async move {
                 let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
                 Response::new(Body::from(format!("hello {}", body.len())))

@@ -53,6 +53,7 @@ pub(super) struct Call {
     began: Instant,
     request_id: HeaderValue,
     operation: &'static str,
+    peer: Option<Peer>,
     /// Absent for what is none of the API.
     index: Option<OperationIx>,
     /// For what is kiegate's own rather than the API.
@@ -140,7 +141,7 @@ impl Call {
 }
 
 /// Gives the request its id and says which operation it is.
-pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
+pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request) -> Call {
     let (operation, index) = operation_of(gateway, request);
     let own = is_own(request) || is_document(request);
     let takes_form = |index| gateway.parts.catalogue.operation(index).takes_form();
@@ -148,6 +149,7 @@ pub(super) fn identify(gateway: &Gateway, request: &Request) -> Call {
         began: Instant::now(),
         request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
         operation,
+        peer,
         index,
         own,
         streams: !own && index.is_none_or(takes_form),
@@ -317,7 +319,7 @@ pub(super) fn authenticate_own(
     }
     let mut request = authenticate(gateway, call, request)?;
     let Some(member) = call.member.get() else { return Ok(request) };
-    if !member.tenant.may_come_from(|| address(gateway, &request)) {
+    if !member.tenant.may_come_from(|| address(gateway, call, &request)) {
         return Err(ApiError::new(Reason::Forbidden, NOT_FROM_THERE));
     }
     request.extensions_mut().insert(Caller(Arc::clone(&member.label)));
@@ -346,7 +348,7 @@ pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result
         return forbidden("this gateway forwards known operations only (unknown_paths = \"deny\")");
     }
     let Some(member) = call.member.get() else { return Ok(request) };
-    if !member.tenant.may_come_from(|| address(gateway, &request)) {
+    if !member.tenant.may_come_from(|| address(gateway, call, &request)) {
         return forbidden(NOT_FROM_THERE);
     }
     if !member.may_call(call.index, call.operation) {
@@ -356,9 +358,9 @@ pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result
 }
 
 /// Where a request comes from: the peer, or, where that is a proxy which is believed, what the last proxy that is not says.
-fn address(gateway: &Gateway, request: &Request) -> Option<IpAddr> {
+fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> {
     let trusted = |address: &IpAddr| gateway.parts.trusted_proxies.iter().any(|net| net.contains(*address));
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0)?;
+    let Peer(peer) = call.peer?;
     if !trusted(&peer) {
         return Some(peer);
     }

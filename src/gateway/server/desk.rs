@@ -50,9 +50,7 @@ impl Service<Request<Incoming>> for Desk {
             let phase = || Arc::clone(&self.phase);
             let arriving =
                 |body| if has_body { Body::new(Heard::new(body, Arrived(phase()))) } else { Body::empty() };
-            let mut request = request.map(arriving);
-            request.extensions_mut().insert(self.peer);
-            Either::Right((self.answer)(request))
+            Either::Right((self.answer)(request.map(arriving), self.peer))
         };
         Answering { answered, phase: Arc::clone(&self.phase), many }
     }

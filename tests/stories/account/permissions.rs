@@ -44,9 +44,8 @@ async fn addresses_are_those_of_the_peer_or_of_a_proxy_that_is_believed() {
         if !forwarded.is_empty() {
             request = request.header("x-forwarded-for", forwarded);
         }
-        let mut request = request.body(Body::empty()).unwrap();
-        request.extensions_mut().insert(Peer(peer.parse().unwrap()));
-        world.plane.answer(request).await.status().as_u16()
+        let request = request.body(Body::empty()).unwrap();
+        world.plane.answer_from(Some(Peer(peer.parse().unwrap())), request).await.status().as_u16()
     };
     assert_eq!(from("192.0.2.7", "").await, 200);
     assert_eq!(from("198.51.100.1", "").await, 403);
