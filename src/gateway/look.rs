@@ -15,7 +15,7 @@ use super::ask::{Ask, is_read};
 use super::steps::Call;
 use super::{Gateway, Lane};
 use crate::cache::{Found, Keep, Key};
-use crate::catalogue::{Behaviour, Class, OperationIx};
+use crate::catalogue::{Behaviour, Class, Operation, OperationIx};
 use crate::clock::{Timestamp, hex};
 use crate::error::ApiError;
 use crate::proxy::{About, Safe, UpstreamError};
@@ -192,30 +192,54 @@ fn key(tenant: &str, operation: &str, query: &str, body: &[u8]) -> String {
     [tenant, operation, query, &body].join("\n")
 }
 
-/// Answers a question, from what is kept if it is still true.
-pub(super) async fn look(
-    gateway: &Arc<Gateway>,
-    call: &Call,
-    ask: Ask,
-    lane: Lane,
-    task: Option<Arc<Task>>,
-) -> Result<Response, ApiError> {
-    let (wants_fresh, wait) = (ask.wants_fresh(), ask.wait_seconds());
-    let is_details = gateway.parts.catalogue.operation(ask.index).class == Class::Details;
-    let wait = wait.filter(|_| is_details).map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT)));
-    let key = key(call.tenant(), call.operation(), ask.query(), &ask.body);
-    let kept = if wants_fresh { None } else { gateway.cache.fresh(&key, gateway.parts.clock.now()) };
-    if let Some(kept) = kept.filter(|kept| wait.is_none() || !kept.is_running()) {
-        return give(gateway, call, kept, Some(Found::Hit));
-    }
-    let question = Arc::new(Question::new(gateway, call, ask, lane, task, key.into()));
-    let (fetched, found) = once(call, &question, wants_fresh).await;
-    let found = Some(found).filter(|_| !wants_fresh);
-    match wait {
-        Some(wait) if fetched.is_running() => {
-            Box::pin(wait_for_change(call, &question, (fetched, found), wait)).await
+/// What a client wants to know, and how.
+pub(super) struct Look {
+    key: String,
+    wants_fresh: bool,
+    /// How long it would wait for news, where there may be some.
+    wait: Option<Duration>,
+}
+
+impl Look {
+    /// From a client's request.
+    pub(super) fn new(call: &Call, ask: &Ask, operation: &Operation) -> Self {
+        let wait = ask.wait_seconds().filter(|_| operation.class == Class::Details);
+        Self {
+            key: key(call.tenant(), call.operation(), ask.query(), &ask.body),
+            wants_fresh: ask.wants_fresh(),
+            wait: wait.map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT))),
         }
-        _ => give(gateway, call, fetched, found),
+    }
+
+    /// Answers from what is kept, if that is still true and good enough. It is the tenant's own: whose it is was found out
+    /// when it was asked for.
+    pub(super) fn kept(&self, gateway: &Gateway, call: &Call) -> Option<Result<Response, ApiError>> {
+        if self.wants_fresh {
+            return None;
+        }
+        let kept = gateway.cache.fresh(&self.key, call.now())?;
+        (self.wait.is_none() || !kept.is_running()).then(|| give(gateway, call, kept, Some(Found::Hit)))
+    }
+
+    /// Answers by asking, or from what is kept.
+    pub(super) async fn ask(
+        self,
+        gateway: &Arc<Gateway>,
+        call: &Call,
+        ask: Ask,
+        lane: Lane,
+        task: Option<Arc<Task>>,
+    ) -> Result<Response, ApiError> {
+        let Self { key, wants_fresh, wait } = self;
+        let question = Arc::new(Question::new(gateway, call, ask, lane, task, key.into()));
+        let (fetched, found) = once(call, &question, wants_fresh).await;
+        let found = Some(found).filter(|_| !wants_fresh);
+        match wait {
+            Some(wait) if fetched.is_running() => {
+                Box::pin(wait_for_change(call, &question, (fetched, found), wait)).await
+            }
+            _ => give(gateway, call, fetched, found),
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use http::Request;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -240,18 +242,19 @@ impl Visit {
         let pause = silence(idle_timeout);
         let mut silent_for = Duration::ZERO;
         let mut requests = phase.requests();
-        let mut next = pin!(tokio::time::sleep(pause));
         let ended = loop {
+            // Looked at when it has something to say, and not with each request: all connections share what it waits for.
+            let mut interrupted = FuturesUnordered::from_iter([async {
+                tokio::time::timeout(pause, self.stopping.changed()).await.is_ok()
+            }]);
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => break ended,
-                _ = self.stopping.changed() => {
+                is_stopping = interrupted.next() => if is_stopping == Some(true) {
                     connection.as_mut().graceful_shutdown();
                     break connection.await;
                 }
-                () = next.as_mut() => {}
             }
-            next.as_mut().reset(tokio::time::Instant::now() + pause);
             let is_silent = phase.get() == Phase::IDLE && phase.requests() == requests;
             requests = phase.requests();
             silent_for = if is_silent { silent_for + pause } else { Duration::ZERO };

@@ -21,13 +21,13 @@ use tower_http::timeout::{TimeoutBody, TimeoutError};
 use super::answer::Whole;
 use super::ask::{Ask, is_read};
 use super::idempotency::{self, Outcome};
-use super::look::{self, result_name};
+use super::look::{self, Look, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
 use super::{Both, Gateway, Keys, Lane, Parts, chat, create, relay, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
-use crate::clock::hex_digits;
+use crate::clock::{Timestamp, hex_digits};
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
@@ -51,6 +51,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// What is known of a request while it is on its way; shared by all steps.
 pub(super) struct Call {
     began: Instant,
+    /// The same by the clock on the wall.
+    now: Timestamp,
     request_id: HeaderValue,
     operation: &'static str,
     peer: Option<Peer>,
@@ -92,6 +94,11 @@ impl Call {
     /// The tenant that calls, if it is one.
     pub(super) fn member(&self) -> Option<&Arc<Member>> {
         self.member.get()
+    }
+
+    /// When it began.
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// The operation's name in metrics.
@@ -147,6 +154,7 @@ pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request)
     let takes_form = |index| gateway.parts.catalogue.operation(index).takes_form();
     Call {
         began: Instant::now(),
+        now: gateway.parts.clock.now(),
         request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
         operation,
         peer,
@@ -272,8 +280,7 @@ pub(super) fn authenticate(
     mut request: Request,
 ) -> Result<Request, ApiError> {
     let key = api_key(request.headers(), request.uri());
-    let now = gateway.parts.clock.now();
-    let member = key.as_ref().and_then(|key| gateway.member_with(key, now));
+    let member = key.as_ref().and_then(|key| gateway.member_with(key, call.now));
     if member.is_none() && !gateway.parts.open {
         let what =
             "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
@@ -456,9 +463,13 @@ fn follow<'c>(
             (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
             (_, Some(member)) => {
                 ask.unambiguous(operation)?;
+                let look = is_shared(operation).then(|| Look::new(call, &ask, operation));
+                if let Some(kept) = look.as_ref().and_then(|look| look.kept(gateway, call)) {
+                    return kept;
+                }
                 let Way { lane, keys, task } = own(gateway, member, &ask, operation).await?;
-                if lane != Lane::Nowhere && is_shared(operation) {
-                    return look::look(gateway, call, ask, lane, task).await;
+                if let Some(look) = look.filter(|_| lane != Lane::Nowhere) {
+                    return look.ask(gateway, call, ask, lane, task).await;
                 }
                 ask.plain();
                 if is_paid {

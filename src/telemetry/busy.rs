@@ -15,11 +15,9 @@ use crate::background::PerLane;
 /// The numbers of one lane.
 pub(super) struct Busy {
     registry: Registry,
-    requests: Children<IntCounterVec>,
-    request_duration: Children<HistogramVec>,
+    requests: Children<Requests>,
     overhead: Histogram,
-    upstream_requests: Children<IntCounterVec>,
-    upstream_duration: Children<HistogramVec>,
+    upstream_requests: Children<UpstreamRequests>,
     cache_requests: Children<IntCounterVec>,
 }
 
@@ -34,33 +32,37 @@ impl Busy {
         let registry = Registry::new();
         let make = Maker(&registry);
         Self {
-            requests: Children::of(make.counters(
-                "kiegate_requests_total",
-                "Requests answered on the data plane.",
-                &["tenant", "operation", "mode", "status", "code"],
-            )),
-            request_duration: Children::of(make.histograms(
-                "kiegate_request_duration_seconds",
-                "Time from the head of a request to the end of its answer.",
-                &["operation", "mode"],
-                &ANSWER_BUCKETS,
-            )),
+            requests: Children::of(Requests {
+                count: make.counters(
+                    "kiegate_requests_total",
+                    "Requests answered on the data plane.",
+                    &["tenant", "operation", "mode", "status", "code"],
+                ),
+                duration: make.histograms(
+                    "kiegate_request_duration_seconds",
+                    "Time from the head of a request to the end of its answer.",
+                    &["operation", "mode"],
+                    &ANSWER_BUCKETS,
+                ),
+            }),
             overhead: make.histogram(
                 "kiegate_overhead_seconds",
                 "Time until the head of an answer that was not spent waiting for the upstream.",
                 &ANSWER_BUCKETS,
             ),
-            upstream_requests: Children::of(make.counters(
-                "kiegate_upstream_requests_total",
-                "Requests sent to the live upstream.",
-                &["key", "operation", "status"],
-            )),
-            upstream_duration: Children::of(make.histograms(
-                "kiegate_upstream_duration_seconds",
-                "Time until the head of the upstream's answer arrived.",
-                &["operation"],
-                &ANSWER_BUCKETS,
-            )),
+            upstream_requests: Children::of(UpstreamRequests {
+                count: make.counters(
+                    "kiegate_upstream_requests_total",
+                    "Requests sent to the live upstream.",
+                    &["key", "operation", "status"],
+                ),
+                duration: make.histograms(
+                    "kiegate_upstream_duration_seconds",
+                    "Time until the head of the upstream's answer arrived.",
+                    &["operation"],
+                    &ANSWER_BUCKETS,
+                ),
+            }),
             cache_requests: Children::of(make.counters(
                 "kiegate_cache_requests_total",
                 "Questions that could be answered from what is kept.",
@@ -77,8 +79,10 @@ impl Busy {
         let code = finished.code.map_or("none", |number| three_digits(number, &mut code));
         let Finished { tenant, operation, mode, took, overhead, .. } = finished;
         let status = three_digits(finished.status, &mut status);
-        self.requests.with(&[tenant, operation, mode, status, code], IntCounter::inc);
-        self.request_duration.with(&[operation, mode], |child| child.observe(took.as_secs_f64()));
+        self.requests.with(&[tenant, operation, mode, status, code], |(count, duration)| {
+            count.inc();
+            duration.observe(took.as_secs_f64());
+        });
         if let Some(overhead) = overhead {
             self.overhead.observe(overhead.as_secs_f64());
         }
@@ -93,8 +97,10 @@ impl Busy {
     pub(super) fn upstream_answered(&self, key: &str, operation: &str, status: Option<u16>, took: Duration) {
         let mut digits = [0; 3];
         let status = status.map_or("error", |status| three_digits(status, &mut digits));
-        self.upstream_requests.with(&[key, operation, status], IntCounter::inc);
-        self.upstream_duration.with(&[operation], |child| child.observe(took.as_secs_f64()));
+        self.upstream_requests.with(&[key, operation, status], |(count, duration)| {
+            count.inc();
+            duration.observe(took.as_secs_f64());
+        });
     }
 }
 
@@ -124,11 +130,31 @@ impl Family for IntCounterVec {
     }
 }
 
-impl Family for HistogramVec {
-    type Child = Histogram;
+/// Requests by tenant, operation, mode, status and code, and how long they take by some of these.
+struct Requests {
+    count: IntCounterVec,
+    duration: HistogramVec,
+}
 
-    fn child(&self, labels: &[&str]) -> Histogram {
-        self.with_label_values(labels)
+impl Family for Requests {
+    type Child = (IntCounter, Histogram);
+
+    fn child(&self, labels: &[&str]) -> Self::Child {
+        (self.count.with_label_values(labels), self.duration.with_label_values(&labels[1..3]))
+    }
+}
+
+/// The same of requests to the upstream by key, operation and status.
+struct UpstreamRequests {
+    count: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl Family for UpstreamRequests {
+    type Child = (IntCounter, Histogram);
+
+    fn child(&self, labels: &[&str]) -> Self::Child {
+        (self.count.with_label_values(labels), self.duration.with_label_values(&labels[1..2]))
     }
 }
 
