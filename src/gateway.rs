@@ -458,22 +458,29 @@ impl DataPlane {
 }
 
 impl Both {
-    async fn answer(self: Arc<Self>, peer: Option<Peer>, request: Request) -> Response {
-        let call = Arc::new(steps::identify(&self.gateway, peer, &request)); // request id and operation, which all others speak of
-        let line = steps::line(&request); // before the request goes its way
-        let answered = if steps::is_own(&request) {
-            Box::pin(self.answer_own(&call, request)).await // seldom, and large: others need not carry it
-        } else if steps::is_document(&request) {
-            self.answer_document(&call, request)
-        } else {
-            self.answer_api(&call, request).await
-        };
-        let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
-        let response = steps::record(Arc::clone(&self), call, line, response); // sees everything, refusals too: one line, one sample
-        if response.extensions().get::<Fault>().is_some() {
-            return Box::pin(mishap::befall(response)).await; // what a test wants to go wrong
+    #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
+    fn answer(
+        self: Arc<Self>,
+        peer: Option<Peer>,
+        request: Request,
+    ) -> impl Future<Output = Response> + Send {
+        async move {
+            let call = Arc::new(steps::identify(&self.gateway, peer, &request)); // request id and operation, which all others speak of
+            let line = steps::line(&request); // before the request goes its way
+            let answered = if steps::is_own(&request) {
+                Box::pin(self.answer_own(&call, request)).await // seldom, and large: others need not carry it
+            } else if steps::is_document(&request) {
+                self.answer_document(&call, request)
+            } else {
+                self.answer_api(&call, request).await
+            };
+            let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
+            let response = steps::record(Arc::clone(&self), call, line, response); // sees everything, refusals too: one line, one sample
+            if response.extensions().get::<Fault>().is_some() {
+                return Box::pin(mishap::befall(response)).await; // what a test wants to go wrong
+            }
+            response
         }
-        response
     }
 
     /// The path of a request of the API: by what it is, it is asked for, paid for, or passed on.

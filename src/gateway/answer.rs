@@ -85,6 +85,9 @@ impl Whole {
         // With room for what every answer is given, so that no copy has to grow.
         let mut headers = HeaderMap::with_capacity(self.headers.len() + OURS);
         headers.extend(self.headers.iter().filter_map(copy));
+        if !self.body.is_empty() {
+            headers.remove(CONTENT_LENGTH); // as in `into_response`
+        }
         Self { headers, body: Bytes::copy_from_slice(&self.body), ..self.clone() }
     }
 }

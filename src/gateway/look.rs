@@ -222,23 +222,25 @@ impl Look {
     }
 
     /// Answers by asking, or from what is kept.
-    pub(super) async fn ask(
+    pub(super) fn ask<'c>(
         self,
         gateway: &Arc<Gateway>,
-        call: &Call,
+        call: &'c Call,
         ask: Ask,
         lane: Lane,
         task: Option<Arc<Task>>,
-    ) -> Result<Response, ApiError> {
+    ) -> impl Future<Output = Result<Response, ApiError>> + Send + use<'c> {
         let Self { key, wants_fresh, wait } = self;
         let question = Arc::new(Question::new(gateway, call, ask, lane, task, key.into()));
-        let (fetched, found) = once(call, &question, wants_fresh).await;
-        let found = Some(found).filter(|_| !wants_fresh);
-        match wait {
-            Some(wait) if fetched.is_running() => {
-                Box::pin(wait_for_change(call, &question, (fetched, found), wait)).await
+        async move {
+            let (fetched, found) = once(call, &question, wants_fresh).await;
+            let found = Some(found).filter(|_| !wants_fresh);
+            match wait {
+                Some(wait) if fetched.is_running() => {
+                    Box::pin(wait_for_change(call, &question, (fetched, found), wait)).await
+                }
+                _ => give(&question.gateway, call, fetched, found),
             }
-            _ => give(gateway, call, fetched, found),
         }
     }
 }

@@ -72,7 +72,8 @@ pub(super) struct Call {
 /// What the steps want to be told on the answer.
 #[derive(Debug, Default)]
 struct Notes {
-    rates: Vec<Told>,
+    /// Of calls and of creates: policy and state.
+    rates: [Option<(HeaderValue, HeaderValue)>; 2],
     cache: Option<&'static str>,
     queued: Option<Duration>,
 }
@@ -124,7 +125,11 @@ impl Call {
 
     /// Notes what a rate limit says.
     pub(super) fn tell_rate(&self, told: Told) {
-        self.note(|notes| notes.rates.push(told));
+        self.note(|notes| {
+            if let Some(free) = notes.rates.iter_mut().find(|rate| rate.is_none()) {
+                *free = Some((told.policy, told.state));
+            }
+        });
     }
 
     fn note(&self, change: impl FnOnce(&mut Notes)) {
@@ -134,9 +139,9 @@ impl Call {
     /// What goes on the answer.
     fn write_notes(&self, headers: &mut HeaderMap) {
         let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        for told in notes.rates {
-            headers.append(RATE_POLICY, told.policy);
-            headers.append(RATE, told.state);
+        for (policy, state) in notes.rates.into_iter().flatten() {
+            headers.append(RATE_POLICY, policy);
+            headers.append(RATE, state);
         }
         if let Some(cache) = notes.cache {
             headers.insert(CACHE, HeaderValue::from_static(cache));
