@@ -61,7 +61,7 @@ struct Kept<T: Keep> {
 struct Near<T> {
     /// Each with the version it is of.
     answers: HashMap<Key, (u32, T), ahash::RandomState>,
-    /// What was looked for in vain lately, as hashes: what is looked for once is not copied.
+    /// What was looked for in vain lately, as hashes of keys and versions.
     missed: [u64; 256],
 }
 
@@ -109,8 +109,10 @@ impl<T: Keep> Cache<T> {
             return Some(kept.clone());
         }
         let kept = self.kept.answers.get(key).filter(is_fresh)?;
+        // Once is not enough: what is kept anew all the time is not worth a copy.
+        let sight = hash.wrapping_add(version.into());
         let missed = &mut near.missed[place(hash, 256)];
-        if std::mem::replace(missed, hash) == hash && kept.size() <= LARGEST_NEAR {
+        if std::mem::replace(missed, sight) == sight && kept.size() <= LARGEST_NEAR {
             if near.answers.len() >= MOST_NEAR {
                 near.answers.clear();
             }
