@@ -172,8 +172,12 @@ fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> 
 
 /// Path and query of `uri` without a parameter `key`, if it has one.
 fn without_key(uri: &Uri) -> Option<PathAndQuery> {
+    // Mostly there is nothing in it that could be read as that.
+    let query = uri.query().filter(|query| query.contains('%') || query.contains("key"))?;
     let is_key = |pair: &&str| wire::pairs(pair).any(|(name, _)| name == "key");
-    let query = uri.query().filter(|query| query.split('&').any(|pair| is_key(&pair)))?;
+    if !query.split('&').any(|pair| is_key(&pair)) {
+        return None;
+    }
     let rest: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
     let text =
         if rest.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), rest.join("&")) };
