@@ -28,6 +28,10 @@ const COSTS: u32 = 10;
 pub enum Safe {
     /// Whatever became of the first: it changes nothing.
     Always,
+    /// As long as there was no answer: by its method it changes nothing, and more is not known of it.
+    ///
+    /// Source: RFC 9110, 9.2.2 (what a client may repeat when the connection fails).
+    Unanswered,
     /// As long as the upstream cannot have looked at it, since no byte went out or the upstream says so: it costs money.
     Unsent,
 }
@@ -99,7 +103,7 @@ fn attempt_once<'u>(
 fn may_help(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
     match answer {
         Err(UpstreamError::Unreachable(_) | UpstreamError::Untaken { .. }) => true,
-        Err(UpstreamError::Broken(_)) => safe == Safe::Always,
+        Err(UpstreamError::Broken(_)) => safe != Safe::Unsent,
         Ok(response) => safe == Safe::Always && is_passing(response.status()),
         Err(_) => false,
     }
@@ -142,6 +146,7 @@ mod tests {
         assert_eq!(sent(&retries, unreachable, Safe::Unsent).await, 3);
         assert_eq!(sent(&retries, broken, Safe::Unsent).await, 1);
         assert_eq!(sent(&retries, broken, Safe::Always).await, 3);
+        assert_eq!(sent(&retries, broken, Safe::Unanswered).await, 3);
         assert_eq!(sent(&retries, || UpstreamError::Timeout(Duration::ZERO), Safe::Always).await, 1);
         let refused = || UpstreamError::Untaken { what: "refused".into(), in_order: false };
         assert_eq!(sent(&retries, refused, Safe::Unsent).await, 3);

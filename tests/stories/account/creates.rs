@@ -67,8 +67,14 @@ async fn what_upstream_has_not_looked_at_is_sent_again() {
     let unknown = async || unknown.post("/api/v9/new-thing", &json!({"a": 1})).await.status;
     world.upstream.meets([Misfortune::Untaken, Misfortune::Answers(200, json!({}))]);
     assert_eq!(unknown().await, 200);
-    world.upstream.meets([Misfortune::Broken, Misfortune::Answers(200, json!({}))]);
+    world.upstream.meets([Misfortune::Broken]);
     assert_eq!(unknown().await, 502);
+    // What changes nothing by its method is sent again as long as it has no answer.
+    let unknown = async || acme.get("/api/v9/new-thing").await.status;
+    world.upstream.meets([Misfortune::Broken, Misfortune::Broken, Misfortune::Answers(200, json!({}))]);
+    assert_eq!(unknown().await, 200);
+    world.upstream.meets([Misfortune::Answers(503, json!({})), Misfortune::Answers(200, json!({}))]);
+    assert_eq!(unknown().await, 503);
 }
 
 #[tokio::test(start_paused = true)]
