@@ -65,7 +65,7 @@ struct Near<T> {
     missed: [u64; 256],
 }
 
-/// So many copies a lane has, of answers of so many bytes.
+/// So many copies a lane has, of so many bytes with their keys.
 const MOST_NEAR: usize = 1024;
 const LARGEST_NEAR: usize = 8 * 1024;
 
@@ -112,7 +112,7 @@ impl<T: Keep> Cache<T> {
         // Once is not enough: what is kept anew all the time is not worth a copy.
         let sight = hash.wrapping_add(version.into());
         let missed = &mut near.missed[place(hash, 256)];
-        if std::mem::replace(missed, sight) == sight && kept.size() <= LARGEST_NEAR {
+        if std::mem::replace(missed, sight) == sight && key.len() + kept.size() <= LARGEST_NEAR {
             if near.answers.len() >= MOST_NEAR {
                 near.answers.clear();
             }
@@ -208,6 +208,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::background::Lanes;
 
     #[derive(Clone, Debug, PartialEq)]
     struct Answer(u32, Option<Timestamp>);
@@ -274,6 +275,37 @@ mod tests {
             assert_eq!(cache.near.here().lock().unwrap().answers.len(), 1, "looked for several times");
         }
         assert_eq!(cache.fresh(&key, LATER), None);
+    }
+
+    /// On each of two lanes in turn.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_one_lane_has_at_hand_gives_way_to_what_another_keeps() {
+        let lanes = Lanes::start(2).unwrap();
+        let (cache, _, key) = cache();
+        let turn = Arc::new(tokio::sync::Barrier::new(2));
+        let mut ends = Vec::new();
+        // Each waits for the other, so they are on different lanes.
+        for _ in 0..2 {
+            let (cache, key, turn) = (Arc::clone(&cache), Arc::clone(&key), Arc::clone(&turn));
+            let (tell, end) = tokio::sync::oneshot::channel();
+            ends.push(end);
+            lanes.spawn(async move {
+                let is_first = turn.wait().await.is_leader();
+                for number in 0..20 {
+                    let answer = Answer(number, Some(LATER));
+                    if is_first == (number % 2 == 0) {
+                        cache.keep(&key, &answer);
+                    }
+                    turn.wait().await;
+                    (0..4).for_each(|_| assert_eq!(cache.fresh(&key, NOW).as_ref(), Some(&answer)));
+                    turn.wait().await;
+                }
+                tell.send(crate::background::lane()).unwrap();
+            });
+        }
+        let lanes_used = (ends.remove(0).await.unwrap(), ends.remove(0).await.unwrap());
+        assert!(matches!(lanes_used, (1, 2) | (2, 1)), "{lanes_used:?}");
+        tokio::task::spawn_blocking(|| drop(lanes)).await.unwrap();
     }
 
     #[test]

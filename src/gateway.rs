@@ -24,7 +24,7 @@ mod upgrade;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -173,6 +173,8 @@ pub struct Gateway {
     document: Arc<Document>,
     /// Each lane has its own, limits aside: every request looks its tenant up.
     members: PerLane<RwLock<Arc<Members>>>,
+    /// Held by whoever changes them.
+    changing: Mutex<()>,
     /// By position: ids of operations, for labels.
     operation_ids: Vec<&'static str>,
     /// What waits for its turn takes some.
@@ -197,6 +199,7 @@ impl Gateway {
             operation_ids: operation_ids.collect(),
             document: Arc::new(Document::new(Arc::clone(&parts.catalogue))),
             members: PerLane::new(RwLock::default),
+            changing: Mutex::default(),
             room: room::Room::default(),
             claims_changed: Arc::default(),
             draining: AtomicBool::new(false),
@@ -232,6 +235,8 @@ impl Gateway {
 
     /// Lets these tenants in from now on. Those whose limits stay as they were keep what they have used up.
     pub fn set_tenants(&self, tenants: &[config::Tenant]) {
+        // One after the other, or lanes might end up with different ones.
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members();
         let limits = |tenant: &config::Tenant| {
             let limits = before.by_name.get(tenant.id.as_str()).map(|member| Arc::clone(&member.limits));
@@ -359,21 +364,22 @@ impl Gateway {
         ownership::learn(&*self.parts.store, &owner, asked, &answer.json(), now).await
     }
 
-    /// The time that a request with these headers is counted by, in that mode.
-    fn moment(&self, mode: Mode, headers: &HeaderMap) -> Moment {
+    /// The time that a request of `member` with these headers is counted by.
+    fn moment(&self, member: &Member, headers: &HeaderMap) -> Moment {
         let real = || Moment::Real(self.parts.clock.now());
-        self.world(mode, headers).map_or_else(real, |world| Moment::Simulated(world.now))
+        self.world(member.mode, headers, Some(&member.label))
+            .map_or_else(real, |world| Moment::Simulated(world.now))
     }
 
     /// The world that it goes to, if that is not the real one.
-    fn world(&self, mode: Mode, headers: &HeaderMap) -> Option<World> {
+    fn world(&self, mode: Mode, headers: &HeaderMap, tenant: Option<&Arc<str>>) -> Option<World> {
         let Upstreams { mock, replay, live, .. } = &self.parts.upstreams;
         let upstream = match mode {
             Mode::Mock => mock,
             Mode::Replay => replay,
             Mode::Live | Mode::Record => live,
         };
-        upstream.as_ref()?.world(headers)
+        upstream.as_ref()?.world(headers, tenant)
     }
 
     /// The way that a task of that upstream key goes.

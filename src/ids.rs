@@ -168,8 +168,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// `name` for as long as the process lives. For names of small closed sets, such as those of operations: each is kept once,
-/// and whoever passes it on counts nothing that other cores count too.
+/// `name` for as long as the process lives. For names of small sets, such as those of operations, or what the configuration
+/// says of limits: each is kept once, and whoever passes it on counts nothing that other cores count too.
 pub fn interned(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);

@@ -46,13 +46,23 @@ pub enum Error {
         /// What it said.
         #[source]
         error: hyper::Error,
-        /// It closes the connection in good order, as servers do after so many requests: the next one takes it. If not, it
-        /// is in trouble, or has too much to do.
-        in_order: bool,
+        /// What that means.
+        why: Untaken,
     },
     /// The connection broke, or what came is no answer.
     #[error("no answer")]
     Exchange(#[source] hyper::Error),
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untaken {
+    /// The connection is closed in good order, as servers do after so many requests: the next one takes it.
+    Closing,
+    /// There are too many requests on it.
+    Busy,
+    /// It is closed because something is wrong.
+    Trouble,
 }
 
 impl From<hyper::Error> for Error {
@@ -60,23 +70,25 @@ impl From<hyper::Error> for Error {
     fn from(error: hyper::Error) -> Self {
         let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
         let said = cause.filter(|cause| cause.is_remote()).map(|cause| (cause.is_go_away(), cause.reason()));
-        match said {
-            Some((true, why)) => Self::Untaken { in_order: why == Some(h2::Reason::NO_ERROR), error },
-            Some((false, Some(h2::Reason::REFUSED_STREAM))) => Self::Untaken { in_order: false, error },
-            _ => Self::Exchange(error),
-        }
+        let why = match said {
+            Some((true, Some(h2::Reason::NO_ERROR))) => Untaken::Closing,
+            Some((true, _)) => Untaken::Trouble,
+            Some((false, Some(h2::Reason::REFUSED_STREAM))) => Untaken::Busy,
+            _ => return Self::Exchange(error),
+        };
+        Self::Untaken { error, why }
     }
 }
 
 impl Client {
-    /// A client that gives up opening a connection after `connect_timeout`, and closes unused ones after
+    /// A client that gives up opening a connection, TLS and all, after `connect_timeout`, and closes unused ones after
     /// `idle_timeout`.
     pub fn new(connect_timeout: Duration, idle_timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(connect_timeout));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        Self(Arc::new(Pools::new(with_tls(tcp), idle_timeout)))
+        Self(Arc::new(Pools::new(with_tls(tcp), connect_timeout, idle_timeout)))
     }
 
     /// Sends `request` to where its address says, and waits for the head of the answer.

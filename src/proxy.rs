@@ -32,6 +32,7 @@ pub use simulated::{Nowhere, Simulated};
 
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
+pub use crate::outbound::Untaken;
 
 /// Something that answers requests of the API. It gets the request as the client sent it, but for the key, which
 /// stands in `Authorization` alone.
@@ -43,8 +44,8 @@ pub trait Upstream: Send + Sync + 'static {
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
 
-    /// The world that a request with these headers goes to, for whoever counts by it. `None`: the real one.
-    fn world(&self, _: &HeaderMap) -> Option<World> {
+    /// The world that a request of `tenant` with these headers goes to, for whoever counts by it. `None`: the real one.
+    fn world(&self, _headers: &HeaderMap, _tenant: Option<&Arc<str>>) -> Option<World> {
         None
     }
 }
@@ -52,8 +53,8 @@ pub trait Upstream: Send + Sync + 'static {
 /// A world of its own, with its own clock.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Another one whenever it begins anew.
-    pub name: String,
+    /// Another one whenever it begins anew; absent where there is none for such a request.
+    pub name: Option<String>,
     /// The time by its clock.
     pub now: Timestamp,
 }
@@ -89,8 +90,8 @@ pub enum UpstreamError {
     Untaken {
         /// Its reason.
         what: String,
-        /// It only changes connections: the next one takes the request.
-        in_order: bool,
+        /// What that means.
+        why: Untaken,
     },
     /// The connection broke before an answer came; the request may have arrived.
     #[error("the connection to the upstream broke: {0}")]

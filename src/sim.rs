@@ -250,17 +250,14 @@ impl Sim {
         }
     }
 
-    /// A name for the sandbox that a request with these headers is about, which is another one after each reset, and the
-    /// time by its clock; real time where there is none yet.
-    pub fn world(&self, headers: &HeaderMap) -> (String, Timestamp) {
+    /// The sandbox that a request of `owner` with these headers is about, by a name that is another one whenever it begins anew,
+    /// and the time by its clock. Without one: real time.
+    pub fn world(&self, headers: &HeaderMap, owner: Option<&Owner>) -> (Option<String>, Timestamp) {
         let now = self.real_now();
-        let Some(id) = SandboxId::of_caller(headers) else { return (String::new(), now) };
-        let of_sandbox = |sandbox: Arc<Sandbox>| {
-            let world = sandbox.world();
-            (world.epoch, world.clock.at(now))
-        };
-        let (epoch, now) = self.existing(id).map_or((0, now), of_sandbox);
-        (format!("{id} {epoch}"), now)
+        let Some(id) = SandboxId::of_caller(headers) else { return (None, now) };
+        let sandbox = self.sandbox(id, owner);
+        let world = sandbox.world();
+        (Some(format!("{id} {}", world.epoch)), world.clock.at(now))
     }
 
     /// The sandbox of that id, made if need be.

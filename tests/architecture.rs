@@ -157,7 +157,8 @@ fn no_code_names_a_family() {
     ];
     let mut named = Vec::new();
     for (place, line) in modules.iter().flat_map(|module| code_of(module)) {
-        let lower = line.to_lowercase();
+        // A word that one of them happens to stand in.
+        let lower = line.to_lowercase().replace("unordered", "");
         named.extend(
             FAMILIES.iter().filter(|family| lower.contains(*family)).map(|_| format!("{place}: {line}")),
         );

@@ -224,9 +224,24 @@ fn a_hangup_reloads_the_tenants() {
     fs::write(&file, config("another-fake-key")).unwrap();
     let server = Server::start(&["--config", file.to_str().unwrap()]);
     assert!(server.get("/api/v1/chat/credit").contains("401 Unauthorized"));
+    // Connections that are open at once are served by different cores.
+    let connect = |_| TcpStream::connect(("127.0.0.1", server.data)).unwrap();
+    let mut open: Vec<TcpStream> = (0..4).map(connect).collect();
+    let mut ask_all = || {
+        let ask = |socket: &mut TcpStream| {
+            let request = "GET /api/v1/chat/credit HTTP/1.1\r\nhost: x\r\nauthorization: Bearer demo\r\n\r\n";
+            socket.write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 4096];
+            let length = socket.read(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer[..length]).split(' ').nth(1).unwrap().to_owned()
+        };
+        open.iter_mut().map(ask).collect::<Vec<_>>()
+    };
+    assert_eq!(ask_all(), ["401"; 4]);
     fs::write(&file, config("demo")).unwrap();
     server.signal("-HUP");
     server.wait_until(|| server.get("/api/v1/chat/credit").contains("200 OK"));
+    assert_eq!(ask_all(), ["200"; 4]);
     fs::write(&file, "[mock]\nopn = true\n").unwrap();
     server.signal("-HUP");
     server.wait_until(|| server.logged().contains("did you mean"));
@@ -581,7 +596,7 @@ fn key_line(key: &str) -> String {
     format!("keys = [\"{}\"]", out(&hash.wait_with_output().unwrap()).trim())
 }
 
-/// The upstream speaks TLS and HTTP/2, as the real one does, with a certificate that only `SSL_CERT_FILE` vouches for.
+/// The upstream speaks TLS, as the real one does, with a certificate that only `SSL_CERT_FILE` vouches for.
 #[test]
 fn the_upstream_may_speak_tls() {
     let pem = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);

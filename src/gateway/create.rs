@@ -183,7 +183,7 @@ pub(super) fn intent(
         callback: callback.filter(|_| *lane != Lane::Mock).map(|callback| callback.url.as_str().into()),
         request: ask.body.clone(),
         created: gateway.parts.clock.now(),
-        counts_at: gateway.moment(member.mode, &ask.parts.headers),
+        counts_at: gateway.moment(member, &ask.parts.headers),
         reserved: price.unwrap_or_default(),
         id: None,
         base: None,

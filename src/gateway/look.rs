@@ -107,7 +107,7 @@ impl Question {
         let (parts, ()) = request.into_parts();
         let tenant: Arc<str> = task.tenant.as_str().into();
         let operation = gateway.operation_ids[index.position()];
-        let key = key(&tenant, operation, &query, &[]).into();
+        let key = key(&tenant, operation, "", &query, &[]).into(); // tasks are named in queries
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
         let body = bytes::Bytes::new();
         Some(Self { gateway: Arc::clone(gateway), parts, body, index, about, lane, task: Some(task), key })
@@ -187,14 +187,15 @@ impl Question {
 }
 
 /// Whose question it is, and which.
-fn key(tenant: &str, operation: &str, query: &str, body: &[u8]) -> String {
+fn key(tenant: &str, operation: &str, path: &str, query: &str, body: &[u8]) -> String {
     let body = if body.is_empty() { String::new() } else { hex(&Sha256::digest(body)) };
-    [tenant, operation, query, &body].join("\n")
+    [tenant, operation, path, query, &body].join("\n")
 }
 
 /// What a client wants to know, and how.
 pub(super) struct Look {
     key: String,
+    asked: Timestamp,
     wants_fresh: bool,
     /// How long it would wait for news, where there may be some.
     wait: Option<Duration>,
@@ -202,10 +203,15 @@ pub(super) struct Look {
 
 impl Look {
     /// From a client's request.
-    pub(super) fn new(call: &Call, ask: &Ask, operation: &Operation) -> Self {
+    pub(super) fn new(gateway: &Gateway, call: &Call, ask: &Ask, operation: &Operation) -> Self {
+        let uri = &ask.parts.uri;
+        // Most operations have one path; with others it says what is asked for.
+        let path = if operation.path.contains('{') { uri.path() } else { "" };
         let wait = ask.wait_seconds().filter(|_| operation.class == Class::Details);
         Self {
-            key: key(call.tenant(), call.operation(), ask.query(), &ask.body),
+            key: key(call.tenant(), call.operation(), path, ask.query(), &ask.body),
+            // A body may have taken its time.
+            asked: if ask.body.is_empty() { call.now() } else { gateway.parts.clock.now() },
             wants_fresh: ask.wants_fresh(),
             wait: wait.map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT))),
         }
@@ -217,7 +223,7 @@ impl Look {
         if self.wants_fresh {
             return None;
         }
-        let kept = gateway.cache.fresh(&self.key, call.now())?;
+        let kept = gateway.cache.fresh(&self.key, self.asked)?;
         (self.wait.is_none() || !kept.is_running()).then(|| give(gateway, call, kept, Some(Found::Hit)))
     }
 
@@ -230,7 +236,7 @@ impl Look {
         lane: Lane,
         task: Option<Arc<Task>>,
     ) -> impl Future<Output = Result<Response, ApiError>> + Send + use<'c> {
-        let Self { key, wants_fresh, wait } = self;
+        let Self { key, wants_fresh, wait, .. } = self;
         let question = Arc::new(Question::new(gateway, call, ask, lane, task, key.into()));
         async move {
             let (fetched, found) = once(call, &question, wants_fresh).await;

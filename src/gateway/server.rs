@@ -386,12 +386,13 @@ mod tests {
             "GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
             "TRACE / HTTP/1.1\r\nhost: x\r\n\r\n",
             "CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n",
+            "GET x HTTP/1.1\r\nhost: x\r\n\r\n",
             "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         ];
         let (answers, peers) = serve_and_ask(None, &requests).await;
         let statuses: Vec<_> = answers.iter().map(|answer| &answer[9..12]).collect();
-        assert_eq!(statuses, ["400", "400", "405", "405", "501", "501"]);
+        assert_eq!(statuses, ["400", "400", "405", "405", "400", "501", "501"]);
         assert!(answers[2].contains("allow: GET, HEAD"), "{}", answers[2]);
         assert_eq!(peers, [], "none of them got through");
     }

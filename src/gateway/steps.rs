@@ -31,7 +31,7 @@ use crate::clock::{Timestamp, hex_digits};
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
-use crate::proxy::{About, Safe, UpstreamError};
+use crate::proxy::{About, Safe, UpstreamError, World};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Verdict};
@@ -468,7 +468,7 @@ fn follow<'c>(
             (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
             (_, Some(member)) => {
                 ask.unambiguous(operation)?;
-                let look = is_shared(operation).then(|| Look::new(call, &ask, operation));
+                let look = is_shared(operation).then(|| Look::new(gateway, call, &ask, operation));
                 if let Some(kept) = look.as_ref().and_then(|look| look.kept(gateway, call)) {
                     return kept;
                 }
@@ -501,7 +501,7 @@ async fn talk(
     lane: Lane,
     ask: Ask,
 ) -> Result<Response, ApiError> {
-    let at = gateway.moment(member.mode, &ask.parts.headers);
+    let at = gateway.moment(member, &ask.parts.headers);
     chat::admit(gateway, member, at).await?;
     let meter = chat::Meter::new(gateway, member, &ask, at);
     match pass(gateway, call, lane, ask.into_request()).await {
@@ -550,13 +550,15 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
     if gateway.parts.catalogue.operation(ask.index).class != Class::Create {
         return Ok(Outcome::None);
     }
-    let headers = &ask.parts.headers;
-    let scope = match (gateway.world(mode, headers), call.member.get()) {
-        (Some(world), _) => format!("{mode:?} {}", world.name),
-        (None, Some(member)) => format!("tenant {}", member.label),
-        (None, None) => return Ok(Outcome::None), // and it is going to be refused
+    let tenant = call.member.get().map(|member| &member.label);
+    let world = || gateway.world(mode, &ask.parts.headers, tenant);
+    let scope = match (world(), tenant) {
+        (Some(World { name: Some(name), .. }), _) => format!("{mode:?} {name}"),
+        (None, Some(tenant)) => format!("tenant {tenant}"),
+        _ => return Ok(Outcome::None), // and it is going to be refused
     };
-    idempotency::claim(gateway, &scope, ask, || gateway.moment(mode, headers).at()).await
+    let now = || world().map_or_else(|| gateway.parts.clock.now(), |world| world.now);
+    idempotency::claim(gateway, &scope, ask, now).await
 }
 
 /// Finds out whose the things are that a request names, and with that its way.

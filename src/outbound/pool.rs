@@ -26,7 +26,7 @@ use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::{Service as _, ServiceExt as _};
 
 use shared::{Place, Shared};
@@ -38,6 +38,8 @@ use crate::background::{self, PerLane};
 /// A pool for each lane, and one for all others.
 pub(super) struct Pools {
     connector: HttpsConnector<HttpConnector>,
+    /// How long it may take until a connection can be used, TLS and all.
+    connect_timeout: Duration,
     ping: Duration,
     lanes: PerLane<Arc<Lane>>,
 }
@@ -55,10 +57,10 @@ struct State {
     is_swept: bool,
 }
 
-/// Connections to a host that nobody uses.
+/// Connections to a host, and whose turn it is to open one.
 #[derive(Default)]
 struct Kept {
-    /// The one that was used last is the last.
+    /// Those that nobody uses. The one that was used last is the last.
     idle: Vec<(Link, Instant)>,
     /// Those that many can use.
     shared: Vec<Shared>,
@@ -97,9 +99,13 @@ impl Connection {
 type Unsent = TrySendError<Request<Body>>;
 
 impl Pools {
-    pub(super) fn new(connector: HttpsConnector<HttpConnector>, idle_timeout: Duration) -> Self {
+    pub(super) fn new(
+        connector: HttpsConnector<HttpConnector>,
+        connect_timeout: Duration,
+        idle_timeout: Duration,
+    ) -> Self {
         let lane = || Arc::new(Lane { idle_timeout, state: Mutex::default() });
-        Self { connector, ping: shared::PING, lanes: PerLane::new(lane) }
+        Self { connector, connect_timeout, ping: shared::PING, lanes: PerLane::new(lane) }
     }
 
     /// Sends `request` to `host` and waits for the head of the answer. Of the request's address path and query count.
@@ -150,7 +156,8 @@ impl Pools {
         if let Some(went_well) = &mut turn {
             **went_well = false;
         }
-        match self.connect(host).await? {
+        let connected = timeout(self.connect_timeout, self.connect(host)).await;
+        match connected.map_err(|late| Error::Connect(late.into()))?? {
             Fresh::Link(link) => {
                 lane.let_all_open(host);
                 Ok((Way::Link(link), true))
@@ -200,7 +207,7 @@ impl Link {
         if !request.headers().contains_key(HOST) {
             request.headers_mut().insert(HOST, self.host.header().clone());
         }
-        if request.uri().scheme().is_some() {
+        if request.uri().authority().is_some() {
             *request.uri_mut() = path(request.uri()).into();
         }
         // Whatever comes out at this end has been put in by the connection, which has the waker; and as it has none, it must

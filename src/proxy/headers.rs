@@ -158,6 +158,36 @@ mod tests {
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 
+    /// What the gateway itself says of host and key, `Connection` cannot take out.
+    #[test]
+    fn the_upstreams_host_and_key_stand_in_the_places_of_the_clients() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "127.0.0.1:8787"),
+            ("authorization", "Bearer kg_fake"),
+            ("authorization", "Basic abc"),
+            ("connection", "close, authorization, host, x-hop"),
+            ("x-hop", "1"),
+            ("x-api-key", "kg_fake"),
+            ("x-mock-outcome", "stall"),
+            ("te", "trailers"),
+            ("accept", "application/json"),
+        ] {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let of_upstream = |value: &'static str| HeaderValue::from_static(value);
+        readdress(&mut headers, &of_upstream("api.example.com"), &of_upstream("Bearer upstream"));
+        let mut left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        let expected = [
+            ("accept", "application/json"),
+            ("authorization", "Bearer upstream"),
+            ("host", "api.example.com"),
+        ];
+        assert_eq!(left, expected);
+    }
+
     /// An answer with both a length and chunks was once sent on with that length, so that its client waited for more.
     #[test]
     fn the_length_of_an_answer_is_told_once_and_for_sure() {

@@ -15,7 +15,7 @@ use super::hiding::Hidden;
 use super::sending::Progress;
 use super::{About, Breaker, KeyIx, Upstream, UpstreamError};
 use crate::config;
-use crate::outbound::{Client, Destination, Error, reasons};
+use crate::outbound::{Client, Destination, Error, Untaken, reasons};
 use crate::telemetry::Metrics;
 use crate::wire;
 
@@ -142,9 +142,9 @@ fn answers(error: Option<&UpstreamError>) -> Option<bool> {
             UpstreamError::Unreachable(_)
             | UpstreamError::Broken(_)
             | UpstreamError::Timeout(_)
-            | UpstreamError::Untaken { in_order: false, .. },
+            | UpstreamError::Untaken { why: Untaken::Trouble, .. },
         ) => Some(false),
-        // It changes connections, or the client's body broke off.
+        // It changes connections, has enough to do on this one, or the client's body broke off.
         Some(_) => None,
     }
 }
@@ -154,7 +154,7 @@ fn failure(error: &Error) -> UpstreamError {
     let what = reasons(error);
     match error {
         Error::Connect(_) | Error::NoHost | Error::Closed => UpstreamError::Unreachable(what),
-        Error::Untaken { in_order, .. } => UpstreamError::Untaken { what, in_order: *in_order },
+        Error::Untaken { why, .. } => UpstreamError::Untaken { what, why: *why },
         Error::Exchange(error) if error.is_parse() => UpstreamError::Garbled(error.to_string()),
         Error::Exchange(_) => UpstreamError::Broken(what),
     }

@@ -105,8 +105,8 @@ impl Upstream for Recorded {
         }
     }
 
-    fn world(&self, headers: &HeaderMap) -> Option<World> {
-        self.upstream.world(headers)
+    fn world(&self, headers: &HeaderMap, tenant: Option<&Arc<str>>) -> Option<World> {
+        self.upstream.world(headers, tenant)
     }
 }
 

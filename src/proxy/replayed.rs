@@ -90,8 +90,9 @@ impl Upstream for Replayed {
         self.answer(request, about).boxed()
     }
 
-    fn world(&self, headers: &HeaderMap) -> Option<World> {
-        let (name, now) = self.sim.world(headers);
+    fn world(&self, headers: &HeaderMap, tenant: Option<&Arc<str>>) -> Option<World> {
+        let owner = tenant.map(|tenant| Owner(Arc::clone(tenant)));
+        let (name, now) = self.sim.world(headers, owner.as_ref());
         Some(World { name, now })
     }
 }

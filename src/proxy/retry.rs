@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
-use super::{About, Upstream, UpstreamError};
+use super::{About, Untaken, Upstream, UpstreamError};
 
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 3;
@@ -75,7 +75,9 @@ impl Retries {
         let (mut attempt, mut untaken) = (1, 0);
         loop {
             let answer = attempt_once(upstream, parts, body, about).await;
-            if untaken < UNTAKEN && matches!(answer, Err(UpstreamError::Untaken { in_order: true, .. })) {
+            if untaken < UNTAKEN
+                && matches!(answer, Err(UpstreamError::Untaken { why: Untaken::Closing, .. }))
+            {
                 untaken += 1;
                 continue;
             }
@@ -148,10 +150,10 @@ mod tests {
         assert_eq!(sent(&retries, broken, Safe::Always).await, 3);
         assert_eq!(sent(&retries, broken, Safe::Unanswered).await, 3);
         assert_eq!(sent(&retries, || UpstreamError::Timeout(Duration::ZERO), Safe::Always).await, 1);
-        let refused = || UpstreamError::Untaken { what: "refused".into(), in_order: false };
+        let refused = || UpstreamError::Untaken { what: "refused".into(), why: Untaken::Busy };
         assert_eq!(sent(&retries, refused, Safe::Unsent).await, 3);
         // What changes connections is asked again at once, and for ever by nobody.
-        let closed = || UpstreamError::Untaken { what: "closed".into(), in_order: true };
+        let closed = || UpstreamError::Untaken { what: "closed".into(), why: Untaken::Closing };
         assert_eq!(sent(&retries, closed, Safe::Unsent).await, 3 + UNTAKEN);
     }
 

@@ -38,8 +38,9 @@ impl Upstream for Simulated {
         .boxed()
     }
 
-    fn world(&self, headers: &HeaderMap) -> Option<World> {
-        let (name, now) = self.0.world(headers);
+    fn world(&self, headers: &HeaderMap, tenant: Option<&Arc<str>>) -> Option<World> {
+        let owner = tenant.map(|tenant| Owner(Arc::clone(tenant)));
+        let (name, now) = self.0.world(headers, owner.as_ref());
         Some(World { name, now })
     }
 }

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -80,7 +81,7 @@ pub(super) struct World {
     in_flight: BTreeMap<Timestamp, usize>,
     /// Tasks of which an attempt is under way, and what waits for it: the stages of a task arrive in their order.
     sending: HashMap<TaskKey, VecDeque<Due>>,
-    /// Raised when the sandbox is emptied: what began before counts no more.
+    /// Another one for each life of a sandbox: what began before it was emptied counts no more.
     pub(super) epoch: u64,
     pub(super) driven: bool,
     pub(super) recent_creates: VecDeque<Timestamp>,
@@ -98,6 +99,9 @@ pub(super) struct World {
 const MOST_TASKS: usize = 1_000_000;
 /// More bytes of requests than this its tasks do not keep.
 const MOST_BYTES: usize = 256 * 1024 * 1024;
+
+/// Lives that were begun.
+static EPOCHS: AtomicU64 = AtomicU64::new(0);
 
 impl Sandbox {
     pub(super) fn new(id: SandboxId, owner: Arc<str>, world: World, observer: Arc<dyn Observer>) -> Self {
@@ -146,7 +150,7 @@ impl World {
             due: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
             sending: HashMap::new(),
-            epoch: 0,
+            epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
             driven: false,
             recent_creates: VecDeque::new(),
             attempts: Bounded::new(10_000, 32 * 1024 * 1024),
@@ -161,7 +165,7 @@ impl World {
 
     /// Begins anew as `fresh`. Attempts under way come to their end, and nobody hears of it.
     pub(super) fn empty(&mut self, fresh: Self) {
-        *self = Self { driven: self.driven, epoch: self.epoch + 1, ..fresh };
+        *self = Self { driven: self.driven, ..fresh };
     }
 
     /// How many tasks have not ended, and how many callbacks have neither been delivered nor given up.

@@ -30,7 +30,7 @@ use kiegate::config::{Config, Sources};
 use kiegate::gateway::{DataPlane, Gateway};
 use kiegate::ids::{Credits, Secret, TenantId};
 use kiegate::outbound::guard::{Delivered, Failure, FailureKind};
-use kiegate::proxy::{About, Upstream, UpstreamError};
+use kiegate::proxy::{About, Untaken, Upstream, UpstreamError};
 use kiegate::sim::{self, Courier, Parcel, Room, Settings, Sim, Spool};
 use kiegate::store::{Embedded, Store};
 use kiegate::tasks::delivery::Post;
@@ -118,7 +118,7 @@ impl Upstream for Script {
                 None => Ok(pass().await),
                 Some(Misfortune::Unreachable) => Err(UpstreamError::Unreachable("refused".into())),
                 Some(Misfortune::Untaken) => {
-                    Err(UpstreamError::Untaken { what: "refused stream".into(), in_order: false })
+                    Err(UpstreamError::Untaken { what: "refused stream".into(), why: Untaken::Busy })
                 }
                 Some(Misfortune::Broken) => Err(UpstreamError::Broken("reset".into())),
                 Some(Misfortune::Panic) => panic!("as the story wants it"),
@@ -343,12 +343,16 @@ impl Shared {
         self.store.running(&TenantId::new(tenant)).await.unwrap()
     }
 
-    /// The credits that are spent and reserved in this month, in earnest or in simulations.
+    /// The credits that are spent and reserved in this month, all of them in earnest or all in simulations.
     pub async fn spent(&self, tenant: &str) -> u32 {
         let (tenant, now) = (TenantId::new(tenant), Timestamp::from_millis(1_785_999_477_123));
         let spent = async |moment| self.store.spent(&tenant, moment).await.unwrap()[2];
-        let both = spent(Moment::Real(now)).await + spent(Moment::Simulated(now)).await;
-        both.to_string().parse().unwrap()
+        let (real, simulated) = (spent(Moment::Real(now)).await, spent(Moment::Simulated(now)).await);
+        let member = self.gateway.member(tenant.as_str());
+        let is_simulated = member.is_some_and(|member| member.mode.has_sandbox());
+        let (ours, other) = if is_simulated { (simulated, real) } else { (real, simulated) };
+        assert_eq!(other, Credits::ZERO, "it was spent in the wrong world");
+        ours.to_string().parse().unwrap()
     }
 }
 

@@ -108,11 +108,15 @@ impl Listener for Arrived {
 
 /// The status of a request that nobody may send, whatever it is for.
 ///
-/// Source: RFC 9112, 3.2 (one `Host`) and 6.1 (codings that are not known).
+/// Source: RFC 9112, 3.2 (one `Host`), 3.2.3 (the form of a target without a path) and 6.1 (codings that are not known).
 fn unacceptable(request: &Request<Incoming>) -> Option<StatusCode> {
     // One asks for a tunnel, the other for an echo of what went upstream, with a key that is not the client's.
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Some(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    // Only who asks for a tunnel names a host and nothing else.
+    if request.uri().path_and_query().is_none() {
+        return Some(StatusCode::BAD_REQUEST);
     }
     if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
         return Some(StatusCode::BAD_REQUEST);

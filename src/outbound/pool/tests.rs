@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto};
 
 use super::shared::{MOST_AT_ONCE, PING};
 use super::*;
-use crate::outbound::with_tls;
+use crate::outbound::{Untaken, with_tls};
 
 /// A server that answers each request with the next of `answers`, and closes a connection after one that ends in `|`.
 /// Tells the number of each connection that a request came over.
@@ -52,8 +52,11 @@ async fn server(answers: &'static [&'static str]) -> (String, mpsc::UnboundedRec
     (base, told)
 }
 
+/// How long a connection may take.
+const SOON: Duration = Duration::from_millis(500);
+
 fn pools() -> Pools {
-    Pools::new(with_tls(HttpConnector::new()), Duration::from_secs(5))
+    Pools::new(with_tls(HttpConnector::new()), SOON, Duration::from_secs(5))
 }
 
 async fn send(pools: &Pools, url: &str) -> Result<Response<Body>, Error> {
@@ -109,7 +112,7 @@ async fn a_body_that_breaks_off_ends_its_connection_and_says_so() {
 #[tokio::test]
 async fn a_connection_that_nobody_uses_is_closed() {
     let (base, _told) = server(&[OK]).await;
-    let pools = Pools::new(with_tls(HttpConnector::new()), Duration::from_millis(100));
+    let pools = Pools::new(with_tls(HttpConnector::new()), SOON, Duration::from_millis(100));
     get(&pools, &base).await.unwrap();
     assert_eq!(kept(&pools), 1);
     until(|| kept(&pools) == 0).await;
@@ -130,7 +133,7 @@ async fn until(is_so: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), come).await.expect("it comes");
+    timeout(Duration::from_secs(5), come).await.expect("it comes");
 }
 
 /// What a server needs to speak HTTP/2 over TLS.
@@ -197,7 +200,7 @@ fn trusting(ping: Duration, idle_timeout: Duration) -> Pools {
     tcp.enforce_http(false);
     let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
     let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
-    Pools { ping, ..Pools::new(connector, idle_timeout) }
+    Pools { ping, ..Pools::new(connector, SOON, idle_timeout) }
 }
 
 #[tokio::test]
@@ -255,6 +258,28 @@ async fn a_server_that_allows_fewer_has_fewer() {
     assert_eq!((count("0"), count("1")), (3, 3), "{many:?}");
 }
 
+/// What waited behind a handshake that never ends once was given up as if it might have been done.
+#[tokio::test]
+async fn a_handshake_that_does_not_end_is_no_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    background::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            silent.push(socket);
+        }
+    });
+    let pools = trusting(PING, Duration::from_secs(5));
+    let host = Destination::of(&base.parse().unwrap()).unwrap();
+    let kept = Kept { opening: Some(Arc::default()), ..Kept::default() }; // it has spoken HTTP/2 before
+    pools.lanes.here().state().hosts.insert(host, kept);
+    let began = Instant::now();
+    let many = join_all((0..10).map(|_| send(&pools, &base))).await;
+    assert!(many.iter().all(|answer| matches!(answer, Err(Error::Connect(_)))), "{}", many.len());
+    // One waited for itself, the others for it and then for themselves.
+    assert!(began.elapsed() < SOON * 5, "{:?}", began.elapsed());
+}
+
 /// The windows of a few slow readers once took up that of the connection.
 #[tokio::test]
 async fn slow_readers_hold_up_nobody_else() {
@@ -265,7 +290,7 @@ async fn slow_readers_hold_up_nobody_else() {
     for _ in 0..20 {
         unread.push(send(&pools, &format!("{base}/large")).await.unwrap());
     }
-    let answer = tokio::time::timeout(Duration::from_secs(5), get(&pools, &base)).await;
+    let answer = timeout(Duration::from_secs(5), get(&pools, &base)).await;
     assert_eq!(answer.expect("it comes").unwrap(), "0");
     let whole = unread.pop().unwrap().into_body().collect().await.unwrap();
     assert_eq!(whole.to_bytes().len(), 1 << 20);
@@ -279,7 +304,7 @@ async fn a_connection_that_falls_silent_gives_way_to_another() {
     let pools = trusting(Duration::from_millis(100), Duration::from_mins(1));
     assert_eq!(get(&pools, &base).await.unwrap(), "0");
     silent.notify_waiters();
-    let vain = tokio::time::timeout(Duration::from_secs(5), get(&pools, &base)).await;
+    let vain = timeout(Duration::from_secs(5), get(&pools, &base)).await;
     assert!(vain.expect("it is given up").is_err());
     assert_eq!(get(&pools, &base).await.unwrap(), "1");
 }
@@ -326,14 +351,14 @@ async fn what_a_server_has_not_looked_at_is_known() {
         let base = server_of_frames(frames).await;
         let pools = trusting(PING, Duration::from_secs(5));
         match send(&pools, &base).await.err() {
-            Some(Error::Untaken { in_order, .. }) => Some(in_order),
+            Some(Error::Untaken { why, .. }) => Some(why),
             Some(Error::Exchange(_)) => None,
             other => panic!("{frames:?}: {other:?}"),
         }
     };
-    assert_eq!(untaken(&[NOTHING, NO_ERROR]).await, Some(true));
-    assert_eq!(untaken(&[NOTHING, ENHANCE_YOUR_CALM]).await, Some(false));
-    assert_eq!(untaken(&[RESET, REFUSED_STREAM]).await, Some(false));
+    assert_eq!(untaken(&[NOTHING, NO_ERROR]).await, Some(Untaken::Closing));
+    assert_eq!(untaken(&[NOTHING, ENHANCE_YOUR_CALM]).await, Some(Untaken::Trouble));
+    assert_eq!(untaken(&[RESET, REFUSED_STREAM]).await, Some(Untaken::Busy));
     assert_eq!(untaken(&[RESET, CANCEL]).await, None);
     assert_eq!(untaken(&[REQUEST, NO_ERROR]).await, None, "it was looked at, and is then not answered");
     assert_eq!(untaken(&[]).await, None);

@@ -19,7 +19,7 @@ pub(super) struct Claims {
     count: usize,
 }
 
-/// The keys of one tenant or caller.
+/// The keys of one tenant, or of one life of a sandbox.
 #[derive(Default)]
 struct Scope {
     claims: HashMap<String, Claimed>,

@@ -96,8 +96,10 @@ async fn an_idempotency_key_belongs_to_its_sandbox() {
     assert!(!is_replayed(&second).await, "another sandbox");
     first.advance("48h").await;
     assert!(!is_replayed(&first).await, "another day");
-    first.post("/_mock/reset", &json!({})).await.expect_status(200);
-    assert!(!is_replayed(&first).await, "another world, whose clock shows the day before");
+    for _ in 0..2 {
+        first.post("/_mock/reset", &json!({})).await.expect_status(200);
+        assert!(!is_replayed(&first).await, "another world, whose clock shows the day before");
+    }
     assert!(is_replayed(&first).await);
     assert!(is_replayed(&second).await);
 }

@@ -48,6 +48,20 @@ async fn the_balance_is_kept_for_each_tenant_apart() {
     assert_eq!(world.upstream.count("common.credit"), 2);
 }
 
+/// The first model's price was once given for that of every other.
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_in_the_path_is_told_apart() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let (first, second) = ("/api/v1/models/google/nano-banana/price", "/api/v1/models/google/imagen4/price");
+    let one = acme.get(first).await.expect_code(200);
+    let other = acme.get(second).await.expect_code(200);
+    assert_eq!((one.header("x-cache"), other.header("x-cache")), ("miss", "miss"));
+    assert_ne!(one.raw, other.raw);
+    let again = acme.get(first).await;
+    assert_eq!((again.header("x-cache"), &again.raw), ("hit", &one.raw));
+}
+
 #[tokio::test(start_paused = true)]
 async fn errors_are_not_kept() {
     let world = Shared::new(CALLED_BACK);
