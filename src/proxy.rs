@@ -93,6 +93,9 @@ pub enum UpstreamError {
         /// What that means.
         why: Untaken,
     },
+    /// A kept connection was closed before an answer came; the request may have arrived, but hardly.
+    #[error("the upstream closed a kept connection: {0}")]
+    Stale(String),
     /// The connection broke before an answer came; the request may have arrived.
     #[error("the connection to the upstream broke: {0}")]
     Broken(String),
@@ -119,7 +122,10 @@ pub enum UpstreamError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Unreachable(_) | UpstreamError::Untaken { .. } | UpstreamError::Broken(_) => {
+            UpstreamError::Unreachable(_)
+            | UpstreamError::Untaken { .. }
+            | UpstreamError::Stale(_)
+            | UpstreamError::Broken(_) => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
             }
             UpstreamError::LeftAlone(left) => {

@@ -657,8 +657,7 @@ pub(super) async fn pass(
     let since = Instant::now();
     let upstream = gateway.parts.upstreams.of(&lane);
     let answer = if matches!(lane, Lane::Live(_)) && is_repeatable(call, &request) {
-        // A kept connection may have been closed by the other end just now.
-        let safe = if request.method().is_safe() { Safe::Unanswered } else { Safe::Unsent };
+        let safe = if request.method().is_safe() { Safe::ByMethod } else { Safe::Unsent };
         let send = async {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();

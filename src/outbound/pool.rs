@@ -8,6 +8,7 @@
 mod shared;
 
 use std::collections::HashMap;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -122,6 +123,7 @@ impl Pools {
                     Some(way) => (way, false),
                     None => Box::pin(self.open(lane, host)).await?,
                 };
+                let is_kept_link = !is_new && matches!(way, Way::Link(_));
                 let answer = match way {
                     Way::Link(link) => link.exchange(request).await.map(|got| lane.receive(got)),
                     Way::Place(place) => place.send(host, request).boxed().await,
@@ -133,7 +135,11 @@ impl Pools {
                 match unsent.take_message() {
                     Some(_) if is_new => return Err(Error::Closed),
                     Some(given_back) => request = given_back, // the other end had closed it
-                    None => return Err(unsent.into_error().into()),
+                    None => {
+                        let error = unsent.into_error();
+                        let is_stale = is_kept_link && is_closed(&error);
+                        return Err(if is_stale { Error::Stale(error) } else { error.into() });
+                    }
                 }
             }
         }
@@ -187,6 +193,15 @@ impl Pools {
         let connection = Connection(Some(Box::new(connection)));
         Ok(Fresh::Link(Link { sender, connection, host: host.clone() }))
     }
+}
+
+/// Whether the other end has closed the connection without a byte of an answer.
+fn is_closed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let is_reset = |cause: &io::Error| {
+        matches!(cause.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    };
+    error.is_incomplete_message() || cause.is_some_and(is_reset)
 }
 
 /// A connection that was opened just now.

@@ -144,7 +144,7 @@ fn answers(error: Option<&UpstreamError>) -> Option<bool> {
             | UpstreamError::Timeout(_)
             | UpstreamError::Untaken { why: Untaken::Trouble, .. },
         ) => Some(false),
-        // It changes connections, has enough to do on this one, or the client's body broke off.
+        // It closes a connection, has enough to do on this one, or the client's body broke off.
         Some(_) => None,
     }
 }
@@ -155,6 +155,7 @@ fn failure(error: &Error) -> UpstreamError {
     match error {
         Error::Connect(_) | Error::NoHost | Error::Closed => UpstreamError::Unreachable(what),
         Error::Untaken { why, .. } => UpstreamError::Untaken { what, why: *why },
+        Error::Stale(_) => UpstreamError::Stale(what),
         Error::Exchange(error) if error.is_parse() => UpstreamError::Garbled(error.to_string()),
         Error::Exchange(_) => UpstreamError::Broken(what),
     }

@@ -14,8 +14,8 @@ use super::{About, Untaken, Upstream, UpstreamError};
 
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 3;
-/// How often more it is sent at once where the upstream changes connections and has not taken it.
-const UNTAKEN: u32 = 5;
+/// How often more it is sent at once where the upstream only changes connections.
+const AT_ONCE: u32 = 5;
 /// The longest first pause; each further one may be twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What is left at most, and at first: retries that may be made at once.
@@ -28,10 +28,10 @@ const COSTS: u32 = 10;
 pub enum Safe {
     /// Whatever became of the first: it changes nothing.
     Always,
-    /// As long as there was no answer: by its method it changes nothing, and more is not known of it.
+    /// As long as the upstream has only changed connections: by its method it changes nothing, and more is not known of it.
     ///
-    /// Source: RFC 9110, 9.2.2 (what a client may repeat when the connection fails).
-    Unanswered,
+    /// Source: RFC 9110, 9.2.2 (what may be repeated when a connection fails).
+    ByMethod,
     /// As long as the upstream cannot have looked at it, since no byte went out or the upstream says so: it costs money.
     Unsent,
 }
@@ -72,13 +72,11 @@ impl Retries {
         safe: Safe,
     ) -> Result<Response<Body>, UpstreamError> {
         self.earn();
-        let (mut attempt, mut untaken) = (1, 0);
+        let (mut attempt, mut at_once) = (1, 0);
         loop {
             let answer = attempt_once(upstream, parts, body, about).await;
-            if untaken < UNTAKEN
-                && matches!(answer, Err(UpstreamError::Untaken { why: Untaken::Closing, .. }))
-            {
-                untaken += 1;
+            if at_once < AT_ONCE && is_only_the_connection(&answer, safe) {
+                at_once += 1;
                 continue;
             }
             if attempt >= ATTEMPTS || !may_help(&answer, safe) || !self.pay() {
@@ -101,11 +99,20 @@ fn attempt_once<'u>(
     upstream.send(Request::from_parts(parts.clone(), body), about.clone())
 }
 
+/// Whether another connection is all that is needed.
+fn is_only_the_connection(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
+    match answer {
+        Err(UpstreamError::Untaken { why: Untaken::Closing, .. }) => true,
+        Err(UpstreamError::Stale(_)) => safe != Safe::Unsent,
+        _ => false,
+    }
+}
+
 /// Whether another attempt is allowed and may go better.
 fn may_help(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
     match answer {
         Err(UpstreamError::Unreachable(_) | UpstreamError::Untaken { .. }) => true,
-        Err(UpstreamError::Broken(_)) => safe != Safe::Unsent,
+        Err(UpstreamError::Broken(_) | UpstreamError::Stale(_)) => safe == Safe::Always,
         Ok(response) => safe == Safe::Always && is_passing(response.status()),
         Err(_) => false,
     }
@@ -148,13 +155,17 @@ mod tests {
         assert_eq!(sent(&retries, unreachable, Safe::Unsent).await, 3);
         assert_eq!(sent(&retries, broken, Safe::Unsent).await, 1);
         assert_eq!(sent(&retries, broken, Safe::Always).await, 3);
-        assert_eq!(sent(&retries, broken, Safe::Unanswered).await, 3);
+        assert_eq!(sent(&retries, broken, Safe::ByMethod).await, 1);
+        let stale = || UpstreamError::Stale("closed".into());
+        assert_eq!(sent(&retries, stale, Safe::Unsent).await, 1);
+        assert_eq!(sent(&retries, stale, Safe::ByMethod).await, 1 + AT_ONCE);
+        assert_eq!(sent(&retries, stale, Safe::Always).await, 3 + AT_ONCE);
         assert_eq!(sent(&retries, || UpstreamError::Timeout(Duration::ZERO), Safe::Always).await, 1);
         let refused = || UpstreamError::Untaken { what: "refused".into(), why: Untaken::Busy };
         assert_eq!(sent(&retries, refused, Safe::Unsent).await, 3);
         // What changes connections is asked again at once, and for ever by nobody.
         let closed = || UpstreamError::Untaken { what: "closed".into(), why: Untaken::Closing };
-        assert_eq!(sent(&retries, closed, Safe::Unsent).await, 3 + UNTAKEN);
+        assert_eq!(sent(&retries, closed, Safe::Unsent).await, 3 + AT_ONCE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -84,6 +84,8 @@ pub enum Misfortune {
     Untaken,
     /// It arrives, and the answer is lost.
     AnswerLost,
+    /// It does not arrive, since a kept connection was closed, and nobody can know.
+    Stale,
     /// It does not arrive, and nobody can know.
     Broken,
     /// It arrives, and what sent it breaks.
@@ -120,6 +122,7 @@ impl Upstream for Script {
                 Some(Misfortune::Untaken) => {
                     Err(UpstreamError::Untaken { what: "refused stream".into(), why: Untaken::Busy })
                 }
+                Some(Misfortune::Stale) => Err(UpstreamError::Stale("closed".into())),
                 Some(Misfortune::Broken) => Err(UpstreamError::Broken("reset".into())),
                 Some(Misfortune::Panic) => panic!("as the story wants it"),
                 Some(Misfortune::AnswerLost) => {

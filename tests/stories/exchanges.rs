@@ -48,12 +48,12 @@ async fn read_to_end(socket: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a client gets when the upstream sends `answer` and ends the connection, where that is the end of it.
+/// What a client gets when the upstream sends `answer` and ends the connection.
 async fn answered(answer: &str) -> String {
     let (listener, config) = upstream().await;
     let mut got = String::new();
     with_gateway(config, async |base| {
-        let mut client = ask(&base, "POST /x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        let mut client = ask(&base, "GET /x\r\nconnection: close\r\n\r\n").await;
         let (mut server, _) = listener.accept().await.unwrap();
         read_until(&mut server, "\r\n\r\n").await;
         server.write_all(answer.as_bytes()).await.unwrap();

@@ -100,6 +100,16 @@ async fn a_connection_that_was_closed_meanwhile_gives_way_to_another() {
     }
 }
 
+/// It may have been closed before the request came, or because of it: who sends it again must know.
+#[tokio::test]
+async fn a_kept_connection_that_is_closed_in_place_of_an_answer_is_told_from_a_new_one() {
+    let (base, _told) = server(&[OK, "|", "|"]).await;
+    let pools = pools();
+    assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+    assert!(matches!(send(&pools, &base).await, Err(Error::Stale(_))));
+    assert!(matches!(send(&pools, &base).await, Err(Error::Exchange(_))));
+}
+
 #[tokio::test]
 async fn a_body_that_breaks_off_ends_its_connection_and_says_so() {
     let (base, mut told) = server(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok|", OK]).await;

@@ -69,12 +69,16 @@ async fn what_upstream_has_not_looked_at_is_sent_again() {
     assert_eq!(unknown().await, 200);
     world.upstream.meets([Misfortune::Broken]);
     assert_eq!(unknown().await, 502);
-    // What changes nothing by its method is sent again as long as it has no answer.
+    // What changes nothing by its method is sent again where a connection had been kept for too long, too.
     let unknown = async || acme.get("/api/v9/new-thing").await.status;
-    world.upstream.meets([Misfortune::Broken, Misfortune::Broken, Misfortune::Answers(200, json!({}))]);
+    world.upstream.meets([Misfortune::Stale, Misfortune::Stale, Misfortune::Answers(200, json!({}))]);
     assert_eq!(unknown().await, 200);
-    world.upstream.meets([Misfortune::Answers(503, json!({})), Misfortune::Answers(200, json!({}))]);
-    assert_eq!(unknown().await, 503);
+    for (misfortune, status) in [(Misfortune::Broken, 502), (Misfortune::Answers(503, json!({})), 503)] {
+        world.upstream.meets([misfortune]);
+        assert_eq!(unknown().await, status);
+    }
+    world.upstream.meets([Misfortune::Stale]);
+    acme.create().await.expect_status(504); // it may have been made
 }
 
 #[tokio::test(start_paused = true)]
