@@ -49,8 +49,8 @@ pub enum Error {
         /// What that means.
         why: Untaken,
     },
-    /// A connection that had been kept was closed before a byte of the answer came: the other end may have closed it just when
-    /// the request was sent.
+    /// A connection that had been kept was closed before an answer came: the other end may have closed it just when the request
+    /// was sent.
     #[error("a kept connection was closed")]
     Stale(#[source] hyper::Error),
     /// The connection broke, or what came is no answer.

@@ -195,7 +195,7 @@ impl Pools {
     }
 }
 
-/// Whether the other end has closed the connection without a byte of an answer.
+/// Whether the other end has closed the connection and not answered.
 fn is_closed(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
     let is_reset = |cause: &io::Error| {
