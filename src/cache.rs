@@ -303,8 +303,10 @@ mod tests {
                 tell.send(crate::background::lane()).unwrap();
             });
         }
-        let lanes_used = (ends.remove(0).await.unwrap(), ends.remove(0).await.unwrap());
-        assert!(matches!(lanes_used, (1, 2) | (2, 1)), "{lanes_used:?}");
+        let ends = futures_util::future::try_join_all(ends);
+        let lanes_used =
+            tokio::time::timeout(Duration::from_secs(10), ends).await.expect("both end").unwrap();
+        assert!(matches!(lanes_used[..], [1, 2] | [2, 1]), "{lanes_used:?}");
         tokio::task::spawn_blocking(|| drop(lanes)).await.unwrap();
     }
 

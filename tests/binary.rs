@@ -240,8 +240,11 @@ fn a_hangup_reloads_the_tenants() {
     assert_eq!(ask_all(), ["401"; 4]);
     fs::write(&file, config("demo")).unwrap();
     server.signal("-HUP");
-    server.wait_until(|| server.get("/api/v1/chat/credit").contains("200 OK"));
-    assert_eq!(ask_all(), ["200"; 4]);
+    let are_let_in = (0..500).any(|_| {
+        thread::sleep(Duration::from_millis(20));
+        ask_all() == ["200"; 4]
+    });
+    assert!(are_let_in, "{}", server.logged());
     fs::write(&file, "[mock]\nopn = true\n").unwrap();
     server.signal("-HUP");
     server.wait_until(|| server.logged().contains("did you mean"));

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::future::Either;
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
@@ -618,6 +618,14 @@ async fn pass_unread(
                 let what = format!("this path is another spelling of {meant}: send it as that");
                 return Err(ApiError::new(Reason::Forbidden, what));
             }
+            // Servers mostly make the same of it as of a GET, which may cost something.
+            if request.method() == Method::HEAD
+                && let Resolved::Operation(_) =
+                    gateway.parts.catalogue.resolve(&Method::GET, request.uri().path())
+            {
+                let what = "HEAD of a known operation is not passed on: send GET";
+                return Err(ApiError::new(Reason::Forbidden, what));
+            }
             // Nobody knows what such a path takes: but what is another's may stand nowhere in it.
             let words = words(request.uri());
             let store = &*gateway.parts.store;
@@ -657,7 +665,8 @@ pub(super) async fn pass(
     let since = Instant::now();
     let upstream = gateway.parts.upstreams.of(&lane);
     let answer = if matches!(lane, Lane::Live(_)) && is_repeatable(call, &request) {
-        let safe = if request.method().is_safe() { Safe::ByMethod } else { Safe::Unsent };
+        let is_look = matches!(*request.method(), Method::GET | Method::HEAD);
+        let safe = if is_look && call.index.is_none() { Safe::ByMethod } else { Safe::Unsent };
         let send = async {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();

@@ -123,7 +123,7 @@ impl Pools {
                     Some(way) => (way, false),
                     None => Box::pin(self.open(lane, host)).await?,
                 };
-                let is_kept_link = !is_new && matches!(way, Way::Link(_));
+                let began = Instant::now();
                 let answer = match way {
                     Way::Link(link) => link.exchange(request).await.map(|got| lane.receive(got)),
                     Way::Place(place) => place.send(host, request).boxed().await,
@@ -137,8 +137,11 @@ impl Pools {
                     Some(given_back) => request = given_back, // the other end had closed it
                     None => {
                         let error = unsent.into_error();
-                        let is_stale = is_kept_link && is_closed(&error);
-                        return Err(if is_stale { Error::Stale(error) } else { error.into() });
+                        if is_new || began.elapsed() > AT_ONCE || !is_closed(&error) {
+                            return Err(error.into());
+                        }
+                        lane.forget(host);
+                        return Err(Error::Stale(error));
                     }
                 }
             }
@@ -195,13 +198,22 @@ impl Pools {
     }
 }
 
-/// Whether the other end has closed the connection and not answered.
+/// A kept connection that is closed so soon after a request was sent over it had been closed before, or at that moment.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Whether the other end has closed the connection and not answered. Over TLS few say goodbye.
 fn is_closed(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    let is_reset = |cause: &io::Error| {
-        matches!(cause.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let is_end = |cause: &io::Error| {
+        matches!(
+            cause.kind(),
+            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+        )
     };
-    error.is_incomplete_message() || cause.is_some_and(is_reset)
+    let cause = std::error::Error::source(error);
+    let of_socket = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    let of_many = cause.and_then(|cause| cause.downcast_ref::<h2::Error>()).and_then(h2::Error::get_io);
+    error.is_incomplete_message() || of_socket.or(of_many).is_some_and(is_end)
 }
 
 /// A connection that was opened just now.
@@ -360,6 +372,14 @@ impl Lane {
         if let Some(kept) = self.state().hosts.get_mut(host) {
             kept.opening = None;
         }
+    }
+
+    /// Closes the connections to `host` that nobody uses: they were kept as long as one that had been closed.
+    fn forget(&self, host: &Destination) {
+        let mut state = self.state();
+        let idle = state.hosts.get_mut(host).map(|kept| std::mem::take(&mut kept.idle));
+        drop(state);
+        drop(idle);
     }
 
     /// An answer, whose body gives back the connection that it comes over.

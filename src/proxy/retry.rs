@@ -75,7 +75,7 @@ impl Retries {
         let (mut attempt, mut at_once) = (1, 0);
         loop {
             let answer = attempt_once(upstream, parts, body, about).await;
-            if at_once < AT_ONCE && is_only_the_connection(&answer, safe) {
+            if at_once < most_at_once(&answer, safe) {
                 at_once += 1;
                 continue;
             }
@@ -99,12 +99,13 @@ fn attempt_once<'u>(
     upstream.send(Request::from_parts(parts.clone(), body), about.clone())
 }
 
-/// Whether another connection is all that is needed.
-fn is_only_the_connection(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
+/// How often it may be sent at once where another connection is all that is needed.
+fn most_at_once(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> u32 {
     match answer {
-        Err(UpstreamError::Untaken { why: Untaken::Closing, .. }) => true,
-        Err(UpstreamError::Stale(_)) => safe != Safe::Unsent,
-        _ => false,
+        Err(UpstreamError::Untaken { why: Untaken::Closing, .. }) => AT_ONCE,
+        // The next connection is a new one. What is closed once more is not closed by chance.
+        Err(UpstreamError::Stale(_)) if safe != Safe::Unsent => 1,
+        _ => 0,
     }
 }
 
@@ -158,8 +159,8 @@ mod tests {
         assert_eq!(sent(&retries, broken, Safe::ByMethod).await, 1);
         let stale = || UpstreamError::Stale("closed".into());
         assert_eq!(sent(&retries, stale, Safe::Unsent).await, 1);
-        assert_eq!(sent(&retries, stale, Safe::ByMethod).await, 1 + AT_ONCE);
-        assert_eq!(sent(&retries, stale, Safe::Always).await, 3 + AT_ONCE);
+        assert_eq!(sent(&retries, stale, Safe::ByMethod).await, 2);
+        assert_eq!(sent(&retries, stale, Safe::Always).await, 3 + 1);
         assert_eq!(sent(&retries, || UpstreamError::Timeout(Duration::ZERO), Safe::Always).await, 1);
         let refused = || UpstreamError::Untaken { what: "refused".into(), why: Untaken::Busy };
         assert_eq!(sent(&retries, refused, Safe::Unsent).await, 3);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
@@ -53,10 +54,10 @@ async fn server(answers: &'static [&'static str]) -> (String, mpsc::UnboundedRec
 }
 
 /// How long a connection may take.
-const SOON: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn pools() -> Pools {
-    Pools::new(with_tls(HttpConnector::new()), SOON, Duration::from_secs(5))
+    Pools::new(with_tls(HttpConnector::new()), PATIENCE, Duration::from_secs(5))
 }
 
 async fn send(pools: &Pools, url: &str) -> Result<Response<Body>, Error> {
@@ -122,7 +123,7 @@ async fn a_body_that_breaks_off_ends_its_connection_and_says_so() {
 #[tokio::test]
 async fn a_connection_that_nobody_uses_is_closed() {
     let (base, _told) = server(&[OK]).await;
-    let pools = Pools::new(with_tls(HttpConnector::new()), SOON, Duration::from_millis(100));
+    let pools = Pools::new(with_tls(HttpConnector::new()), PATIENCE, Duration::from_millis(100));
     get(&pools, &base).await.unwrap();
     assert_eq!(kept(&pools), 1);
     until(|| kept(&pools) == 0).await;
@@ -148,6 +149,11 @@ async fn until(is_so: impl Fn() -> bool) {
 
 /// What a server needs to speak HTTP/2 over TLS.
 fn acceptor() -> TlsAcceptor {
+    acceptor_of("h2")
+}
+
+/// The same for `protocol`.
+fn acceptor_of(protocol: &str) -> TlsAcceptor {
     let file = |name| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -158,7 +164,7 @@ fn acceptor() -> TlsAcceptor {
             PrivateKeyDer::from_pem_file(file("one-key.pem")).unwrap(),
         )
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -210,7 +216,7 @@ fn trusting(ping: Duration, idle_timeout: Duration) -> Pools {
     tcp.enforce_http(false);
     let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
     let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
-    Pools { ping, ..Pools::new(connector, SOON, idle_timeout) }
+    Pools { ping, ..Pools::new(connector, PATIENCE, idle_timeout) }
 }
 
 #[tokio::test]
@@ -271,6 +277,7 @@ async fn a_server_that_allows_fewer_has_fewer() {
 /// What waited behind a handshake that never ends once was given up as if it might have been done.
 #[tokio::test]
 async fn a_handshake_that_does_not_end_is_no_connection() {
+    const SOON: Duration = Duration::from_millis(500);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     background::spawn(async move {
@@ -279,7 +286,7 @@ async fn a_handshake_that_does_not_end_is_no_connection() {
             silent.push(socket);
         }
     });
-    let pools = trusting(PING, Duration::from_secs(5));
+    let pools = Pools { connect_timeout: SOON, ..trusting(PING, Duration::from_secs(5)) };
     let host = Destination::of(&base.parse().unwrap()).unwrap();
     let kept = Kept { opening: Some(Arc::default()), ..Kept::default() }; // it has spoken HTTP/2 before
     pools.lanes.here().state().hosts.insert(host, kept);
@@ -288,6 +295,63 @@ async fn a_handshake_that_does_not_end_is_no_connection() {
     assert!(many.iter().all(|answer| matches!(answer, Err(Error::Connect(_)))), "{}", many.len());
     // One waited for itself, the others for it and then for themselves.
     assert!(began.elapsed() < SOON * 5, "{:?}", began.elapsed());
+}
+
+/// Over TLS, and without a word of goodbye, as many servers do it.
+#[tokio::test]
+async fn a_kept_connection_that_is_torn_down_is_stale_over_tls_and_http_2_too() {
+    for protocol in ["http/1.1", "h2"] {
+        let gone = Arc::new(Notify::new());
+        let (base, told) = tearing_server(protocol, Arc::clone(&gone)).await;
+        let pools = trusting(PING, Duration::from_secs(5));
+        assert_eq!(get(&pools, &base).await.unwrap(), "ok", "{protocol}");
+        let second = send(&pools, &base).await.err();
+        assert!(matches!(second, Some(Error::Stale(_))), "{protocol}: {second:?}");
+        assert_eq!((get(&pools, &base).await.unwrap(), told.load(Ordering::Relaxed)), ("ok".to_owned(), 2));
+    }
+}
+
+/// A server with TLS whose connections answer one request and are torn down at the second; tells how many there were.
+async fn tearing_server(protocol: &'static str, gone: Arc<Notify>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let told = Arc::new(AtomicUsize::new(0));
+    let tell = Arc::clone(&told);
+    background::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tell.fetch_add(1, Ordering::Relaxed);
+            let stream = TokioIo::new(acceptor_of(protocol).accept(socket).await.unwrap());
+            let (gone, count) = (Arc::clone(&gone), Arc::new(AtomicUsize::new(0)));
+            let hear = Arc::clone(&gone);
+            let answer = move |_: Request<Incoming>| {
+                let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
+                let gone = Arc::clone(&gone);
+                async move {
+                    if !is_first {
+                        gone.notify_one();
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, Infallible>(Response::new("ok".to_owned()))
+                }
+            };
+            let answer = service_fn(answer);
+            background::spawn(async move {
+                let http2 = server::http2::Builder::new(TokioExecutor::new());
+                let http1 = server::http1::Builder::new();
+                tokio::select! {
+                    () = hear.notified() => {} // all of it is dropped, and nothing is said
+                    _ = async {
+                        if protocol == "h2" {
+                            http2.serve_connection(stream, answer).await
+                        } else {
+                            http1.serve_connection(stream, answer).await
+                        }
+                    } => {}
+                }
+            });
+        }
+    });
+    (base, told)
 }
 
 /// The windows of a few slow readers once took up that of the connection.

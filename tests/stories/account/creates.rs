@@ -71,8 +71,10 @@ async fn what_upstream_has_not_looked_at_is_sent_again() {
     assert_eq!(unknown().await, 502);
     // What changes nothing by its method is sent again where a connection had been kept for too long, too.
     let unknown = async || acme.get("/api/v9/new-thing").await.status;
-    world.upstream.meets([Misfortune::Stale, Misfortune::Stale, Misfortune::Answers(200, json!({}))]);
+    world.upstream.meets([Misfortune::Stale, Misfortune::Answers(200, json!({}))]);
     assert_eq!(unknown().await, 200);
+    world.upstream.meets([Misfortune::Stale, Misfortune::Stale]);
+    assert_eq!(unknown().await, 502);
     for (misfortune, status) in [(Misfortune::Broken, 502), (Misfortune::Answers(503, json!({})), 503)] {
         world.upstream.meets([misfortune]);
         assert_eq!(unknown().await, status);

@@ -118,3 +118,15 @@ async fn another_spelling_of_a_path_is_refused() {
     acme.post("/api/v1/runway/extended", &json!({})).await;
     assert_eq!(world.upstream.arrived().len(), 1, "what is not known at all goes its way");
 }
+
+/// Upstream may make of it what it makes of a GET, and some of these are paid for.
+#[tokio::test(start_paused = true)]
+async fn a_head_of_a_known_operation_is_not_passed_on() {
+    let world = tenant("");
+    for (path, status) in [("/api/v1/veo/get-1080p-video?taskId=x", 403), ("/api/v9/new-thing", 200)] {
+        world.upstream.meets([Misfortune::Answers(200, json!({}))]);
+        let head = Request::head(path).header("authorization", "Bearer acme").body(Body::empty()).unwrap();
+        assert_eq!(world.plane.answer(head).await.status(), status, "{path}");
+    }
+    assert_eq!(world.upstream.arrived().len(), 1);
+}
