@@ -111,8 +111,10 @@ impl<T: Keep> Cache<T> {
         let kept = self.kept.answers.get(key).filter(is_fresh)?;
         // Once is not enough: what is kept anew all the time is not worth a copy.
         let sight = hash.wrapping_add(version.into());
-        let missed = &mut near.missed[place(hash, 256)];
-        if std::mem::replace(missed, sight) == sight && key.len() + kept.size() <= LARGEST_NEAR {
+        let place = place(hash, near.missed.len());
+        if std::mem::replace(&mut near.missed[place], sight) == sight
+            && key.len() + kept.size() <= LARGEST_NEAR
+        {
             if near.answers.len() >= MOST_NEAR {
                 near.answers.clear();
             }
@@ -138,23 +140,28 @@ impl<T: Keep> Cache<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (flight, found) = self.board(key, ask);
+        let hash = self.hasher.hash_one(&**key);
+        let (flight, found) = self.board(key, hash, ask);
         let answer = flight.clone().await;
-        self.land(key, &flight);
+        self.land(key, hash, &flight);
         (answer, found)
     }
 
     /// Joins the question under way, or starts it.
-    fn board<F>(&self, key: &Key, ask: impl FnOnce() -> F) -> (Shared<BoxFuture<'static, T>>, Found)
+    fn board<F>(
+        &self,
+        key: &Key,
+        hash: u64,
+        ask: impl FnOnce() -> F,
+    ) -> (Shared<BoxFuture<'static, T>>, Found)
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut flights = self.flights(key);
+        let mut flights = self.flights(hash);
         if let Some(flight) = flights.under_way.get(key).and_then(WeakShared::upgrade) {
             return (flight, Found::Coalesced);
         }
         let (question, kept, key_kept) = (ask(), Arc::clone(&self.kept), Arc::clone(key));
-        let hash = self.hasher.hash_one(&**key);
         // Kept by the question itself: whoever asked first may be gone when the answer comes.
         let answered = question.inspect(move |answer| kept.keep(&key_kept, answer, hash));
         let flight = answered.boxed().shared();
@@ -169,17 +176,16 @@ impl<T: Keep> Cache<T> {
     }
 
     /// Takes an answered question out, unless another stands in its place already.
-    fn land(&self, key: &Key, flight: &Shared<BoxFuture<'static, T>>) {
-        let mut flights = self.flights(key);
+    fn land(&self, key: &Key, hash: u64, flight: &Shared<BoxFuture<'static, T>>) {
+        let mut flights = self.flights(hash);
         let there = flights.under_way.get(key).and_then(WeakShared::upgrade);
         if there.is_none_or(|there| there.ptr_eq(flight)) {
             flights.under_way.remove(key);
         }
     }
 
-    fn flights(&self, key: &Key) -> MutexGuard<'_, Flights<T>> {
-        let place = place(self.hasher.hash_one(&**key), self.flights.len());
-        self.flights[place].lock().unwrap_or_else(PoisonError::into_inner)
+    fn flights(&self, hash: u64) -> MutexGuard<'_, Flights<T>> {
+        self.flights[place(hash, self.flights.len())].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -352,7 +358,7 @@ mod tests {
         let (answer, found) = follower.await.unwrap();
         assert_eq!((answer.0, found), (1, Found::Coalesced));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert_eq!(cache.flights(&key).under_way.len(), 0);
+        assert_eq!(cache.flights(cache.hasher.hash_one(&*key)).under_way.len(), 0);
         assert_eq!(cache.fresh(&key, NOW), Some(Answer(1, Some(LATER))), "it is kept all the same");
     }
 

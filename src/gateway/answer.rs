@@ -19,8 +19,8 @@ use crate::store::KeptAnswer;
 /// The largest answer that is read whole, in bytes; usual are some thousand.
 const LARGEST: usize = 32 * 1024 * 1024;
 
-/// How many headers answers are given on their way.
-const OURS: usize = 8;
+/// How many headers answers are given on their way, at most.
+pub(super) const OURS: usize = 8;
 
 /// An answer with all of its body.
 #[derive(Clone, Debug)]
@@ -85,9 +85,6 @@ impl Whole {
         // With room for what every answer is given, so that no copy has to grow.
         let mut headers = HeaderMap::with_capacity(self.headers.len() + OURS);
         headers.extend(self.headers.iter().filter_map(copy));
-        if !self.body.is_empty() {
-            headers.remove(CONTENT_LENGTH); // as in `into_response`
-        }
         Self { headers, body: Bytes::copy_from_slice(&self.body), ..self.clone() }
     }
 }

@@ -17,7 +17,7 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::FuturesOrdered;
 use http::Request;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -244,7 +244,7 @@ impl Visit {
         let mut requests = phase.requests();
         let ended = loop {
             // Looked at when it has something to say, and not with each request: all connections share what it waits for.
-            let mut interrupted = FuturesUnordered::from_iter([async {
+            let mut interrupted = FuturesOrdered::from_iter([async {
                 tokio::time::timeout(pause, self.stopping.changed()).await.is_ok()
             }]);
             tokio::select! {

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 
-use super::answer::Whole;
+use super::answer::{OURS, Whole};
 use super::ask::{Ask, is_read};
 use super::idempotency::{self, Outcome};
 use super::look::{self, Look, result_name};
@@ -235,7 +235,7 @@ pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Respons
 pub(super) fn record(plane: Arc<Both>, call: Arc<Call>, line: String, response: Response) -> Response {
     let gateway = &plane.gateway;
     let (mut parts, body) = response.into_parts();
-    parts.headers.reserve(8); // all at once is less work than one by one
+    parts.headers.reserve(OURS); // all at once is less work than one by one
     parts.headers.insert(REQUEST_ID, call.request_id.clone());
     let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode).as_str();
     parts.headers.insert(MODE, HeaderValue::from_static(mode));

@@ -38,34 +38,29 @@ fn is_own(name: &HeaderName) -> bool {
 /// Takes out what does not travel from a client to the upstream: what is about its connection, or between client and gateway
 /// alone.
 pub(super) fn keep_for_upstream(headers: &mut HeaderMap) {
-    strip_with_hop_by_hop(headers, is_private);
+    strip_with_hop_by_hop(headers, is_private, &[]);
 }
 
 /// As [`keep_for_upstream`], but for the host and the key: those of the upstream stand in their places.
 pub(super) fn readdress(headers: &mut HeaderMap, host: &HeaderValue, authorization: &HeaderValue) {
     headers.insert(HOST, host.clone());
     headers.insert(AUTHORIZATION, authorization.clone());
-    let named = named_by_connection(headers);
-    strip(headers, |name| {
-        let is_ours = *name == HOST || *name == AUTHORIZATION;
-        !is_ours && (is_private(name) || is_hop_by_hop(name) || named.contains(name))
-    });
+    strip_with_hop_by_hop(headers, is_private, &[HOST, AUTHORIZATION]);
 }
 
 /// Takes out what does not travel from the upstream to a client: what is about its connection, or what only the gateway says.
 pub(super) fn keep_for_client(headers: &mut HeaderMap) {
-    strip_with_hop_by_hop(headers, is_own);
+    strip_with_hop_by_hop(headers, is_own, &[]);
 }
 
-/// Takes out what `is_doomed`, and with it, in one go, hop-by-hop headers and those that `Connection` names.
-fn strip_with_hop_by_hop(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
-    let named = named_by_connection(headers);
-    strip(headers, |name| is_hop_by_hop(name) || is_doomed(name) || named.contains(name));
-}
-
-/// The headers that `Connection` says are about the connection.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
+/// Takes out what `is_doomed`, and with it, in one go, hop-by-hop headers and those that `Connection` names; but not what is
+/// `spared`.
+fn strip_with_hop_by_hop(
+    headers: &mut HeaderMap,
+    is_doomed: impl Fn(&HeaderName) -> bool,
+    spared: &[HeaderName],
+) {
+    let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -74,7 +69,10 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         // Options of the connection, which are no names of headers in practice, and are what nearly all say.
         .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
         .filter_map(|name| name.parse().ok())
-        .collect()
+        .collect();
+    strip(headers, |name| {
+        (is_hop_by_hop(name) || is_doomed(name) || named.contains(name)) && !spared.contains(name)
+    });
 }
 
 /// Takes out what is between client and gateway alone.

@@ -2,6 +2,7 @@
 //! between them each time, and a family looks its children up behind a lock that they share.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use crate::background::PerLane;
 /// The numbers of one lane.
 pub(super) struct Busy {
     registry: Registry,
-    requests: Children<Requests>,
+    requests: Children<Timed>,
     overhead: Histogram,
-    upstream_requests: Children<UpstreamRequests>,
+    upstream_requests: Children<Timed>,
     cache_requests: Children<IntCounterVec>,
 }
 
@@ -32,7 +33,7 @@ impl Busy {
         let registry = Registry::new();
         let make = Maker(&registry);
         Self {
-            requests: Children::of(Requests {
+            requests: Children::of(Timed {
                 count: make.counters(
                     "kiegate_requests_total",
                     "Requests answered on the data plane.",
@@ -44,13 +45,14 @@ impl Busy {
                     &["operation", "mode"],
                     &ANSWER_BUCKETS,
                 ),
+                by: 1..3,
             }),
             overhead: make.histogram(
                 "kiegate_overhead_seconds",
                 "Time until the head of an answer that was not spent waiting for the upstream.",
                 &ANSWER_BUCKETS,
             ),
-            upstream_requests: Children::of(UpstreamRequests {
+            upstream_requests: Children::of(Timed {
                 count: make.counters(
                     "kiegate_upstream_requests_total",
                     "Requests sent to the live upstream.",
@@ -62,6 +64,7 @@ impl Busy {
                     &["operation"],
                     &ANSWER_BUCKETS,
                 ),
+                by: 1..2,
             }),
             cache_requests: Children::of(make.counters(
                 "kiegate_cache_requests_total",
@@ -79,10 +82,7 @@ impl Busy {
         let code = finished.code.map_or("none", |number| three_digits(number, &mut code));
         let Finished { tenant, operation, mode, took, overhead, .. } = finished;
         let status = three_digits(finished.status, &mut status);
-        self.requests.with(&[tenant, operation, mode, status, code], |(count, duration)| {
-            count.inc();
-            duration.observe(took.as_secs_f64());
-        });
+        self.requests.took(&[tenant, operation, mode, status, code], *took);
         if let Some(overhead) = overhead {
             self.overhead.observe(overhead.as_secs_f64());
         }
@@ -97,10 +97,7 @@ impl Busy {
     pub(super) fn upstream_answered(&self, key: &str, operation: &str, status: Option<u16>, took: Duration) {
         let mut digits = [0; 3];
         let status = status.map_or("error", |status| three_digits(status, &mut digits));
-        self.upstream_requests.with(&[key, operation, status], |(count, duration)| {
-            count.inc();
-            duration.observe(took.as_secs_f64());
-        });
+        self.upstream_requests.took(&[key, operation, status], took);
     }
 }
 
@@ -130,31 +127,30 @@ impl Family for IntCounterVec {
     }
 }
 
-/// Requests by tenant, operation, mode, status and code, and how long they take by some of these.
-struct Requests {
+/// What is counted by its labels, and how long it takes by some of these.
+struct Timed {
     count: IntCounterVec,
     duration: HistogramVec,
+    /// Where the labels of `duration` stand among those of `count`.
+    by: Range<usize>,
 }
 
-impl Family for Requests {
+impl Family for Timed {
     type Child = (IntCounter, Histogram);
 
     fn child(&self, labels: &[&str]) -> Self::Child {
-        (self.count.with_label_values(labels), self.duration.with_label_values(&labels[1..3]))
+        let some = &labels[self.by.clone()];
+        (self.count.with_label_values(labels), self.duration.with_label_values(some))
     }
 }
 
-/// The same of requests to the upstream by key, operation and status.
-struct UpstreamRequests {
-    count: IntCounterVec,
-    duration: HistogramVec,
-}
-
-impl Family for UpstreamRequests {
-    type Child = (IntCounter, Histogram);
-
-    fn child(&self, labels: &[&str]) -> Self::Child {
-        (self.count.with_label_values(labels), self.duration.with_label_values(&labels[1..2]))
+impl Children<Timed> {
+    /// Counts one of these labels that took so long.
+    fn took(&self, labels: &[&str], span: Duration) {
+        self.with(labels, |(count, duration)| {
+            count.inc();
+            duration.observe(span.as_secs_f64());
+        });
     }
 }
 
