@@ -12,7 +12,7 @@ COPY fixtures fixtures
 COPY src src
 # What `kiegate_build_info` says: docker build --build-arg COMMIT=$(git rev-parse --short=12 HEAD) .
 ARG COMMIT=unknown
-RUN touch build.rs src/main.rs src/lib.rs && KIEGATE_COMMIT=$COMMIT cargo build --release --locked
+RUN touch build.rs src/main.rs src/lib.rs && BUILD_COMMIT=$COMMIT cargo build --release --locked
 
 FROM debian:trixie-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin kiegate

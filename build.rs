@@ -23,8 +23,9 @@ fn main() {
     println!("cargo::rerun-if-changed=fixtures");
     // Checkouts that share a target folder have lists of their own.
     println!("cargo::rerun-if-env-changed=PWD");
-    println!("cargo::rerun-if-env-changed=KIEGATE_COMMIT");
-    println!("cargo::rustc-env=KIEGATE_COMMIT={}", env::var("KIEGATE_COMMIT").unwrap_or_else(|_| commit()));
+    // Not named as settings are: cargo sets it for what it runs, too.
+    println!("cargo::rerun-if-env-changed=BUILD_COMMIT");
+    println!("cargo::rustc-env=BUILD_COMMIT={}", env::var("BUILD_COMMIT").unwrap_or_else(|_| commit()));
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -210,6 +210,17 @@ fn a_request_under_way_is_answered_before_it_stops() {
     assert!(server.child.wait().unwrap().success());
 }
 
+/// `cargo run` once could not start it: what the build script tells the compiler, cargo sets for what it runs, too.
+#[test]
+fn what_cargo_sets_for_what_it_runs_is_no_setting() {
+    // But for what the test command tells the tests.
+    let is_set = |name: &str| name.starts_with("KIEGATE_") && name != "KIEGATE_RECORD_STORIES";
+    let set = std::env::vars().filter(|(name, _)| is_set(name));
+    let output = kiegate(&["check"]).envs(set).output().unwrap();
+    assert!(output.status.success(), "{}", err(&output));
+    assert!(std::env::var("BUILD_COMMIT").is_ok(), "cargo sets it for tests as for what it runs");
+}
+
 #[test]
 fn a_hangup_reloads_the_tenants() {
     let folder = tempfile::tempdir().unwrap();

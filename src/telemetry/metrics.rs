@@ -162,7 +162,7 @@ impl Metrics {
         metrics.connections.with_label_values(&["data"]).set(0);
         metrics.connections.with_label_values(&["admin"]).set(0);
         let build = make.gauges("kiegate_build_info", "Always 1.", &["version", "commit"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("KIEGATE_COMMIT")]).set(1);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT")]).set(1);
         #[cfg(target_os = "linux")]
         make.register(prometheus::process_collector::ProcessCollector::for_self());
         metrics
