@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use tokio::time::Instant;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tower::BoxError;
 
@@ -101,20 +102,21 @@ impl Client {
     /// As [`Client::send_to`], and addresses without a host.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let host = Destination::of(request.uri()).ok_or(Error::NoHost)?;
-        self.send_to(&host, request).await
+        self.send_to(&host, request, Instant::now()).await
     }
 
-    /// Sends `request` to `host` and waits for the head of the answer. Of the request's address path and query count.
+    /// Sends `request` to `host`, at `now`, and waits for the head of the answer. Of the request's address path and query count.
     ///
     /// # Errors
     /// Connections that cannot be opened, or break before the head has arrived. A request that had not been sent when a kept
     /// connection turned out to be closed is sent over another one.
-    pub fn send_to(
-        &self,
-        host: &Destination,
+    pub fn send_to<'c>(
+        &'c self,
+        host: &'c Destination,
         request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
-        self.0.send(host, request)
+        now: Instant,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'c> {
+        self.0.send(host, request, now)
     }
 }
 

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{IF_NONE_MATCH, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use sha2::Sha256;
 
@@ -19,9 +19,14 @@ pub const TIMESTAMP_HEADER: &str = "x-webhook-timestamp";
 /// Header with the signature.
 pub const SIGNATURE_HEADER: &str = "x-webhook-signature";
 
+/// The values of a header, in their order. Messages have few headers, so looking through them takes less than to hash a name.
+pub fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &HeaderValue> {
+    headers.iter().filter(move |(other, _)| **other == name).map(|(_, value)| value)
+}
+
 /// Whether `If-None-Match` lists `etag`: the client has it already. Weak comparison, as RFC 9110, 13.1.2 wants it there.
 pub fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let sent = headers.get_all(IF_NONE_MATCH).iter().filter_map(|sent| sent.to_str().ok());
+    let sent = values(headers, IF_NONE_MATCH).filter_map(|sent| sent.to_str().ok());
     let mut tags = sent.flat_map(|sent| sent.split(',')).map(str::trim);
     tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }

@@ -5,6 +5,7 @@
 //! its connection with it. HTTP/2, which carries many requests at once, is `shared`. Each lane has its own
 //! connections, since a socket is best used where it is waited for.
 
+mod bell;
 mod shared;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http::header::HOST;
 use http::{Request, Response, Uri};
 use http_body::{Body as _, Frame, SizeHint};
@@ -30,6 +32,7 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout};
 use tower::{Service as _, ServiceExt as _};
 
+use bell::Bell;
 use shared::{Place, Shared};
 
 use super::destination::path;
@@ -54,6 +57,8 @@ struct Lane {
 #[derive(Default)]
 struct State {
     hosts: HashMap<Destination, Kept, ahash::RandomState>,
+    /// How often it was looked for what is kept for too long: the clock of those that nobody uses.
+    rounds: u32,
     /// Somebody is going to look after those that are kept for too long.
     is_swept: bool,
 }
@@ -61,8 +66,8 @@ struct State {
 /// Connections to a host, and whose turn it is to open one.
 #[derive(Default)]
 struct Kept {
-    /// Those that nobody uses. The one that was used last is the last.
-    idle: Vec<(Link, Instant)>,
+    /// Those that nobody uses, and since which round. The one that was used last is the last.
+    idle: Vec<(Link, u32)>,
     /// Those that many can use.
     shared: Vec<Shared>,
     /// Held by whoever opens another one of those, which others wait for rather than open one each.
@@ -78,6 +83,7 @@ type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 struct Link {
     sender: http1::SendRequest<Body>,
     connection: Connection,
+    bell: Bell,
     /// Where it leads.
     host: Destination,
 }
@@ -109,42 +115,55 @@ impl Pools {
         Self { connector, connect_timeout, ping: shared::PING, lanes: PerLane::new(lane) }
     }
 
-    /// Sends `request` to `host` and waits for the head of the answer. Of the request's address path and query count.
-    #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
-    pub(super) fn send(
-        &self,
-        host: &Destination,
-        mut request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+    /// Sends `request` to `host`, at `now`, and waits for the head of the answer. Of the request's address path and query count.
+    ///
+    /// Over a kept connection it goes at once, and this future need not carry it.
+    pub(super) fn send<'p>(
+        &'p self,
+        host: &'p Destination,
+        request: Request<Body>,
+        now: Instant,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'p> {
+        let lane = self.lanes.here();
+        let sent = match lane.kept(host) {
+            Some(way) => Ok(way.send(lane, host, request)),
+            None => Err(Box::new(request)),
+        };
         async move {
-            let lane = self.lanes.here();
-            loop {
-                let (way, is_new) = match lane.kept(host) {
-                    Some(way) => (way, false),
-                    None => Box::pin(self.open(lane, host)).await?,
-                };
-                let began = Instant::now();
-                let answer = match way {
-                    Way::Link(link) => link.exchange(request).await.map(|got| lane.receive(got)),
-                    Way::Place(place) => place.send(host, request).boxed().await,
-                };
-                let mut unsent = match answer {
+            let unsent = match sent {
+                Ok(sending) => match sending.await {
                     Ok(answer) => return Ok(answer),
-                    Err(unsent) => unsent,
-                };
-                match unsent.take_message() {
-                    Some(_) if is_new => return Err(Error::Closed),
-                    Some(given_back) => request = given_back, // the other end had closed it
-                    None => {
-                        let error = unsent.into_error();
-                        if is_new || began.elapsed() > AT_ONCE || !is_closed(&error) {
-                            return Err(error.into());
-                        }
-                        lane.forget(host);
-                        return Err(Error::Stale(error));
-                    }
-                }
+                    Err(unsent) => Box::new(lane.take_back(host, unsent, now)?),
+                },
+                Err(request) => request,
+            };
+            self.send_later(lane, host, unsent).boxed().await
+        }
+    }
+
+    /// Sends a request over a new connection, or one that was kept meanwhile.
+    async fn send_later(
+        &self,
+        lane: &Arc<Lane>,
+        host: &Destination,
+        mut request: Box<Request<Body>>,
+    ) -> Result<Response<Body>, Error> {
+        loop {
+            let (way, is_new) = match lane.kept(host) {
+                Some(way) => (way, false),
+                None => self.open(lane, host).await?,
+            };
+            let now = Instant::now();
+            let mut unsent = match way.send(lane, host, *request).await {
+                Ok(answer) => return Ok(answer),
+                Err(unsent) => unsent,
+            };
+            if is_new {
+                return Err(unsent
+                    .take_message()
+                    .map_or_else(|| unsent.into_error().into(), |_| Error::Closed));
             }
+            *request = lane.take_back(host, unsent, now)?;
         }
     }
 
@@ -192,9 +211,11 @@ impl Pools {
         if stream.connected().is_negotiated_h2() {
             return Ok(Fresh::Shared(Shared::open(stream, self.ping).await.map_err(unready)?));
         }
-        let (sender, connection) = http1::handshake(stream).await.map_err(unready)?;
+        // Heads and bodies are put together: one write of one piece takes the system less than one of several.
+        let (sender, connection) =
+            http1::Builder::new().writev(false).handshake(stream).await.map_err(unready)?;
         let connection = Connection(Some(Box::new(connection)));
-        Ok(Fresh::Link(Link { sender, connection, host: host.clone() }))
+        Ok(Fresh::Link(Link { sender, connection, bell: Bell::new(), host: host.clone() }))
     }
 }
 
@@ -228,6 +249,36 @@ enum Way {
     Place(Place),
 }
 
+impl Way {
+    /// Sends `request` to `host`.
+    fn send<'l>(self, lane: &'l Arc<Lane>, host: &'l Destination, request: Request<Body>) -> Sending<'l> {
+        match self {
+            Self::Link(link) => Sending::Link(lane, link.exchange(request)),
+            Self::Place(place) => Sending::Place(place.send(host, request).boxed()),
+        }
+    }
+}
+
+/// A request on its way. Gives the answer, or what has become of the request.
+enum Sending<'l> {
+    Link(&'l Arc<Lane>, Exchange),
+    Place(BoxFuture<'l, Result<Response<Body>, Unsent>>),
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<Response<Body>, Unsent>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Link(lane, exchange) => {
+                let answer = ready!(Pin::new(exchange).poll(context));
+                Poll::Ready(answer.map(|answer| lane.receive(answer)))
+            }
+            Self::Place(answer) => answer.as_mut().poll(context),
+        }
+    }
+}
+
 impl Link {
     /// Sends `request` to where it leads.
     fn exchange(mut self, mut request: Request<Body>) -> Exchange {
@@ -239,8 +290,14 @@ impl Link {
         }
         // Whatever comes out at this end has been put in by the connection, which has the waker; and as it has none, it must
         // not be told to wait for the sake of others.
-        let answer = unconstrained(self.sender.try_send_request(request));
+        let sender = &mut self.sender;
+        let answer = unconstrained(self.bell.muffled(|| sender.try_send_request(request)));
         Exchange { answer: Box::pin(answer), link: Some(self) }
+    }
+
+    /// Moves what can be moved, on behalf of the task that waits.
+    fn drive(&mut self, context: &Context<'_>) {
+        self.connection.drive(&mut self.bell.context(context));
     }
 
     /// Whether another request can be sent.
@@ -264,7 +321,7 @@ impl Future for Exchange {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(link) = &mut self.link {
-            link.connection.drive(context);
+            link.drive(context);
         }
         let answer = ready!(self.answer.as_mut().poll(&mut Context::from_waker(Waker::noop())));
         Poll::Ready(answer.map(|answer| (answer, self.link.take().expect("it is polled until then"))))
@@ -281,10 +338,22 @@ struct Answer {
     lane: Weak<Lane>,
 }
 
+/// What has come so far. Nobody has to be woken: what comes is put in by the connection, which is driven by whoever asks.
+fn come(incoming: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    Pin::new(incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+}
+
 impl Answer {
+    /// What has come so far.
     fn come(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // Nobody has to be woken: what comes is put in by the connection, which is polled below.
-        Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+        come(&mut self.incoming)
+    }
+
+    /// The same before the connection is driven, if it has to be.
+    fn come_first(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self { incoming, link, .. } = self;
+        let Some(link) = link else { return come(incoming) };
+        link.bell.muffled(|| come(incoming))
     }
 
     /// All has come: the connection is free.
@@ -306,11 +375,11 @@ impl http_body::Body for Answer {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let mut polled = self.come();
+        let mut polled = self.come_first();
         if polled.is_pending()
             && let Some(link) = &mut self.link
         {
-            link.connection.drive(context);
+            link.drive(context);
             polled = self.come();
         }
         match polled {
@@ -382,6 +451,27 @@ impl Lane {
         drop(idle);
     }
 
+    /// A request that a kept connection to `host` did not take any more, since it had been closed.
+    ///
+    /// # Errors
+    /// The request may have been taken.
+    fn take_back(
+        &self,
+        host: &Destination,
+        mut unsent: Unsent,
+        sent: Instant,
+    ) -> Result<Request<Body>, Error> {
+        if let Some(request) = unsent.take_message() {
+            return Ok(request);
+        }
+        let error = unsent.into_error();
+        if sent.elapsed() > AT_ONCE || !is_closed(&error) {
+            return Err(error.into());
+        }
+        self.forget(host);
+        Err(Error::Stale(error))
+    }
+
     /// An answer, whose body gives back the connection that it comes over.
     fn receive(self: &Arc<Self>, (answer, link): (Response<Incoming>, Link)) -> Response<Body> {
         answer.map(|incoming| {
@@ -398,12 +488,13 @@ impl Lane {
         if !link.is_ready() {
             return;
         }
+        link.bell.forget();
         let mut state = self.state();
-        let now = Instant::now();
+        let round = state.rounds;
         if let Some(kept) = state.hosts.get_mut(&link.host) {
-            kept.idle.push((link, now));
+            kept.idle.push((link, round));
         } else {
-            state.hosts.entry(link.host.clone()).or_default().idle.push((link, now));
+            state.hosts.entry(link.host.clone()).or_default().idle.push((link, round));
         }
         self.have_swept(&mut state);
     }
@@ -430,14 +521,16 @@ impl Lane {
     /// Closes connections that were kept for too long; gives those that remain. One for many requests ends when the last of
     /// them has its answer.
     fn sweep(&self) -> usize {
-        let now = Instant::now();
         let mut state = self.state();
         let mut old = Vec::new();
-        let is_old = |since: &Instant| now.duration_since(*since) >= self.idle_timeout;
+        state.rounds = state.rounds.wrapping_add(1);
+        let round = state.rounds;
         state.hosts.retain(|_, kept| {
-            let fresh = kept.idle.partition_point(|(_, since)| is_old(since));
+            // The first of the rounds had begun already.
+            let is_old = |since: u32| round.wrapping_sub(since) > ROUNDS;
+            let fresh = kept.idle.partition_point(|(_, since)| is_old(*since));
             old.extend(kept.idle.drain(..fresh));
-            kept.shared.retain(|shared| !shared.is_closed() && !is_old(&shared.used()));
+            kept.shared.retain(|shared| !shared.is_closed() && shared.used().elapsed() < self.idle_timeout);
             !kept.idle.is_empty() || !kept.shared.is_empty()
         });
         let left = state.hosts.values().map(|kept| kept.idle.len() + kept.shared.len()).sum();
@@ -449,9 +542,12 @@ impl Lane {
     }
 }
 
+/// How often it is looked in the time that connections are kept.
+const ROUNDS: u32 = 4;
+
 /// Sweeps a pool until nothing is left in it.
 async fn sweep(lane: Weak<Lane>, idle_timeout: Duration) {
-    let pause = (idle_timeout / 4).max(Duration::from_millis(10));
+    let pause = (idle_timeout / ROUNDS).max(Duration::from_millis(10));
     loop {
         tokio::time::sleep(pause).await;
         let Some(lane) = lane.upgrade() else { return };

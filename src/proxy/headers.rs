@@ -3,6 +3,8 @@
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::wire;
+
 /// Whether a header is about one connection only.
 ///
 /// Source: RFC 9110, 7.6.1, and the older list of RFC 2616, 13.5.1.
@@ -60,19 +62,22 @@ fn strip_with_hop_by_hop(
     is_doomed: impl Fn(&HeaderName) -> bool,
     spared: &[HeaderName],
 ) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
+    let named: Vec<HeaderName> = wire::values(headers, CONNECTION)
         .filter_map(|value| value.to_str().ok())
+        // Options of the connection, which are no names of headers in practice, and are what nearly all say.
+        .filter(|value| !is_option(value))
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        // Options of the connection, which are no names of headers in practice, and are what nearly all say.
-        .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
+        .filter(|name| !is_option(name))
         .filter_map(|name| name.parse().ok())
         .collect();
     strip(headers, |name| {
         (is_hop_by_hop(name) || is_doomed(name) || named.contains(name)) && !spared.contains(name)
     });
+}
+
+fn is_option(word: &str) -> bool {
+    word.eq_ignore_ascii_case("keep-alive") || word.eq_ignore_ascii_case("close")
 }
 
 /// Takes out what is between client and gateway alone.
@@ -102,28 +107,40 @@ pub fn strip(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
 ///
 /// Source: RFC 9112, 6.3.
 pub(super) fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-            return Err("it has a transfer coding other than chunked");
+    let codings: (Option<_>, Option<_>) = {
+        let mut codings = wire::values(headers, TRANSFER_ENCODING);
+        (codings.next(), codings.next())
+    };
+    match codings {
+        (None, _) => {}
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            headers.remove(CONTENT_LENGTH);
+            return Ok(());
         }
-        headers.remove(CONTENT_LENGTH);
-        return Ok(());
+        _ => return Err("it has a transfer coding other than chunked"),
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return Ok(()) };
-    if lengths.next().is_none() && is_number(first.as_bytes()) {
-        return Ok(());
+    if let Some(length) = one_length(headers)? {
+        headers.insert(CONTENT_LENGTH, length);
     }
-    let lengths = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
-    let mut lengths = lengths.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let first = lengths.next().unwrap_or_default();
-    if !is_number(first) || lengths.any(|other| other != first) {
+    Ok(())
+}
+
+/// The length that is told in `headers`, if it is told in other ways than by one number.
+fn one_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
+    let mut values = wire::values(headers, CONTENT_LENGTH);
+    let Some(first) = values.next() else { return Ok(None) };
+    let more = values.next();
+    if more.is_none() && is_number(first.as_bytes()) {
+        return Ok(None);
+    }
+    let all = [first].into_iter().chain(more).chain(values);
+    let mut lengths =
+        all.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let length = lengths.next().unwrap_or_default();
+    if !is_number(length) || lengths.any(|other| other != length) {
         return Err("it tells its length in more than one way, or in none that can be read");
     }
-    let length = HeaderValue::from_bytes(first).map_err(|_| "its length cannot be read")?;
-    headers.insert(CONTENT_LENGTH, length);
-    Ok(())
+    HeaderValue::from_bytes(length).map(Some).map_err(|_| "its length cannot be read")
 }
 
 fn is_number(text: &[u8]) -> bool {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
+use super::breaker::Leave;
 use super::headers::{keep_for_client, readdress, settle_length};
 use super::hiding::Hidden;
 use super::sending::Progress;
@@ -78,41 +79,37 @@ impl Live {
         [&self.api, &self.uploads].map(|host| (&*host.name, host.breaker.is_open()))
     }
 
-    #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
+    /// Sends `request` on as the account's, and gives what may travel of the answer. As far as nothing has to be waited for it is
+    /// done at once, so that the future is small.
     fn forward(
         &self,
         mut request: Request<Body>,
         About { operation, tenant: _, streams, key }: About,
-    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send {
-        async move {
-            let host = if request.uri().path().starts_with(UPLOADS) { &self.uploads } else { &self.api };
-            let leave = host.breaker.ask().map_err(UpstreamError::LeftAlone)?;
-            let key = self.key(key);
-            if let Some(without_key) = without_key(request.uri()) {
-                *request.uri_mut() = without_key.into();
-            }
-            *request.version_mut() = Version::HTTP_11;
-            readdress(request.headers_mut(), host.destination.header(), &key.authorization);
-            let began = Instant::now();
-            let answer = if streams {
-                Box::pin(self.stream(&host.destination, request)).await
-            } else {
-                let sent =
-                    timeout(self.response_timeout, self.client.send_to(&host.destination, request)).await;
-                let late = |_| UpstreamError::Timeout(self.response_timeout);
-                sent.map_err(late).and_then(|answer| answer.map_err(|error| failure(&error)))
-            };
-            let answer = answer.and_then(sound);
-            if let Some(answers) = answers(answer.as_ref().err()) {
-                leave.end(answers);
-            }
-            let status = answer.as_ref().ok().map(|response| response.status().as_u16());
-            self.metrics.upstream_answered(&key.name, operation, status, began.elapsed());
-            match &key.hidden {
-                Some(hidden) => answer.map(|response| hidden.in_response(response)),
-                None => answer,
-            }
+    ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
+        let host = if request.uri().path().starts_with(UPLOADS) { &self.uploads } else { &self.api };
+        let leave = match host.breaker.ask() {
+            Ok(leave) => leave,
+            Err(left) => return ready(Err(UpstreamError::LeftAlone(left))).boxed(),
+        };
+        let key = self.key(key);
+        if let Some(without_key) = without_key(request.uri()) {
+            *request.uri_mut() = without_key.into();
         }
+        *request.version_mut() = Version::HTTP_11;
+        readdress(request.headers_mut(), host.destination.header(), &key.authorization);
+        let exchange = Exchange { live: self, leave, key, operation, began: Instant::now() };
+        if streams {
+            let sending = self.stream(&host.destination, request, exchange.began);
+            return async move { exchange.end(sending.await) }.boxed();
+        }
+        let sending = self.client.send_to(&host.destination, request, exchange.began);
+        let sending = timeout_at(exchange.began + self.response_timeout, sending);
+        let answer = async move {
+            let late = |_| UpstreamError::Timeout(self.response_timeout);
+            let answer = sending.await.map_err(late);
+            exchange.end(answer.and_then(|answer| answer.map_err(|error| failure(&error))))
+        };
+        answer.boxed()
     }
 
     /// Sends a request whose body is still on its way.
@@ -120,9 +117,10 @@ impl Live {
         &self,
         host: &Destination,
         request: Request<Body>,
+        now: Instant,
     ) -> Result<Response<Body>, UpstreamError> {
         let progress = Progress::new();
-        let sending = self.client.send_to(host, request.map(|body| progress.of(body)));
+        let sending = self.client.send_to(host, request.map(|body| progress.of(body)), now);
         match progress.within(self.response_timeout, sending).await {
             Some(answer) => answer.map_err(|error| progress.fault().unwrap_or_else(|| failure(&error))),
             None => Err(UpstreamError::Timeout(self.response_timeout)),
@@ -131,6 +129,32 @@ impl Live {
 
     fn key(&self, index: KeyIx) -> &Key {
         self.keys.get(index.0).unwrap_or(&self.keys[0])
+    }
+}
+
+/// A request that was sent, and what is to be done with its answer.
+struct Exchange<'l> {
+    live: &'l Live,
+    leave: Leave<'l>,
+    key: &'l Key,
+    operation: &'static str,
+    began: Instant,
+}
+
+impl Exchange<'_> {
+    /// What may travel of `answer`; tells what became of the request.
+    fn end(self, answer: Result<Response<Body>, UpstreamError>) -> Result<Response<Body>, UpstreamError> {
+        let Self { live, leave, key, operation, began } = self;
+        let answer = answer.and_then(sound);
+        if let Some(answers) = answers(answer.as_ref().err()) {
+            leave.end(answers);
+        }
+        let status = answer.as_ref().ok().map(|response| response.status().as_u16());
+        live.metrics.upstream_answered(&key.name, operation, status, began.elapsed());
+        match &key.hidden {
+            Some(hidden) => answer.map(|response| hidden.in_response(response)),
+            None => answer,
+        }
     }
 }
 
@@ -191,7 +215,7 @@ impl Upstream for Live {
         request: Request<Body>,
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
-        self.forward(request, about).boxed()
+        self.forward(request, about)
     }
 }
 

@@ -63,7 +63,7 @@ fn pools() -> Pools {
 async fn send(pools: &Pools, url: &str) -> Result<Response<Body>, Error> {
     let request = Request::get(url).body(Body::empty()).unwrap();
     let host = Destination::of(request.uri()).unwrap();
-    pools.send(&host, request).await
+    pools.send(&host, request, Instant::now()).await
 }
 
 async fn get(pools: &Pools, url: &str) -> Result<String, String> {
