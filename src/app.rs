@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -252,7 +253,8 @@ impl App {
         let admin_routes = admin::routes(admin);
         let answer_admin: Answer = Arc::new(move |request, _| {
             let routes = admin_routes.clone();
-            routes.oneshot(request).map(|answer| answer.unwrap_or_else(|never| match never {})).boxed()
+            let answer = routes.oneshot(request).map(|answer| answer.unwrap_or_else(|never| match never {}));
+            Either::Right(answer.boxed())
         });
         let plane = |name, listener, lanes, answer| Plane {
             name,

@@ -4,13 +4,17 @@
 //! may share it and how long an answer stays fresh, its user says; where answers come from it does not know. Freshness
 //! stands in the entry and goes by the caller's clock; moka bounds the size only.
 
+mod flight;
+
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared, WeakShared};
+
+use flight::{Flight, Passenger};
 
 use crate::background::PerLane;
 use crate::clock::Timestamp;
@@ -27,6 +31,13 @@ pub trait Keep: Clone + Send + Sync + 'static {
     /// The same in memory of its own, down to what clones share.
     #[must_use]
     fn apart(&self) -> Self;
+}
+
+/// That there was no answer to a question at that time.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed {
+    hash: u64,
+    version: u32,
 }
 
 /// How an answer was come by.
@@ -71,7 +82,8 @@ const LARGEST_NEAR: usize = 8 * 1024;
 
 /// Questions under way. Whoever waits holds the flight up; when the last one leaves, it is given up.
 struct Flights<T> {
-    under_way: HashMap<Key, WeakShared<BoxFuture<'static, T>>, ahash::RandomState>,
+    /// By what their keys hash to, with a key of our own. Two questions with the same hash fly alone, which nobody will see.
+    under_way: HashMap<u64, Weak<Flight<T>>, ahash::RandomState>,
     /// When there are so many, those that were given up are swept out.
     sweep_at: usize,
 }
@@ -96,11 +108,23 @@ impl<T: Keep> Cache<T> {
         }
     }
 
-    /// The kept answer to `key`, if it is fresh at `now`.
-    pub fn fresh(&self, key: &str, now: Timestamp) -> Option<T> {
-        let is_fresh = |kept: &T| kept.fresh_until().is_some_and(|until| now < until);
+    /// The kept answer to `key`, if it is fresh at `now`; else what to tell [`Cache::has_news`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn fresh(&self, key: &str, now: Timestamp) -> Result<T, Missed> {
         let hash = self.hasher.hash_one(key);
         let version = self.kept.version(hash).load(Ordering::Acquire);
+        self.find(key, hash, version, now).ok_or(Missed { hash, version })
+    }
+
+    /// Whether an answer may have been kept since then.
+    pub fn has_news(&self, missed: Missed) -> bool {
+        self.kept.version(missed.hash).load(Ordering::Acquire) != missed.version
+    }
+
+    fn find(&self, key: &str, hash: u64, version: u32, now: Timestamp) -> Option<T> {
+        let is_fresh = |kept: &T| kept.fresh_until().is_some_and(|until| now < until);
         let mut near = self.near.here().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, kept)) = near.answers.get(key)
             && *known == version
@@ -136,51 +160,54 @@ impl<T: Keep> Cache<T> {
 
     /// The answer of `ask`, which is asked once however many want it at the same time. One who stops waiting ends it for nobody
     /// else; when all have, the question is given up.
-    pub async fn ask<F>(&self, key: &Key, ask: impl FnOnce() -> F) -> (T, Found)
+    pub fn ask<'c, F, A>(
+        &'c self,
+        key: &'c Key,
+        ask: A,
+    ) -> impl Future<Output = (T, Found)> + use<'c, T, F, A>
     where
         F: Future<Output = T> + Send + 'static,
+        A: FnOnce() -> F,
     {
         let hash = self.hasher.hash_one(&**key);
-        let (flight, found) = self.board(key, hash, ask);
-        let answer = flight.clone().await;
-        self.land(key, hash, &flight);
-        (answer, found)
+        let (mut passenger, found) = self.board(key, hash, ask);
+        async move {
+            let answer = (&mut passenger).await;
+            self.land(hash, passenger.flight());
+            (answer, found)
+        }
     }
 
     /// Joins the question under way, or starts it.
-    fn board<F>(
-        &self,
-        key: &Key,
-        hash: u64,
-        ask: impl FnOnce() -> F,
-    ) -> (Shared<BoxFuture<'static, T>>, Found)
+    fn board<F>(&self, key: &Key, hash: u64, ask: impl FnOnce() -> F) -> (Passenger<T>, Found)
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut flights = self.flights(hash);
-        if let Some(flight) = flights.under_way.get(key).and_then(WeakShared::upgrade) {
-            return (flight, Found::Coalesced);
+        if let Some(flight) = flights.under_way.get(&hash).and_then(Weak::upgrade)
+            && flight.key() == key
+        {
+            return (flight.join(), Found::Coalesced);
         }
         let (question, kept, key_kept) = (ask(), Arc::clone(&self.kept), Arc::clone(key));
         // Kept by the question itself: whoever asked first may be gone when the answer comes.
         let answered = question.inspect(move |answer| kept.keep(&key_kept, answer, hash));
-        let flight = answered.boxed().shared();
-        if let Some(weak) = flight.downgrade() {
-            flights.under_way.insert(Arc::clone(key), weak);
-        }
+        let passenger = Flight::begin(Arc::clone(key), answered.boxed());
+        flights.under_way.insert(hash, Arc::downgrade(passenger.flight()));
         if flights.under_way.len() > flights.sweep_at {
-            flights.under_way.retain(|_, flight| flight.upgrade().is_some());
+            flights.under_way.retain(|_, flight| flight.strong_count() > 0);
             flights.sweep_at = 64.max(flights.under_way.len() * 2);
         }
-        (flight, Found::Miss)
+        (passenger, Found::Miss)
     }
 
     /// Takes an answered question out, unless another stands in its place already.
-    fn land(&self, key: &Key, hash: u64, flight: &Shared<BoxFuture<'static, T>>) {
+    fn land(&self, hash: u64, flight: &Arc<Flight<T>>) {
         let mut flights = self.flights(hash);
-        let there = flights.under_way.get(key).and_then(WeakShared::upgrade);
-        if there.is_none_or(|there| there.ptr_eq(flight)) {
-            flights.under_way.remove(key);
+        if let Entry::Occupied(there) = flights.under_way.entry(hash)
+            && there.get().as_ptr() == Arc::as_ptr(flight)
+        {
+            there.remove();
         }
     }
 
@@ -238,8 +265,8 @@ mod tests {
             F: Future<Output = T> + Send + 'static,
         {
             match self.fresh(key, now) {
-                Some(kept) => (kept, Found::Hit),
-                None => self.ask(key, ask).await,
+                Ok(kept) => (kept, Found::Hit),
+                Err(_) => self.ask(key, ask).await,
             }
         }
     }
@@ -276,11 +303,11 @@ mod tests {
             let answer = Answer(number, Some(LATER));
             cache.keep(&key, &answer);
             for _ in 0..4 {
-                assert_eq!(cache.fresh(&key, NOW).as_ref(), Some(&answer));
+                assert_eq!(cache.fresh(&key, NOW).ok().as_ref(), Some(&answer));
             }
             assert_eq!(cache.near.here().lock().unwrap().answers.len(), 1, "looked for several times");
         }
-        assert_eq!(cache.fresh(&key, LATER), None);
+        assert!(cache.fresh(&key, LATER).is_err());
     }
 
     /// On each of two lanes in turn.
@@ -303,7 +330,7 @@ mod tests {
                         cache.keep(&key, &answer);
                     }
                     turn.wait().await;
-                    (0..4).for_each(|_| assert_eq!(cache.fresh(&key, NOW).as_ref(), Some(&answer)));
+                    (0..4).for_each(|_| assert_eq!(cache.fresh(&key, NOW).ok().as_ref(), Some(&answer)));
                     turn.wait().await;
                 }
                 tell.send(crate::background::lane()).unwrap();
@@ -323,11 +350,11 @@ mod tests {
             cache.keep(&number.to_string().into(), &Answer(number, Some(LATER)));
         }
         let near = || cache.near.here().lock().unwrap().answers.len();
-        (0..2000).for_each(|number| assert!(cache.fresh(&number.to_string(), NOW).is_some()));
+        (0..2000).for_each(|number| assert!(cache.fresh(&number.to_string(), NOW).is_ok()));
         assert_eq!(near(), 0);
         for number in 0..2000_u32 {
             let (key, expected) = (number.to_string(), Some(Answer(number, Some(LATER))));
-            (0..3).for_each(|_| assert_eq!(cache.fresh(&key, NOW), expected));
+            (0..3).for_each(|_| assert_eq!(cache.fresh(&key, NOW).ok(), expected));
             assert!((1..=MOST_NEAR).contains(&near()));
         }
     }
@@ -359,7 +386,7 @@ mod tests {
         assert_eq!((answer.0, found), (1, Found::Coalesced));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
         assert_eq!(cache.flights(cache.hasher.hash_one(&*key)).under_way.len(), 0);
-        assert_eq!(cache.fresh(&key, NOW), Some(Answer(1, Some(LATER))), "it is kept all the same");
+        assert_eq!(cache.fresh(&key, NOW).ok(), Some(Answer(1, Some(LATER))), "it is kept all the same");
     }
 
     #[tokio::test(start_paused = true)]

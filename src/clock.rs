@@ -133,7 +133,12 @@ impl Clock {
 
     /// The present time.
     pub fn now(&self) -> Timestamp {
-        self.at_origin + self.origin.elapsed()
+        self.at(self.instant())
+    }
+
+    /// The time at that instant, which has been looked up already.
+    pub fn at(&self, instant: Instant) -> Timestamp {
+        self.at_origin + instant.saturating_duration_since(self.origin)
     }
 
     /// Finer than [`Clock::now`], for measuring spans.

@@ -23,6 +23,7 @@ mod tls;
 mod upgrade;
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -32,7 +33,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Either, ready};
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -46,7 +47,7 @@ pub use tls::{Tls, TlsError};
 
 use answer::Whole;
 use look::{Fetched, Question};
-use steps::Call;
+use steps::{Call, Dispatched};
 
 use crate::background::PerLane;
 use crate::cache::Cache;
@@ -58,7 +59,6 @@ use crate::ids::{Secret, interned};
 use crate::openapi::Document;
 use crate::proxy::{KeyIx, Retries, Upstream, World};
 use crate::record::Recorder;
-use crate::sim::Fault;
 use crate::store::{CreateId, Owner, Store, StoreError, Task};
 use crate::tasks::simulated::SimulatedEnds;
 use crate::tasks::{Poller, Tracker, ownership};
@@ -165,8 +165,20 @@ impl Upstreams {
     }
 }
 
-/// What the steps need to know.
-pub struct Gateway {
+/// What the steps need to know: all lanes have the same, by a handle each, since each request holds it, and a count that all of
+/// them change would travel between cores.
+pub struct Gateway(Arc<Core>);
+
+impl Deref for Gateway {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.0
+    }
+}
+
+/// What all handles of a [`Gateway`] have in common.
+pub struct Core {
     parts: Parts,
     /// Answers to questions, of live tenants.
     cache: Cache<Fetched>,
@@ -195,7 +207,7 @@ impl Gateway {
     /// Builds it, without tenants; starts nothing.
     pub fn new(parts: Parts) -> Self {
         let operation_ids = parts.catalogue.operations().map(|(_, operation)| interned(&operation.id));
-        Self {
+        let core = Core {
             operation_ids: operation_ids.collect(),
             document: Arc::new(Document::new(Arc::clone(&parts.catalogue))),
             members: PerLane::new(RwLock::default),
@@ -205,7 +217,13 @@ impl Gateway {
             draining: AtomicBool::new(false),
             cache: Cache::new(parts.freshness.max_bytes),
             parts,
-        }
+        };
+        Self(Arc::new(core))
+    }
+
+    /// Another handle.
+    fn apart(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 
     /// The description of the API that stands behind it.
@@ -398,9 +416,9 @@ impl Poller for OwnQuestions {
         async move {
             let Some(gateway) = gateway else { return };
             let lane = gateway.lane_of(task.key.as_deref());
-            let Some(question) = Question::own(&gateway, task, lane).map(Arc::new) else { return };
+            let Some((question, head)) = Question::own(&gateway, task, lane) else { return };
             let key = question.key().clone();
-            gateway.cache.ask(&key, || question.fetch()).await;
+            gateway.cache.ask(&key, || Arc::new(question).fetch(head)).await;
         }
         .boxed()
     }
@@ -411,8 +429,8 @@ impl Poller for OwnQuestions {
             let gateway = gateway?;
             let lane = gateway.lane_of(task.key.as_deref());
             let named = Arc::new(Task { id: Some(id), ..Task::clone(&task) });
-            let answer = Question::own(&gateway, named, lane)?.answer().await.ok()?;
-            Some(answer.body)
+            let (question, head) = Question::own(&gateway, named, lane)?;
+            Some(question.answer(head).await.ok()?.body)
         }
         .boxed()
     }
@@ -420,19 +438,17 @@ impl Poller for OwnQuestions {
     fn known(&self, task: Arc<Task>, answer: Bytes) {
         let Some(gateway) = self.0.upgrade() else { return };
         let lane = gateway.lane_of(task.key.as_deref());
-        if let Some(question) = Question::own(&gateway, task, lane) {
+        if let Some((question, _)) = Question::own(&gateway, task, lane) {
             question.keep_answer(answer);
         }
     }
 }
 
-/// The data plane as a whole: the API, and beside it what is kiegate's own. Clones share it. Each lane has one of its own, since
-/// each request holds it, and a count that all of them change would travel between cores.
+/// The data plane as a whole: the API, and beside it what is kiegate's own. Clones share it. Each lane has one of its own.
 #[derive(Clone)]
 pub struct DataPlane(Arc<PerLane<Arc<Both>>>);
 
 /// Its count alone is on its lines of a core's cache.
-#[derive(Clone)]
 #[repr(align(128))]
 struct Both {
     gateway: Arc<Gateway>,
@@ -448,80 +464,86 @@ impl DataPlane {
         if gateway.parts.upstreams.live.is_some() {
             gateway.parts.tracker.start(Arc::new(OwnQuestions(Arc::downgrade(&gateway))));
         }
-        let both = Both { gateway, own };
-        Self(Arc::new(PerLane::new(|| Arc::new(both.clone()))))
+        let apart = gateway.apart();
+        // One is the handle that others know.
+        let mut given = Some(gateway);
+        let both = || {
+            let gateway = given.take().unwrap_or_else(|| Arc::new(apart.apart()));
+            Arc::new(Both { gateway, own: own.clone() })
+        };
+        Self(Arc::new(PerLane::new(both)))
     }
 
     /// Answers a request of nobody knows where from.
-    pub fn answer(&self, request: Request) -> BoxFuture<'static, Response> {
+    pub fn answer(&self, request: Request) -> Answering {
         self.answer_from(None, request)
     }
 
-    /// Answers a request that came from there.
-    pub fn answer_from(&self, peer: Option<Peer>, request: Request) -> BoxFuture<'static, Response> {
-        Box::pin(Arc::clone(self.0.here()).answer(peer, request))
+    /// Answers a request that came from there. As far as nothing has to be waited for, that is done at once.
+    pub fn answer_from(&self, peer: Option<Peer>, request: Request) -> Answering {
+        Arc::clone(self.0.here()).answer(peer, request)
     }
 }
 
+/// An answer, or what becomes one.
+pub type Answering = Either<Ready<Response>, BoxFuture<'static, Response>>;
+
 impl Both {
-    #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
-    fn answer(
-        self: Arc<Self>,
-        peer: Option<Peer>,
-        request: Request,
-    ) -> impl Future<Output = Response> + Send {
-        async move {
-            let call = Arc::new(steps::identify(&self.gateway, peer, &request)); // request id and operation, which all others speak of
-            let line = steps::line(&request); // before the request goes its way
-            let answered = if steps::is_own(&request) {
-                Box::pin(self.answer_own(&call, request)).await // seldom, and large: others need not carry it
-            } else if steps::is_document(&request) {
-                self.answer_document(&call, request)
-            } else {
-                self.answer_api(&call, request).await
+    fn answer(self: Arc<Self>, peer: Option<Peer>, mut request: Request) -> Answering {
+        let call = Arc::new(steps::identify(&self.gateway, peer, &request)); // request id and operation, which all others speak of
+        let line = steps::line(&request); // before the request goes its way
+        let now =
+            |plane: Arc<Self>, call, answered| Either::Left(ready(plane.end(call, line.clone(), answered)));
+        if steps::is_own(&request) {
+            // Seldom, and large.
+            let answered = async move {
+                let answered = self.answer_own(&call, request).await;
+                self.end(call, line, answered)
             };
-            let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
-            let response = steps::record(Arc::clone(&self), call, line, response); // sees everything, refusals too: one line, one sample
-            if response.extensions().get::<Fault>().is_some() {
-                return Box::pin(mishap::befall(response)).await; // what a test wants to go wrong
+            return Either::Right(answered.then(mishap::befall).boxed());
+        }
+        if steps::is_document(&request) {
+            let answered = self.answer_document(&call, request);
+            return now(self, call, answered);
+        }
+        if let Err(refusal) = self.enter(&call, &mut request) {
+            return now(self, call, Err(refusal));
+        }
+        match steps::dispatch(&self.gateway, &call, request) {
+            Dispatched::Now(answered) => now(self, call, answered),
+            Dispatched::Later(answering) => {
+                let end = move |answered| mishap::befall(self.end(call, line, answered));
+                Either::Right(answering.then(end).boxed())
             }
-            response
         }
     }
 
-    /// The path of a request of the API: by what it is, it is asked for, paid for, or passed on.
-    fn answer_api<'c>(
-        &'c self,
-        call: &'c Arc<Call>,
-        request: Request,
-    ) -> impl Future<Output = Result<Response, ApiError>> + Send + 'c {
-        match self.enter(call, request) {
-            Ok(request) => Either::Left(steps::dispatch(&self.gateway, call, request)),
-            Err(refusal) => Either::Right(ready(Err(refusal))),
-        }
+    /// Makes the answer of what came out of a request.
+    fn end(self: Arc<Self>, call: Arc<Call>, line: String, answered: Result<Response, ApiError>) -> Response {
+        let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
+        steps::record(self, call, line, response) // sees everything, refusals too: one line, one sample
     }
 
     /// Lets a request of the API in, or does not, before anything of its body is read. A new concern is a new line.
-    fn enter(&self, call: &Call, request: Request) -> Result<Request, ApiError> {
-        let request = steps::authenticate(&self.gateway, call, request)?; // key to tenant, or 401
-        let request = steps::permit(&self.gateway, call, request)?; // what the tenant may do at all, and from where
-        steps::admit(&self.gateway, call)?; // how often: protects us, so before anything that costs
-        Ok(request)
+    fn enter(&self, call: &Call, request: &mut Request) -> Result<(), ApiError> {
+        steps::authenticate(&self.gateway, call, request)?; // key to tenant, or 401
+        steps::permit(&self.gateway, call, request)?; // what the tenant may do at all, and from where
+        steps::admit(&self.gateway, call) // how often: protects us, so before anything that costs
     }
 
     /// The path of a request for the description of the API: open where the API is, else for those who have a key.
-    fn answer_document(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
-        let request = steps::authenticate(&self.gateway, call, request)?;
+    fn answer_document(&self, call: &Call, mut request: Request) -> Result<Response, ApiError> {
+        steps::authenticate(&self.gateway, call, &mut request)?;
         Ok(self.gateway.document.answer(request.method(), request.headers()))
     }
 
     /// The path of a request for what is kiegate's own.
-    async fn answer_own(&self, call: &Call, request: Request) -> Result<Response, ApiError> {
+    async fn answer_own(&self, call: &Call, mut request: Request) -> Result<Response, ApiError> {
         let gateway = &*self.gateway;
         if relay::is_callback(&request) {
             return relay::receive(gateway, call, request).await;
         }
-        let request = steps::authenticate_own(gateway, call, request)?;
+        steps::authenticate_own(gateway, call, &mut request)?;
         let request = steps::bound_body(gateway, call, request).await?;
         if relay::is_feed(&request) {
             let query = request.uri().query().unwrap_or_default().to_owned();

@@ -21,7 +21,7 @@ pub enum Resolved {
 /// All paths. An exact one wins over a pattern, a longer pattern over a shorter one.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    exact: HashMap<String, Vec<(Method, OperationIx)>>,
+    exact: HashMap<String, Vec<(Method, OperationIx)>, ahash::RandomState>,
     /// Exact paths by their folded form.
     folded: HashMap<String, String>,
     /// Longest first.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::proxy::UpstreamError;
 use crate::sim::Fault;
 use crate::store::KeptAnswer;
+use crate::wire;
 
 /// The largest answer that is read whole, in bytes; usual are some thousand.
 const LARGEST: usize = 32 * 1024 * 1024;
@@ -54,10 +56,15 @@ impl Whole {
         code.unwrap_or(self.status.as_u16())
     }
 
+    /// The length of the body as its headers tell it.
+    fn told_length(&self) -> Option<usize> {
+        wire::values(&self.headers, CONTENT_LENGTH).next()?.to_str().ok()?.parse().ok()
+    }
+
     /// The answer to be sent on.
     pub(super) fn into_response(mut self) -> Response {
         // The server counts the bytes itself; of a HEAD there are none to count.
-        if !self.body.is_empty() {
+        if !self.body.is_empty() && self.told_length() != Some(self.body.len()) {
             self.headers.remove(CONTENT_LENGTH);
         }
         let mut response = Response::new(Body::from(self.body));
@@ -91,12 +98,17 @@ impl Whole {
 
 /// All of `body`, or why it does not come. Most come in one piece, which is not copied.
 async fn whole(mut body: Body, patience: Duration) -> Result<Bytes, String> {
-    let mut pieces: Vec<Bytes> = Vec::new();
+    let (mut first, mut more) = (Bytes::new(), Vec::new());
     let mut length = 0;
-    let until = Instant::now() + patience;
+    let mut until = None;
     while !body.is_end_stream() {
-        let Ok(frame) = timeout_at(until, body.frame()).await else {
-            return Err(format!("it did not come to its end within {patience:?}"));
+        // Mostly it is here already, and nobody has to look at the clock.
+        let frame = if let Some(frame) = body.frame().now_or_never() {
+            frame
+        } else {
+            let until = *until.get_or_insert_with(|| Instant::now() + patience);
+            let late = |_| format!("it did not come to its end within {patience:?}");
+            timeout_at(until, body.frame()).await.map_err(late)?
         };
         let Some(frame) = frame else { break };
         let Ok(piece) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
@@ -104,12 +116,17 @@ async fn whole(mut body: Body, patience: Duration) -> Result<Bytes, String> {
         if length > LARGEST {
             return Err(format!("it is larger than {LARGEST} bytes"));
         }
-        pieces.push(piece);
+        if first.is_empty() {
+            first = piece;
+        } else {
+            more.push(piece);
+        }
     }
-    Ok(match pieces.len() {
-        0 | 1 => pieces.pop().unwrap_or_default(),
-        _ => pieces.concat().into(),
-    })
+    if more.is_empty() {
+        return Ok(first);
+    }
+    more.insert(0, first);
+    Ok(more.concat().into())
 }
 
 impl From<&KeptAnswer> for Whole {

@@ -21,7 +21,8 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// A request whose body is here.
 pub(super) struct Ask {
-    pub(super) parts: Parts,
+    /// In a box, since it goes from hand to hand.
+    pub(super) parts: Box<Parts>,
     pub(super) body: Bytes,
     pub(super) index: OperationIx,
     request: OnceLock<Result<Value, String>>,
@@ -33,18 +34,19 @@ impl Ask {
         let (parts, body) = request.into_parts();
         let body =
             body.collect().await.map_err(|_| ApiError::new(Reason::BodyMalformed, "the body broke off"))?;
-        Ok(Self { parts, body: body.to_bytes(), index, request: OnceLock::new() })
+        Ok(Self { parts: Box::new(parts), body: body.to_bytes(), index, request: OnceLock::new() })
     }
 
     /// Takes over a request that has none.
     pub(super) fn without_body(request: Request, index: OperationIx) -> Self {
-        Self { parts: request.into_parts().0, body: Bytes::new(), index, request: OnceLock::new() }
+        let parts = Box::new(request.into_parts().0);
+        Self { parts, body: Bytes::new(), index, request: OnceLock::new() }
     }
 
     /// The request as it came.
     pub(super) fn into_request(self) -> Request {
         let body = if self.body.is_empty() { Body::empty() } else { Body::from(self.body) };
-        Request::from_parts(self.parts, body)
+        Request::from_parts(*self.parts, body)
     }
 
     /// The query as it stands in the address; empty without one.
@@ -125,7 +127,7 @@ impl Ask {
     ///
     /// Source: RFC 7240, 4.3 (`wait` in seconds).
     pub(super) fn wait_seconds(&self) -> Option<u64> {
-        let preferences = self.parts.headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+        let preferences = wire::values(&self.parts.headers, PREFER).filter_map(|value| value.to_str().ok());
         let mut preferences = preferences.flat_map(|value| value.split([',', ';'])).map(str::trim);
         preferences.find_map(|preference| {
             let (name, value) = preference.split_once('=')?;
@@ -142,7 +144,7 @@ impl Ask {
 
 /// Whether `Cache-Control` asks for an answer that comes from the source.
 fn wants_fresh(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let values = wire::values(headers, CACHE_CONTROL).filter_map(|value| value.to_str().ok());
     let mut directives = values.flat_map(|value| value.split(',')).map(str::trim);
     directives.any(|directive| {
         ["no-cache", "no-store", "max-age=0"].iter().any(|fresh| directive.eq_ignore_ascii_case(fresh))

@@ -107,7 +107,7 @@ enum Sent {
 pub(super) struct Errand {
     pub(super) gateway: Arc<Gateway>,
     pub(super) call: Arc<Call>,
-    pub(super) parts: Parts,
+    pub(super) parts: Box<Parts>,
     pub(super) body: Bytes,
     pub(super) task: Arc<Task>,
     pub(super) lane: Lane,
@@ -374,7 +374,8 @@ impl Errand {
         };
         let upstream = parts.upstreams.of(&self.lane);
         let since = Instant::now();
-        let response = parts.retries.send(upstream, &self.parts, &self.body, &about, Safe::Unsent).await;
+        let response =
+            parts.retries.send(upstream, self.parts.clone(), &self.body, &about, Safe::Unsent).await;
         let answer = match response {
             Ok(response) => Whole::read(response, parts.body_timeout).await,
             Err(error) => Err(error),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -14,12 +15,13 @@ use super::answer::Whole;
 use super::ask::{Ask, is_read};
 use super::steps::Call;
 use super::{Gateway, Lane};
-use crate::cache::{Found, Keep, Key};
+use crate::cache::{Found, Keep, Key, Missed};
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx};
 use crate::clock::{Timestamp, hex};
 use crate::error::ApiError;
 use crate::proxy::{About, Safe, UpstreamError};
 use crate::store::Task;
+use crate::tasks::Seen;
 
 /// The longest that a client may wait for news, in seconds.
 const LONGEST_WAIT: u64 = 60;
@@ -34,8 +36,8 @@ pub(super) struct Fetched(Arc<Inner>);
 struct Inner {
     answer: Result<Whole, UpstreamError>,
     fresh_until: Option<Timestamp>,
-    /// The task's state, and whether it is the last; for details of a task.
-    state: Option<(Arc<str>, bool)>,
+    /// For details of a task: how far it is.
+    seen: Option<Seen>,
 }
 
 impl Keep for Fetched {
@@ -48,24 +50,22 @@ impl Keep for Fetched {
     }
 
     fn apart(&self) -> Self {
-        let Inner { answer, fresh_until, state } = &*self.0;
-        let state = state.as_ref().map(|(state, is_last)| (Arc::from(&**state), *is_last));
+        let Inner { answer, fresh_until, seen } = &*self.0;
         let answer = answer.as_ref().map(Whole::compact).map_err(UpstreamError::clone);
-        Self(Arc::new(Inner { answer, fresh_until: *fresh_until, state }))
+        Self(Arc::new(Inner { answer, fresh_until: *fresh_until, seen: *seen }))
     }
 }
 
 impl Fetched {
     /// Whether it tells of a task that may have news.
     fn is_running(&self) -> bool {
-        matches!(self.0.state, Some((_, false)))
+        self.0.seen.is_some_and(|seen| !seen.ended)
     }
 }
 
-/// A question that can be asked again.
+/// A question: all but the head of the request, of which each time that it is asked takes one.
 pub(super) struct Question {
     gateway: Arc<Gateway>,
-    parts: http::request::Parts,
     body: bytes::Bytes,
     index: OperationIx,
     about: About,
@@ -83,7 +83,7 @@ impl Question {
         lane: Lane,
         task: Option<Arc<Task>>,
         key: Key,
-    ) -> Self {
+    ) -> (Self, Box<Parts>) {
         ask.plain();
         let (operation, tenant) = (gateway.operation_ids[ask.index.position()], call.tenant_label());
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
@@ -91,11 +91,11 @@ impl Question {
         let (mut parts, body, index) = (ask.parts, ask.body, ask.index);
         // They are for the steps, and every attempt would copy them.
         parts.extensions.clear();
-        Self { gateway, parts, body, index, about, lane, task, key }
+        (Self { gateway, body, index, about, lane, task, key }, parts)
     }
 
     /// The gateway's own question for the details of `task`; `None` where the catalogue knows no way to ask.
-    pub(super) fn own(gateway: &Arc<Gateway>, task: Arc<Task>, lane: Lane) -> Option<Self> {
+    pub(super) fn own(gateway: &Arc<Gateway>, task: Arc<Task>, lane: Lane) -> Option<(Self, Box<Parts>)> {
         let catalogue = &gateway.parts.catalogue;
         let create = catalogue.operation_by_id(&task.operation)?;
         let (index, at) = catalogue.details_of(create)?;
@@ -110,7 +110,8 @@ impl Question {
         let key = key(&tenant, operation, "", &query, &[]).into(); // tasks are named in queries
         let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
         let body = bytes::Bytes::new();
-        Some(Self { gateway: Arc::clone(gateway), parts, body, index, about, lane, task: Some(task), key })
+        let gateway = Arc::clone(gateway);
+        Some((Self { gateway, body, index, about, lane, task: Some(task), key }, Box::new(parts)))
     }
 
     /// Keeps what the upstream would answer, without asking it.
@@ -126,9 +127,9 @@ impl Question {
         }
         let answer = Ok(Whole { status: StatusCode::OK, headers, body, fault: None });
         let fresh_until = Some(parts.clock.now() + kept_for);
-        // What it says of the state, nobody has to wait for: it is the last.
-        let state = Some(("".into(), true));
-        self.gateway.cache.keep(&self.key, &Fetched(Arc::new(Inner { answer, fresh_until, state })));
+        // Which state that is, nobody has to know: it is the last.
+        let seen = Some(Seen { state: 0, ended: true });
+        self.gateway.cache.keep(&self.key, &Fetched(Arc::new(Inner { answer, fresh_until, seen })));
     }
 
     /// Under what its answer is kept.
@@ -137,44 +138,42 @@ impl Question {
     }
 
     /// Asks, and learns nothing from the answer.
-    pub(super) async fn answer(&self) -> Result<Whole, UpstreamError> {
+    pub(super) async fn answer(&self, head: Box<Parts>) -> Result<Whole, UpstreamError> {
         let parts = &self.gateway.parts;
         let operation = parts.catalogue.operation(self.index);
         let safe = if is_read(operation) { Safe::Always } else { Safe::Unsent };
         let upstream = parts.upstreams.of(&self.lane);
-        let response = parts.retries.send(upstream, &self.parts, &self.body, &self.about, safe).await?;
+        let response = parts.retries.send(upstream, head, &self.body, &self.about, safe).await?;
         Whole::read(response, parts.body_timeout).await
     }
 
     /// Asks, and understands the answer.
-    pub(super) async fn fetch(self: Arc<Self>) -> Fetched {
+    pub(super) async fn fetch(self: Arc<Self>, head: Box<Parts>) -> Fetched {
         let parts = &self.gateway.parts;
-        let answer = self.answer().await;
-        let (state, fresh_for) = match &answer {
+        let answer = self.answer(head).await;
+        let (seen, fresh_for) = match &answer {
             Ok(answer) => self.understand(answer).await,
             Err(_) => (None, None),
         };
-        let now = parts.clock.now();
-        let fresh_until = fresh_for.filter(|span| !span.is_zero()).map(|span| now + span);
+        let fresh_until = fresh_for.filter(|span| !span.is_zero()).map(|span| parts.clock.now() + span);
         let answer = if fresh_until.is_some() { answer.map(|answer| answer.compact()) } else { answer };
-        Fetched(Arc::new(Inner { answer, fresh_until, state }))
+        Fetched(Arc::new(Inner { answer, fresh_until, seen }))
     }
 
-    /// The state that an answer tells of, and how long it stays true.
-    async fn understand(&self, answer: &Whole) -> (Option<(Arc<str>, bool)>, Option<Duration>) {
+    /// How far an answer says that the task is, and how long that stays true.
+    async fn understand(&self, answer: &Whole) -> (Option<Seen>, Option<Duration>) {
         let parts = &self.gateway.parts;
         let freshness = &parts.freshness;
         if let Some(task) = &self.task
             && parts.catalogue.operation(self.index).class == Class::Details
         {
             let seen = parts.tracker.seen(task, &answer.body).await;
-            let state = seen.unwrap_or_else(|error| {
+            let seen = seen.unwrap_or_else(|error| {
                 tracing::error!("what was seen of a task cannot be written down: {error}");
                 None
             });
-            let fresh_for =
-                state.as_ref().map(|(_, ended)| if *ended { freshness.finished } else { freshness.running });
-            return (state, fresh_for);
+            let fresh_for = seen.map(|seen| if seen.ended { freshness.finished } else { freshness.running });
+            return (seen, fresh_for);
         }
         if answer.status != StatusCode::OK || answer.code(&answer.json()) != 200 {
             return (None, None);
@@ -199,6 +198,8 @@ pub(super) struct Look {
     wants_fresh: bool,
     /// How long it would wait for news, where there may be some.
     wait: Option<Duration>,
+    /// It was looked for in what is kept, and not found.
+    missed: Option<Missed>,
 }
 
 impl Look {
@@ -214,16 +215,18 @@ impl Look {
             asked: if ask.body.is_empty() { call.now() } else { gateway.parts.clock.now() },
             wants_fresh: ask.wants_fresh(),
             wait: wait.map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT))),
+            missed: None,
         }
     }
 
     /// Answers from what is kept, if that is still true and good enough. It is the tenant's own: whose it is was found out
     /// when it was asked for.
-    pub(super) fn kept(&self, gateway: &Gateway, call: &Call) -> Option<Result<Response, ApiError>> {
+    pub(super) fn kept(&mut self, gateway: &Gateway, call: &Call) -> Option<Result<Response, ApiError>> {
         if self.wants_fresh {
             return None;
         }
-        let kept = gateway.cache.fresh(&self.key, self.asked)?;
+        let found = gateway.cache.fresh(&self.key, self.asked);
+        let kept = found.map_err(|missed| self.missed = Some(missed)).ok()?;
         (self.wait.is_none() || !kept.is_running()).then(|| give(gateway, call, kept, Some(Found::Hit)))
     }
 
@@ -236,14 +239,18 @@ impl Look {
         lane: Lane,
         task: Option<Arc<Task>>,
     ) -> impl Future<Output = Result<Response, ApiError>> + Send + use<'c> {
-        let Self { key, wants_fresh, wait, .. } = self;
-        let question = Arc::new(Question::new(gateway, call, ask, lane, task, key.into()));
+        let Self { key, wants_fresh, wait, missed, .. } = self;
+        let (question, head) = Question::new(gateway, call, ask, lane, task, key.into());
+        let question = Arc::new(question);
+        let spare = wait.map(|_| head.clone());
         async move {
-            let (fetched, found) = once(call, &question, wants_fresh).await;
+            // Somebody else may have had an answer meanwhile.
+            let looks = !wants_fresh && missed.is_none_or(|missed| question.gateway.cache.has_news(missed));
+            let (fetched, found) = once(call, &question, head, looks).await;
             let found = Some(found).filter(|_| !wants_fresh);
-            match wait {
-                Some(wait) if fetched.is_running() => {
-                    Box::pin(wait_for_change(call, &question, (fetched, found), wait)).await
+            match (wait, spare) {
+                (Some(wait), Some(head)) if fetched.is_running() => {
+                    Box::pin(wait_for_change(call, &question, &head, (fetched, found), wait)).await
                 }
                 _ => give(&question.gateway, call, fetched, found),
             }
@@ -255,19 +262,19 @@ impl Look {
 async fn wait_for_change(
     call: &Call,
     question: &Arc<Question>,
+    head: &Parts,
     first: (Fetched, Option<Found>),
     wait: Duration,
 ) -> Result<Response, ApiError> {
     let gateway = &question.gateway;
     let until = Instant::now() + wait;
     let (mut fetched, mut found) = first.clone();
-    let state = |fetched: &Fetched| fetched.0.state.as_ref().map(|(state, _)| Arc::clone(state));
-    while Instant::now() < until && state(&fetched) == state(&first.0) {
+    while Instant::now() < until && fetched.0.seen == first.0.0.seen {
         let since = Instant::now();
         tokio::time::sleep_until(until.min(since + next_look(gateway, &fetched))).await;
         // The client asked for it, so it is no overhead.
         call.waited(since.elapsed());
-        let (again, how) = once(call, question, false).await;
+        let (again, how) = once(call, question, Box::new(head.clone()), true).await;
         (fetched, found) = (again, Some(how));
     }
     give(gateway, call, fetched, found)
@@ -287,14 +294,14 @@ fn give(
     Ok(answer?.into_response())
 }
 
-/// One look, whose wait counts as the upstream's.
-async fn once(call: &Call, question: &Arc<Question>, wants_fresh: bool) -> (Fetched, Found) {
+/// One look, at what is kept first or at once at what there is to be asked; that wait counts as the upstream's.
+async fn once(call: &Call, question: &Arc<Question>, head: Box<Parts>, looks: bool) -> (Fetched, Found) {
     let (cache, clock, key) = (&question.gateway.cache, question.gateway.parts.clock, question.key());
-    if !wants_fresh && let Some(kept) = cache.fresh(key, clock.now()) {
+    if looks && let Ok(kept) = cache.fresh(key, clock.now()) {
         return (kept, Found::Hit);
     }
     let since = Instant::now();
-    let answer = cache.ask(key, || Arc::clone(question).fetch()).await;
+    let answer = cache.ask(key, || Arc::clone(question).fetch(head)).await;
     call.waited(since.elapsed());
     answer
 }

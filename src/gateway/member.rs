@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BufMut as _;
 use http::HeaderValue;
 
 use crate::catalogue::OperationIx;
@@ -106,17 +106,21 @@ impl RateLimit {
     /// As in `RateLimit`. It goes on every answer, so it is put together by hand.
     fn state(&self, remaining: u32, reset: u64) -> HeaderValue {
         let mut number = itoa::Buffer::new();
-        let mut text = BytesMut::with_capacity(64);
-        text.put_slice(b"\"");
-        text.put_slice(self.name.as_bytes());
-        text.put_slice(b"\";r=");
-        text.put_slice(number.format(remaining).as_bytes());
-        text.put_slice(b";t=");
-        text.put_slice(number.format(reset).as_bytes());
-        HeaderValue::from_maybe_shared(text.freeze()).expect(IS_ASCII)
+        let mut text = [0; LONGEST_STATE];
+        let mut left = &mut text[..];
+        left.put_slice(b"\"");
+        left.put_slice(self.name.as_bytes());
+        left.put_slice(b"\";r=");
+        left.put_slice(number.format(remaining).as_bytes());
+        left.put_slice(b";t=");
+        left.put_slice(number.format(reset).as_bytes());
+        let length = LONGEST_STATE - left.len();
+        HeaderValue::from_bytes(&text[..length]).expect(IS_ASCII)
     }
 }
 
+/// A name of a limit, two numbers and what stands between them, in bytes.
+const LONGEST_STATE: usize = 64;
 const IS_ASCII: &str = "names and digits are visible ASCII";
 
 fn whole_seconds(span: std::time::Duration) -> u64 {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::{Either, pending, ready};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
+use super::Answering;
 use crate::sim::Fault;
 
 /// Into so many pieces at most a slow body is cut.
@@ -20,18 +22,15 @@ const MOST_PIECES: usize = 100;
 const PIECES_BEFORE_THE_END: usize = 3;
 
 /// `response` as it is to be sent.
-pub(super) async fn befall(response: Response) -> Response {
+pub(super) fn befall(response: Response) -> Answering {
     match response.extensions().get::<Fault>() {
-        None | Some(Fault::Reset | Fault::Empty | Fault::Garbage) => response,
-        Some(Fault::Hang) => {
-            // It is held until the client goes.
-            std::future::pending::<()>().await;
-            response
-        }
-        Some(Fault::Truncate) => truncated(response).await,
+        None | Some(Fault::Reset | Fault::Empty | Fault::Garbage) => Either::Left(ready(response)),
+        // It is held until the client goes.
+        Some(Fault::Hang) => Either::Right(pending().boxed()),
+        Some(Fault::Truncate) => Either::Right(truncated(response).boxed()),
         Some(Fault::Slow(span)) => {
             let span = *span;
-            slow(response, span).await
+            Either::Right(slow(response, span).boxed())
         }
     }
 }

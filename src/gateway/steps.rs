@@ -1,7 +1,8 @@
-//! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step gives the request on, or
-//! the error that ends its way.
+//! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step lets the request go on, or
+//! gives the error that ends its way.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -34,7 +35,7 @@ use crate::ids::Secret;
 use crate::proxy::{About, Safe, UpstreamError, World};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
-use crate::tasks::ownership::{self, Verdict};
+use crate::tasks::ownership::{self, Thing, Verdict};
 use crate::telemetry::{Finished, Report, observed};
 use crate::wire;
 
@@ -157,9 +158,10 @@ pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request)
     let (operation, index) = operation_of(gateway, request);
     let own = is_own(request) || is_document(request);
     let takes_form = |index| gateway.parts.catalogue.operation(index).takes_form();
+    let began = gateway.parts.clock.instant();
     Call {
-        began: Instant::now(),
-        now: gateway.parts.clock.now(),
+        began,
+        now: gateway.parts.clock.at(began),
         request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
         operation,
         peer,
@@ -195,7 +197,7 @@ pub(super) fn is_document(request: &Request) -> bool {
 
 /// The client's own id, if it is 1 to 128 visible ASCII characters.
 fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get(REQUEST_ID)?;
+    let id = wire::values(headers, REQUEST_ID).next()?;
     let fits = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
     fits.then(|| id.clone())
 }
@@ -279,11 +281,7 @@ pub(super) fn record(plane: Arc<Both>, call: Arc<Call>, line: String, response: 
 }
 
 /// Finds the tenant by its key. The key goes on in `Authorization` alone, wherever it came from.
-pub(super) fn authenticate(
-    gateway: &Gateway,
-    call: &Call,
-    mut request: Request,
-) -> Result<Request, ApiError> {
+pub(super) fn authenticate(gateway: &Gateway, call: &Call, request: &mut Request) -> Result<(), ApiError> {
     let key = api_key(request.headers(), request.uri());
     let member = key.as_ref().and_then(|key| gateway.member_with(key, call.now));
     if member.is_none() && !gateway.parts.open {
@@ -295,7 +293,7 @@ pub(super) fn authenticate(
         let _ = call.member.set(member);
     }
     authorize(request.headers_mut(), key.as_ref());
-    Ok(request)
+    Ok(())
 }
 
 /// Lets `Authorization` say what the key is, and nothing else.
@@ -304,10 +302,12 @@ fn authorize(headers: &mut HeaderMap, key: Option<&Secret>) {
         headers.remove(AUTHORIZATION);
         return;
     };
-    let mut said = headers.get_all(AUTHORIZATION).iter();
     let says_so =
         |value: &HeaderValue| value.as_bytes().strip_prefix(b"Bearer ") == Some(key.expose().as_bytes());
-    let says_it_alone = said.next().is_some_and(says_so) && said.next().is_none();
+    let says_it_alone = {
+        let mut said = wire::values(headers, AUTHORIZATION);
+        said.next().is_some_and(says_so) && said.next().is_none()
+    };
     if says_it_alone && let Some(value) = headers.get_mut(AUTHORIZATION) {
         value.set_sensitive(true);
     } else if let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", key.expose())) {
@@ -322,25 +322,25 @@ fn authorize(headers: &mut HeaderMap, key: Option<&Secret>) {
 pub(super) fn authenticate_own(
     gateway: &Gateway,
     call: &Call,
-    request: Request,
-) -> Result<Request, ApiError> {
+    request: &mut Request,
+) -> Result<(), ApiError> {
     let path = request.uri().path();
     let inbox = path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'));
     if path.starts_with("/_media/") || inbox {
-        return Ok(request);
+        return Ok(());
     }
-    let mut request = authenticate(gateway, call, request)?;
-    let Some(member) = call.member.get() else { return Ok(request) };
-    if !member.tenant.may_come_from(|| address(gateway, call, &request)) {
+    authenticate(gateway, call, request)?;
+    let Some(member) = call.member.get() else { return Ok(()) };
+    if !member.tenant.may_come_from(|| address(gateway, call, request)) {
         return Err(ApiError::new(Reason::Forbidden, NOT_FROM_THERE));
     }
     request.extensions_mut().insert(Caller(Arc::clone(&member.label)));
-    Ok(request)
+    Ok(())
 }
 
 /// The key of a request: from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`.
 fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name| wire::values(headers, name).next().and_then(|value| value.to_str().ok());
     let bearer = || {
         let (scheme, key) = text(AUTHORIZATION)?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
@@ -354,19 +354,19 @@ const NOT_FROM_THERE: &str = "this key may not be used from your address";
 
 /// Refuses what the tenant may not do, as far as that can be said before the body is here: paths that are no operation
 /// where the gateway does not forward them, operations that are not allowed, addresses that it may not come from.
-pub(super) fn permit(gateway: &Gateway, call: &Call, request: Request) -> Result<Request, ApiError> {
+pub(super) fn permit(gateway: &Gateway, call: &Call, request: &Request) -> Result<(), ApiError> {
     let forbidden = |what: &str| Err(ApiError::new(Reason::Forbidden, what));
     if call.index.is_none() && !gateway.parts.forward_unknown {
         return forbidden("this gateway forwards known operations only (unknown_paths = \"deny\")");
     }
-    let Some(member) = call.member.get() else { return Ok(request) };
-    if !member.tenant.may_come_from(|| address(gateway, call, &request)) {
+    let Some(member) = call.member.get() else { return Ok(()) };
+    if !member.tenant.may_come_from(|| address(gateway, call, request)) {
         return forbidden(NOT_FROM_THERE);
     }
     if !member.may_call(call.index, call.operation) {
         return forbidden(&format!("this key may not use {}", call.operation));
     }
-    Ok(request)
+    Ok(())
 }
 
 /// Where a request comes from: the peer, or, where that is a proxy which is believed, what the last proxy that is not says.
@@ -376,7 +376,7 @@ fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> 
     if !trusted(&peer) {
         return Some(peer);
     }
-    let told = request.headers().get_all(FORWARDED_FOR).iter();
+    let told = wire::values(request.headers(), FORWARDED_FOR);
     let told: Vec<&str> = told.flat_map(|value| value.to_str().unwrap_or("?").split(',')).collect();
     let mut address = peer;
     for hop in told.iter().rev() {
@@ -412,39 +412,79 @@ pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// What becomes of a request: an answer at once, or later.
+pub(super) enum Dispatched<F> {
+    Now(Result<Response, ApiError>),
+    Later(F),
+}
+
 /// Sends a request the way that it has to go. What is asked most, looks at tasks, is answered in place; the other ways are
 /// in boxes, so that not every request carries the room for all of them.
-pub(super) fn dispatch<'c>(
-    gateway: &'c Arc<Gateway>,
-    call: &'c Arc<Call>,
+pub(super) fn dispatch(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
     request: Request,
-) -> impl Future<Output = Result<Response, ApiError>> + Send + 'c {
+) -> Dispatched<impl Future<Output = Result<Response, ApiError>> + Send + use<>> {
     let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode);
+    let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
     let (Some(index), false) = (call.index, call.streams) else {
-        return Either::Left(pass_unread(gateway, call, mode, request).boxed());
+        let passed = async move { pass_unread(&gateway, &call, mode, request).await };
+        return Dispatched::Later(Either::Left(passed.boxed()));
     };
     if request.body().is_end_stream() {
-        return Either::Right(follow(gateway, call, mode, Ask::without_body(request, index)));
+        let ask = Ask::without_body(request, index);
+        return match at_once(&gateway, &call, mode, &ask) {
+            ControlFlow::Break(answered) => Dispatched::Now(answered),
+            ControlFlow::Continue(look) => {
+                Dispatched::Later(Either::Right(follow(gateway, call, mode, ask, look)))
+            }
+        };
     }
     let read_and_follow = async move {
-        let request = bound_body(gateway, call, request).await?;
-        follow(gateway, call, mode, Ask::new(request, index).await?).await
+        let request = bound_body(&gateway, &call, request).await?;
+        let ask = Ask::new(request, index).await?;
+        match at_once(&gateway, &call, mode, &ask) {
+            ControlFlow::Break(answered) => answered,
+            ControlFlow::Continue(look) => follow(gateway, call, mode, ask, look).await,
+        }
     };
-    Either::Left(read_and_follow.boxed())
+    Dispatched::Later(Either::Left(read_and_follow.boxed()))
+}
+
+/// What a request that has been read is answered without waiting for anything, or else what to look for.
+fn at_once(
+    gateway: &Gateway,
+    call: &Call,
+    mode: Mode,
+    ask: &Ask,
+) -> ControlFlow<Result<Response, ApiError>, Option<Look>> {
+    let operation = gateway.parts.catalogue.operation(ask.index);
+    if let Err(refusal) = permit_model(call, ask, operation) {
+        return ControlFlow::Break(Err(refusal));
+    }
+    if matches!(mode, Mode::Mock | Mode::Replay) || call.member.get().is_none() || !is_shared(operation) {
+        return ControlFlow::Continue(None);
+    }
+    if let Err(refusal) = ask.unambiguous(operation) {
+        return ControlFlow::Break(Err(refusal));
+    }
+    let mut look = Look::new(gateway, call, ask, operation);
+    look.kept(gateway, call).map_or_else(|| ControlFlow::Continue(Some(look)), ControlFlow::Break)
 }
 
 /// Follows the way of a request that has been read, by what it is and whom it comes from.
 #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
-fn follow<'c>(
-    gateway: &'c Arc<Gateway>,
-    call: &'c Arc<Call>,
+fn follow(
+    gateway: Arc<Gateway>,
+    call: Arc<Call>,
     mode: Mode,
     mut ask: Ask,
-) -> impl Future<Output = Result<Response, ApiError>> + Send + 'c {
+    look: Option<Look>,
+) -> impl Future<Output = Result<Response, ApiError>> + Send {
     async move {
+        let (gateway, call) = (&gateway, &call);
         let index = ask.index;
         let operation = gateway.parts.catalogue.operation(index);
-        permit_model(call, &ask, operation)?;
         let claimed = match claim(gateway, call, mode, &ask).await? {
             Outcome::None => None,
             Outcome::Yours(claimed) => Some(claimed),
@@ -468,10 +508,6 @@ fn follow<'c>(
             (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
             (_, Some(member)) => {
                 ask.unambiguous(operation)?;
-                let look = is_shared(operation).then(|| Look::new(gateway, call, &ask, operation));
-                if let Some(kept) = look.as_ref().and_then(|look| look.kept(gateway, call)) {
-                    return kept;
-                }
                 let Way { lane, keys, task } = own(gateway, member, &ask, operation).await?;
                 if let Some(look) = look.filter(|_| lane != Lane::Nowhere) {
                     return look.ask(gateway, call, ask, lane, task).await;
@@ -583,10 +619,14 @@ struct Way {
 
 impl Way {
     fn by(gateway: &Gateway, member: &Member, verdict: Verdict) -> Self {
-        let (lane, keys, task) = match verdict {
+        let (lane, keys, thing) = match verdict {
             Verdict::Nothing => (first_key(gateway, member), Keys::Any, None),
-            Verdict::Own { task, key } => (gateway.lane_of(key.as_deref()), Keys::Only, task),
+            Verdict::Own(thing) => (gateway.lane_of(thing.key()), Keys::Only, Some(thing)),
             Verdict::Foreign => (Lane::Nowhere, Keys::Only, None),
+        };
+        let task = match thing {
+            Some(Thing::Task(task)) => Some(task),
+            _ => None,
         };
         Self { lane, keys, task }
     }
@@ -670,7 +710,7 @@ pub(super) async fn pass(
         let send = async {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
-            gateway.parts.retries.send(upstream, &parts, &body, &about, safe).await
+            gateway.parts.retries.send(upstream, Box::new(parts), &body, &about, safe).await
         };
         send.boxed().await
     } else {
@@ -737,7 +777,7 @@ async fn wait_for_news(
 ) -> Result<Response, ApiError> {
     let once = || {
         let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
-        let again = Request::from_parts(ask.parts.clone(), Body::from(ask.body.clone()));
+        let again = Request::from_parts((*ask.parts).clone(), Body::from(ask.body.clone()));
         async move {
             Ok(Whole::read(pass(&gateway, &call, lane, again).await?, gateway.parts.body_timeout).await?)
         }

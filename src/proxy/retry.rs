@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
@@ -63,20 +64,42 @@ impl Retries {
     ///
     /// # Errors
     /// What the last attempt met with.
-    pub async fn send(
-        &self,
-        upstream: &dyn Upstream,
-        parts: &Parts,
-        body: &Bytes,
-        about: &About,
+    pub fn send<'u>(
+        &'u self,
+        upstream: &'u dyn Upstream,
+        parts: Box<Parts>,
+        body: &'u Bytes,
+        about: &'u About,
         safe: Safe,
-    ) -> Result<Response<Body>, UpstreamError> {
+    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + use<'u> {
         self.earn();
+        let spare = parts.clone();
+        let first = attempt_once(upstream, parts, body, about);
+        async move {
+            let answer = first.await;
+            if most_at_once(&answer, safe) == 0 && !may_help(&answer, safe) {
+                return answer;
+            }
+            let again = || attempt_once(upstream, spare.clone(), body, about);
+            self.send_again(again, answer, safe).boxed().await
+        }
+    }
+
+    /// Sends a request that was answered like this once more, as often as that is allowed.
+    async fn send_again<F>(
+        &self,
+        again: impl Fn() -> F,
+        mut answer: Result<Response<Body>, UpstreamError>,
+        safe: Safe,
+    ) -> Result<Response<Body>, UpstreamError>
+    where
+        F: Future<Output = Result<Response<Body>, UpstreamError>>,
+    {
         let (mut attempt, mut at_once) = (1, 0);
         loop {
-            let answer = attempt_once(upstream, parts, body, about).await;
             if at_once < most_at_once(&answer, safe) {
                 at_once += 1;
+                answer = again().await;
                 continue;
             }
             if attempt >= ATTEMPTS || !may_help(&answer, safe) || !self.pay() {
@@ -85,18 +108,19 @@ impl Retries {
             let longest = PAUSE * 2_u32.saturating_pow(attempt - 1);
             tokio::time::sleep(longest.mul_f64(rand::random())).await;
             attempt += 1;
+            answer = again().await;
         }
     }
 }
 
 fn attempt_once<'u>(
     upstream: &'u dyn Upstream,
-    parts: &Parts,
+    parts: Box<Parts>,
     body: &Bytes,
     about: &About,
 ) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
     let body = if body.is_empty() { Body::empty() } else { Body::from(body.clone()) };
-    upstream.send(Request::from_parts(parts.clone(), body), about.clone())
+    upstream.send(Request::from_parts(*parts, body), about.clone())
 }
 
 /// How often it may be sent at once where another connection is all that is needed.
@@ -126,8 +150,6 @@ fn is_passing(status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
 
     /// Fails as it is told to, and counts.
@@ -144,7 +166,7 @@ mod tests {
         let upstream = Failing(error, AtomicU32::new(0));
         let (parts, ()) = Request::new(()).into_parts();
         let about = About::default();
-        assert!(retries.send(&upstream, &parts, &Bytes::new(), &about, safe).await.is_err());
+        assert!(retries.send(&upstream, Box::new(parts), &Bytes::new(), &about, safe).await.is_err());
         upstream.1.load(Ordering::Relaxed)
     }
 

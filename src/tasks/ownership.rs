@@ -16,15 +16,37 @@ use crate::wire;
 pub enum Verdict {
     /// It names none.
     Nothing,
-    /// All are the tenant's own. The first task among them, and the upstream key that made them.
-    Own {
-        /// The task, where one is named by its id.
-        task: Option<Arc<Task>>,
-        /// The key; absent where they never went upstream.
-        key: Option<Arc<str>>,
-    },
+    /// All are the tenant's own. The first among them.
+    Own(Thing),
     /// One is somebody else's, or nobody's: as far as the tenant is concerned it does not exist.
     Foreign,
+}
+
+/// Something that somebody made.
+#[derive(Clone, Debug)]
+pub enum Thing {
+    /// A task, by its id.
+    Task(Arc<Task>),
+    /// What came out of one, or was made without.
+    Made(Owner),
+}
+
+impl Thing {
+    /// Whose it is.
+    pub fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Task(task) => &task.tenant,
+            Self::Made(owner) => &owner.tenant,
+        }
+    }
+
+    /// The upstream key that made it; absent where it never went upstream.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Task(task) => task.key.as_deref(),
+            Self::Made(owner) => owner.key.as_deref(),
+        }
+    }
 }
 
 impl Verdict {
@@ -87,9 +109,9 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
     let mut verdict = Verdict::Nothing;
     for (name, position) in named {
         match find(store, &name, position.kind).await? {
-            Some((owner, task)) if owner.tenant == *tenant => {
+            Some(thing) if thing.tenant() == tenant => {
                 if matches!(verdict, Verdict::Nothing) {
-                    verdict = Verdict::Own { task, key: owner.key };
+                    verdict = Verdict::Own(thing);
                 }
             }
             // What nobody is known to have made may be a preset, or older than the gateway: upstream knows.
@@ -117,10 +139,12 @@ pub async fn judge_words(
     };
     for word in words.filter(may_be_id) {
         match find(store, &word, IdKind::Task).await? {
-            Some((owner, _)) if owner.tenant != *tenant => return Ok(Verdict::Foreign),
+            Some(thing) if thing.tenant() != tenant => return Ok(Verdict::Foreign),
             // What never went upstream says nothing of the way there.
-            Some((Owner { key: Some(key), .. }, _)) => {
-                verdict = verdict.and(Verdict::Own { task: None, key: Some(key) });
+            Some(thing) if thing.key().is_some() => {
+                // A word is no task that the request is about.
+                let owner = Owner { tenant: thing.tenant().clone(), key: thing.key().map(Into::into) };
+                verdict = verdict.and(Verdict::Own(Thing::Made(owner)));
             }
             _ => {}
         }
@@ -128,18 +152,13 @@ pub async fn judge_words(
     Ok(verdict)
 }
 
-async fn find(
-    store: &dyn Store,
-    name: &str,
-    kind: IdKind,
-) -> Result<Option<(Owner, Option<Arc<Task>>)>, StoreError> {
+async fn find(store: &dyn Store, name: &str, kind: IdKind) -> Result<Option<Thing>, StoreError> {
     if kind == IdKind::Task
         && let Some(task) = store.by_id(name).await?
     {
-        let owner = Owner { tenant: task.tenant.clone(), key: task.key.clone() };
-        return Ok(Some((owner, Some(task))));
+        return Ok(Some(Thing::Task(task)));
     }
-    Ok(store.made_by(name).await?.map(|owner| (owner, None)))
+    Ok(store.made_by(name).await?.map(Thing::Made))
 }
 
 /// What `request` names at `position`; a text that is empty, as upstream sees it too, names nothing.

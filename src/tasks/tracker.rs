@@ -72,7 +72,7 @@ struct Watched {
     tasks: HashMap<CreateId, Watch, ahash::RandomState>,
     due: BTreeSet<(Timestamp, CreateId)>,
     paces: Paces,
-    /// Makes prints of records, of 64 bits and with a key of its own: two records that differ have the same one so seldom
+    /// Makes prints of records and states, of 64 bits and with a key of its own: two that differ have the same one so seldom
     /// that nobody will see it.
     prints: ahash::RandomState,
 }
@@ -86,8 +86,8 @@ struct Watch {
     due: Timestamp,
     polls: u32,
     pace: Pace,
-    /// The state that was seen last; what came out of a task is learned when it changes.
-    state: Option<Arc<str>>,
+    /// The print of the state that was seen last; what came out of a task is learned when it changes.
+    state: Option<u64>,
     /// The print of the latest record, where it says that the task still runs.
     record: Option<u64>,
     /// It has ended, and is settled.
@@ -101,6 +101,15 @@ struct Hint {
     id: Arc<str>,
     /// How often the upstream has been asked about it.
     asked: u32,
+}
+
+/// What a record says of its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Another one for each state.
+    pub state: u64,
+    /// Whether it is the last one.
+    pub ended: bool,
 }
 
 /// What came of a callback.
@@ -254,24 +263,19 @@ impl Tracker {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn seen(
-        &self,
-        task: &Arc<Task>,
-        answer: &[u8],
-    ) -> Result<Option<(Arc<str>, bool)>, StoreError> {
+    pub async fn seen(&self, task: &Arc<Task>, answer: &[u8]) -> Result<Option<Seen>, StoreError> {
         let shared = &self.0;
         let print = match shared.state_by(task.create, answer) {
             // Most looks at a task bring what the one before brought.
-            Ok(state) => return Ok(Some((state, false))),
+            Ok(state) => return Ok(Some(Seen { state, ended: false })),
             Err(print) => print,
         };
         let answer = &serde_json::from_slice(answer).unwrap_or_default();
         let Some((operation, model)) = shared.kind(task) else { return Ok(None) };
         let catalogue = &shared.parts.catalogue;
         let Some(progress) = catalogue.progress(operation, model, answer) else { return Ok(None) };
-        let state: Arc<str> = progress.state.into();
         let ended = progress.ended.is_some();
-        let is_news = shared.is_news(task.create, &state);
+        let (state, is_news) = shared.note_state(task.create, &progress.state);
         if is_news {
             shared.learn(task, answer).await?;
         }
@@ -282,7 +286,7 @@ impl Tracker {
             shared.end(task, end, catalogue.charged(answer)).await?;
         }
         shared.note(task.create, |watch| watch.record = print.filter(|_| !ended));
-        Ok(Some((state, ended)))
+        Ok(Some(Seen { state, ended }))
     }
 
     /// Builds the callbacks that are due by that record, where the upstream does not send them.
@@ -400,25 +404,21 @@ impl Shared {
         usual.unwrap_or(UNKNOWN)
     }
 
-    /// Whether that state was not seen before; it is from now on.
-    fn is_news(&self, create: CreateId, state: &Arc<str>) -> bool {
+    /// The print of a state, and whether it was not seen before; it is from now on.
+    fn note_state(&self, create: CreateId, state: &str) -> (u64, bool) {
         let mut watched = self.watched();
-        let Some(watch) = watched.tasks.get_mut(&create) else { return false };
-        let is_news = watch.state.as_ref() != Some(state);
-        if is_news {
-            watch.state = Some(Arc::clone(state));
-        }
-        is_news
+        let print = watched.prints.hash_one(state);
+        let watch = watched.tasks.get_mut(&create);
+        (print, watch.is_some_and(|watch| watch.state.replace(print) != Some(print)))
     }
 
-    /// The state of a task that still runs, if `record` is the one that said so the last time; else the print of it, of a
-    /// task that is followed.
-    fn state_by(&self, create: CreateId, record: &[u8]) -> Result<Arc<str>, Option<u64>> {
+    /// The print of the state of a task that still runs, if `record` is the one that said so the last time; else the print of
+    /// the record, of a task that is followed.
+    fn state_by(&self, create: CreateId, record: &[u8]) -> Result<u64, Option<u64>> {
         let watched = self.watched();
         let watch = watched.tasks.get(&create).ok_or(None)?;
         let print = watched.prints.hash_one(record);
-        let known = watch.state.as_ref().filter(|_| watch.record == Some(print));
-        known.cloned().ok_or(Some(print))
+        watch.state.filter(|_| watch.record == Some(print)).ok_or(Some(print))
     }
 
     /// Whether the end of a task is known here, and not to its tenant.

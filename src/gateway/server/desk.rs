@@ -2,14 +2,13 @@
 //! at.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready as ready_or_pending};
 
 use axum::body::Body;
 use axum::response::Response;
-use futures_util::future::{BoxFuture, Either};
+use futures_util::future::{Either, ready};
 use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body::Body as _;
@@ -18,9 +17,10 @@ use hyper::service::Service;
 
 use super::socket::Phase;
 use super::{Answer, Peer};
-use crate::gateway::mishap;
+use crate::gateway::{self, mishap};
 use crate::heard::{End, Heard, Listener};
 use crate::sim::Fault;
+use crate::wire;
 
 /// Answers the requests of one connection. Clones belong to the same.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Service<Request<Incoming>> for Desk {
             let phase = || Arc::clone(&self.phase);
             let arriving =
                 |body| if has_body { Body::new(Heard::new(body, Arrived(phase()))) } else { Body::empty() };
-            Either::Right((self.answer)(request.map(arriving), self.peer))
+            (self.answer)(request.map(arriving), self.peer)
         };
         Answering { answered, phase: Arc::clone(&self.phase), many }
     }
@@ -58,7 +58,7 @@ impl Service<Request<Incoming>> for Desk {
 
 /// An answer that is being made.
 pub(super) struct Answering {
-    answered: Either<Ready<Response>, BoxFuture<'static, Response>>,
+    answered: gateway::Answering,
     phase: Arc<Phase>,
     many: bool,
 }
@@ -118,10 +118,10 @@ fn unacceptable(request: &Request<Incoming>) -> Option<StatusCode> {
     if request.uri().path_and_query().is_none() {
         return Some(StatusCode::BAD_REQUEST);
     }
-    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+    if request.version() == Version::HTTP_11 && wire::values(request.headers(), HOST).count() != 1 {
         return Some(StatusCode::BAD_REQUEST);
     }
-    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let mut codings = wire::values(request.headers(), TRANSFER_ENCODING);
     let known = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     (!known || codings.next().is_some()).then_some(StatusCode::NOT_IMPLEMENTED)
 }
