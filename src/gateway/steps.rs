@@ -435,8 +435,11 @@ pub(super) fn dispatch(
         let ask = Ask::without_body(request, index);
         return match at_once(&gateway, &call, mode, &ask) {
             ControlFlow::Break(answered) => Dispatched::Now(answered),
-            ControlFlow::Continue(look) => {
-                Dispatched::Later(Either::Right(follow(gateway, call, mode, ask, look)))
+            ControlFlow::Continue(Some(look)) => {
+                Dispatched::Later(Either::Right(inquire(gateway, call, ask, look)))
+            }
+            ControlFlow::Continue(None) => {
+                Dispatched::Later(Either::Left(follow(gateway, call, mode, ask).boxed()))
             }
         };
     }
@@ -445,7 +448,8 @@ pub(super) fn dispatch(
         let ask = Ask::new(request, index).await?;
         match at_once(&gateway, &call, mode, &ask) {
             ControlFlow::Break(answered) => answered,
-            ControlFlow::Continue(look) => follow(gateway, call, mode, ask, look).await,
+            ControlFlow::Continue(Some(look)) => inquire(gateway, call, ask, look).await,
+            ControlFlow::Continue(None) => follow(gateway, call, mode, ask).await,
         }
     };
     Dispatched::Later(Either::Left(read_and_follow.boxed()))
@@ -472,60 +476,78 @@ fn at_once(
     look.kept(gateway, call).map_or_else(|| ControlFlow::Continue(Some(look)), ControlFlow::Break)
 }
 
-/// Follows the way of a request that has been read, by what it is and whom it comes from.
+/// Asks for what the tenant wants to know, where that is the tenant's own.
 #[expect(clippy::manual_async_fn, reason = "an async function has room for what it is given twice")]
-fn follow(
+fn inquire(
     gateway: Arc<Gateway>,
     call: Arc<Call>,
-    mode: Mode,
-    mut ask: Ask,
-    look: Option<Look>,
+    ask: Ask,
+    look: Look,
 ) -> impl Future<Output = Result<Response, ApiError>> + Send {
     async move {
-        let (gateway, call) = (&gateway, &call);
-        let index = ask.index;
-        let operation = gateway.parts.catalogue.operation(index);
-        let claimed = match claim(gateway, call, mode, &ask).await? {
-            Outcome::None => None,
-            Outcome::Yours(claimed) => Some(claimed),
-            Outcome::Replay(answer) => return Ok(answer.into_response()),
-        };
-        let is_paid = matches!(operation.behaviour, Behaviour::Create(..));
-        let is_version = matches!(operation.behaviour, Behaviour::Upgrade(_));
-        match (mode, call.member.get()) {
-            (Mode::Mock, Some(member)) if is_paid => {
-                Box::pin(create::create(gateway, call, member, ask, (Lane::Mock, Keys::Only), claimed)).await
-            }
-            (Mode::Mock, Some(member)) if is_version => {
-                Box::pin(upgrade::upgrade(gateway, call, member, ask, Lane::Mock)).await
-            }
-            (Mode::Mock, Some(member)) if operation.class == Class::Chat => {
-                Box::pin(talk(gateway, call, member, Lane::Mock, ask)).await
-            }
-            (Mode::Mock, _) => Box::pin(simulate(gateway, call, ask, claimed, Lane::Mock)).await,
-            // Nothing is made and nothing is spent, so there is nothing to count.
-            (Mode::Replay, _) => Box::pin(simulate(gateway, call, ask, claimed, Lane::Replay)).await,
-            (_, None) => Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
-            (_, Some(member)) => {
-                ask.unambiguous(operation)?;
-                let Way { lane, keys, task } = own(gateway, member, &ask, operation).await?;
-                if let Some(look) = look.filter(|_| lane != Lane::Nowhere) {
-                    return look.ask(gateway, call, ask, lane, task).await;
-                }
-                ask.plain();
-                if is_paid {
-                    Box::pin(create::create(gateway, call, member, ask, (lane, keys), claimed)).await
-                } else if is_version {
-                    Box::pin(upgrade::upgrade(gateway, call, member, ask, lane)).await
-                } else if operation.class == Class::Action {
-                    Box::pin(act(gateway, call, member, lane, ask)).await
-                } else if operation.class == Class::Chat {
-                    Box::pin(talk(gateway, call, member, lane, ask)).await
-                } else {
-                    Box::pin(pass(gateway, call, lane, ask.into_request())).await
-                }
-            }
+        let member = call.member.get().ok_or_else(nobodys)?;
+        let Way { lane, keys, task } = own(&gateway, member, &ask).await?;
+        if lane != Lane::Nowhere {
+            return look.ask(&gateway, &call, ask, lane, task).await;
         }
+        Box::pin(go(&gateway, &call, member, ask, (lane, keys), None)).await
+    }
+}
+
+/// Follows the way of any other request that has been read, by what it is and whom it comes from.
+async fn follow(gateway: Arc<Gateway>, call: Arc<Call>, mode: Mode, ask: Ask) -> Result<Response, ApiError> {
+    let (gateway, call) = (&gateway, &call);
+    let operation = gateway.parts.catalogue.operation(ask.index);
+    let claimed = match claim(gateway, call, mode, &ask).await? {
+        Outcome::None => None,
+        Outcome::Yours(claimed) => Some(claimed),
+        Outcome::Replay(answer) => return Ok(answer.into_response()),
+    };
+    match (mode, call.member.get()) {
+        (Mode::Mock, Some(member)) if matters(operation) => {
+            go(gateway, call, member, ask, (Lane::Mock, Keys::Only), claimed).await
+        }
+        (Mode::Mock, _) => simulate(gateway, call, ask, claimed, Lane::Mock).await,
+        // Nothing is made and nothing is spent, so there is nothing to count.
+        (Mode::Replay, _) => simulate(gateway, call, ask, claimed, Lane::Replay).await,
+        (_, None) => Err(nobodys()),
+        (_, Some(member)) => {
+            ask.unambiguous(operation)?;
+            let Way { lane, keys, .. } = own(gateway, member, &ask).await?;
+            go(gateway, call, member, ask, (lane, keys), claimed).await
+        }
+    }
+}
+
+fn nobodys() -> ApiError {
+    ApiError::new(Reason::Unauthorized, "this gateway does not know your key")
+}
+
+/// Whether what `operation` does in a simulation counts for a tenant: it is paid, or makes something new.
+fn matters(operation: &Operation) -> bool {
+    matches!(operation.behaviour, Behaviour::Create(..) | Behaviour::Upgrade(_))
+        || operation.class == Class::Chat
+}
+
+/// Goes the way of a tenant's request that is no question, by what it does.
+async fn go(
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
+    member: &Arc<Member>,
+    mut ask: Ask,
+    (lane, keys): (Lane, Keys),
+    claimed: Option<idempotency::Claimed>,
+) -> Result<Response, ApiError> {
+    let operation = gateway.parts.catalogue.operation(ask.index);
+    if lane != Lane::Mock {
+        ask.plain();
+    }
+    match (&operation.behaviour, operation.class) {
+        (Behaviour::Create(..), _) => create::create(gateway, call, member, ask, (lane, keys), claimed).await,
+        (Behaviour::Upgrade(_), _) => upgrade::upgrade(gateway, call, member, ask, lane).await,
+        (_, Class::Action) => act(gateway, call, member, lane, ask).await,
+        (_, Class::Chat) => talk(gateway, call, member, lane, ask).await,
+        _ => pass(gateway, call, lane, ask.into_request()).await,
     }
 }
 
@@ -598,7 +620,8 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
 }
 
 /// Finds out whose the things are that a request names, and with that its way.
-async fn own(gateway: &Gateway, member: &Member, ask: &Ask, operation: &Operation) -> Result<Way, ApiError> {
+async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiError> {
+    let operation = gateway.parts.catalogue.operation(ask.index);
     let (catalogue, store, tenant) = (&gateway.parts.catalogue, &*gateway.parts.store, &member.tenant.id);
     let verdict = if operation.by_query {
         ownership::judge_query(store, tenant, ask.query(), catalogue.ids_of(ask.index, None)).await?
@@ -649,7 +672,7 @@ async fn pass_unread(
     let lane = match (mode, call.member.get()) {
         (Mode::Mock, _) => Lane::Mock,
         (Mode::Replay, _) => Lane::Replay,
-        (_, None) => return Err(ApiError::new(Reason::Unauthorized, "this gateway does not know your key")),
+        (_, None) => return Err(nobodys()),
         (_, Some(member)) => {
             if let (None, Some(meant)) =
                 (call.index, gateway.parts.catalogue.path_meant_by(request.uri().path()))
