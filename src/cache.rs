@@ -64,8 +64,8 @@ pub struct Cache<T: Keep> {
 /// What is kept for all.
 struct Kept<T: Keep> {
     answers: moka::sync::Cache<Key, T, ahash::RandomState>,
-    /// Raised after an answer was kept, by what its key hashes to: what a lane has is from before.
-    versions: [AtomicU32; 256],
+    /// Raised after an answer was kept, by what its key hashes to: what a lane has is from before. None was kept where it is 0.
+    versions: Box<[AtomicU32]>,
 }
 
 /// Copies of what is given again and again: what is kept for all is counted by all, and moka notes each look at it.
@@ -75,6 +75,9 @@ struct Near<T> {
     /// What was looked for in vain lately, as hashes of keys and versions.
     missed: [u64; 256],
 }
+
+/// So many questions are told apart by their versions, at four bytes each.
+const VERSIONS: usize = 4096;
 
 /// So many copies a lane has, of so many bytes with their keys.
 const MOST_NEAR: usize = 1024;
@@ -101,7 +104,7 @@ impl<T: Keep> Cache<T> {
         let near = || Mutex::new(Near { answers: HashMap::default(), missed: [0; 256] });
         let flights = || Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 });
         Self {
-            kept: Arc::new(Kept { answers, versions: [const { AtomicU32::new(0) }; 256] }),
+            kept: Arc::new(Kept { answers, versions: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect() }),
             near: PerLane::new(near),
             flights: std::array::from_fn(|_| flights()),
             hasher: ahash::RandomState::new(),
@@ -115,7 +118,8 @@ impl<T: Keep> Cache<T> {
     pub fn fresh(&self, key: &str, now: Timestamp) -> Result<T, Missed> {
         let hash = self.hasher.hash_one(key);
         let version = self.kept.version(hash).load(Ordering::Acquire);
-        self.find(key, hash, version, now).ok_or(Missed { hash, version })
+        let found = if version == 0 { None } else { self.find(key, hash, version, now) };
+        found.ok_or(Missed { hash, version })
     }
 
     /// Whether an answer may have been kept since then.
@@ -221,7 +225,15 @@ impl<T: Keep> Kept<T> {
         // One that is not to be kept leaves what was there, which has gone stale or will.
         if answer.fresh_until().is_some() {
             self.answers.insert(Arc::clone(key), answer.clone());
-            self.version(hash).fetch_add(1, Ordering::Release);
+            self.raise(hash);
+        }
+    }
+
+    fn raise(&self, hash: u64) {
+        let version = self.version(hash);
+        // Only that none was ever kept is 0, however many were.
+        if version.fetch_add(1, Ordering::Release) == u32::MAX {
+            version.fetch_add(1, Ordering::Release);
         }
     }
 
