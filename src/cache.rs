@@ -85,7 +85,8 @@ const LARGEST_NEAR: usize = 8 * 1024;
 
 /// Questions under way. Whoever waits holds the flight up; when the last one leaves, it is given up.
 struct Flights<T> {
-    /// By what their keys hash to, with a key of our own. Two questions with the same hash fly alone, which nobody will see.
+    /// By what their keys hash to, with a key of our own. Of two questions with the same hash the later takes the place of the earlier one, which then is not shared any more;
+    /// nobody will see it.
     under_way: HashMap<u64, Weak<Flight<T>>, ahash::RandomState>,
     /// When there are so many, those that were given up are swept out.
     sweep_at: usize,

@@ -33,7 +33,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Either, Ready, ready};
+use futures_util::future::{BoxFuture, Either, Ready};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -492,8 +492,6 @@ impl Both {
     fn answer(self: Arc<Self>, peer: Option<Peer>, mut request: Request) -> Answering {
         let call = Arc::new(steps::identify(&self.gateway, peer, &request)); // request id and operation, which all others speak of
         let line = steps::line(&request); // before the request goes its way
-        let now =
-            |plane: Arc<Self>, call, answered| Either::Left(ready(plane.end(call, line.clone(), answered)));
         if steps::is_own(&request) {
             // Seldom, and large.
             let answered = async move {
@@ -504,13 +502,13 @@ impl Both {
         }
         if steps::is_document(&request) {
             let answered = self.answer_document(&call, request);
-            return now(self, call, answered);
+            return mishap::befall(self.end(call, line, answered));
         }
         if let Err(refusal) = self.enter(&call, &mut request) {
-            return now(self, call, Err(refusal));
+            return mishap::befall(self.end(call, line, Err(refusal)));
         }
         match steps::dispatch(&self.gateway, &call, request) {
-            Dispatched::Now(answered) => now(self, call, answered),
+            Dispatched::Now(answered) => mishap::befall(self.end(call, line, answered)),
             Dispatched::Later(answering) => {
                 let end = move |answered| mishap::befall(self.end(call, line, answered));
                 Either::Right(answering.then(end).boxed())

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod gateway;
+pub mod gather;
 pub mod heard;
 pub mod ids;
 pub mod limits;

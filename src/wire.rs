@@ -1,5 +1,5 @@
-//! Forms on the wire that more than one module speaks: how callbacks are signed, which copies a client has, when two
-//! requests are the same.
+//! Forms on the wire that more than one module speaks: how callbacks are signed, how headers and queries are read, which
+//! copies a client has, when two requests are the same.
 //!
 //! Knows no limits, no store, no clock: times are passed in.
 

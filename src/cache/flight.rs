@@ -1,7 +1,8 @@
 //! A question under way, and those who wait for its answer.
 //!
 //! Whoever asked first drives it, and nobody else is noted anywhere as long as nobody else comes: most questions have one
-//! who waits. When that one leaves, the next takes over; when nobody is left, it is given up.
+//! who waits. When that one leaves, the next takes over; when nobody is left, it is given up. So whoever has begun to wait must
+//! go on when woken, or leave: the others depend on it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,13 +34,15 @@ pub(super) struct Passenger<T> {
     number: usize,
     /// With the one who drives.
     work: Option<BoxFuture<'static, T>>,
+    /// It is among those to be woken.
+    waits: bool,
 }
 
 impl<T: Clone> Flight<T> {
     /// Takes off with whoever asked first.
     pub(super) fn begin(key: Key, work: BoxFuture<'static, T>) -> Passenger<T> {
         let state = Mutex::new(State { answer: None, work: None, waiting: Vec::new(), count: 1 });
-        Passenger { flight: Arc::new(Self { key, state }), number: 0, work: Some(work) }
+        Passenger { flight: Arc::new(Self { key, state }), number: 0, work: Some(work), waits: false }
     }
 
     /// The question.
@@ -53,7 +56,7 @@ impl<T: Clone> Flight<T> {
         let number = state.count;
         state.count += 1;
         drop(state);
-        Passenger { flight: self, number, work: None }
+        Passenger { flight: self, number, work: None, waits: false }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -80,6 +83,7 @@ impl<T: Clone> Passenger<T> {
             (Some(_), Some(place)) => drop(state.waiting.swap_remove(place)),
             (Some(_), None) => {}
         }
+        self.waits = self.work.is_none();
         Poll::Pending
     }
 }
@@ -128,8 +132,8 @@ impl<T> Passenger<T> {
 
 impl<T> Drop for Passenger<T> {
     fn drop(&mut self) {
-        // What is under way is left there even by the last one: somebody may just be joining. Else it ends with the flight.
-        if self.work.is_some() || Arc::strong_count(&self.flight) > 1 {
+        // What is under way is left there even by the last one, since somebody may just be joining: it ends with the flight.
+        if self.work.is_some() || self.waits {
             self.leave();
         }
     }
@@ -211,6 +215,29 @@ mod tests {
         assert!(look(&mut second, &woken).is_pending());
         tell.send(7).unwrap();
         assert_eq!(look(&mut second, &woken), Poll::Ready(7));
+    }
+
+    /// It would be woken in the place of another, who would wait for ever.
+    #[test]
+    fn nobody_who_has_left_is_told_to_take_over() {
+        let (mut first, tell) = flight();
+        let mut second = Arc::clone(first.flight()).join();
+        let flight = Arc::downgrade(first.flight());
+        let woken: [Arc<Woken>; 2] = Default::default();
+        assert!(look(&mut first, &woken[0]).is_pending());
+        assert!(look(&mut second, &woken[0]).is_pending());
+        drop(first);
+        let mut third = flight.upgrade().unwrap().join();
+        drop(second);
+        assert!(look(&mut third, &woken[0]).is_pending());
+        let mut fourth = flight.upgrade().unwrap().join();
+        assert!(look(&mut fourth, &woken[1]).is_pending());
+        assert_eq!(third.flight.state().waiting.len(), 1);
+        drop(third);
+        assert_eq!(*woken[1].0.lock().unwrap(), 1);
+        assert!(look(&mut fourth, &woken[1]).is_pending());
+        tell.send(7).unwrap();
+        assert_eq!(look(&mut fourth, &woken[1]), Poll::Ready(7));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Reads `response` to its end, unless that takes longer than `patience`.
+    /// Reads `response` to its end, unless it keeps us waiting for longer than `patience` since it first did.
     pub(super) async fn read(response: Response, patience: Duration) -> Result<Self, UpstreamError> {
         let (parts, body) = response.into_parts();
         let body = whole(body, patience)

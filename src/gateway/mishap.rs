@@ -25,8 +25,14 @@ const PIECES_BEFORE_THE_END: usize = 3;
 pub(super) fn befall(response: Response) -> Answering {
     match response.extensions().get::<Fault>() {
         None | Some(Fault::Reset | Fault::Empty | Fault::Garbage) => Either::Left(ready(response)),
-        // It is held until the client goes.
-        Some(Fault::Hang) => Either::Right(pending().boxed()),
+        Some(Fault::Hang) => {
+            // It is held until the client goes.
+            let held = async move {
+                pending::<()>().await;
+                response
+            };
+            Either::Right(held.boxed())
+        }
         Some(Fault::Truncate) => Either::Right(truncated(response).boxed()),
         Some(Fault::Slow(span)) => {
             let span = *span;

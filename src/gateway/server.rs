@@ -214,8 +214,7 @@ impl Visit {
     async fn converse<S: Socket>(&mut self, mut socket: S, mut said: Bytes, desk: &Desk) -> Option<S> {
         let Bounds { head, head_timeout, .. } = self.reception.bounds;
         let mut builder = http1::Builder::new();
-        // What is small is put together: one write of one piece takes the system less than one of several.
-        builder.max_buf_size(head).writev(false);
+        builder.max_buf_size(head);
         loop {
             desk.phase.set(if said.is_empty() { Phase::IDLE } else { Phase::HEAD });
             let guarded = Guarded::new(socket, said, Arc::clone(&desk.phase), head_timeout);

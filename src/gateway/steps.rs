@@ -2,7 +2,6 @@
 //! gives the error that ends its way.
 
 use std::net::IpAddr;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -412,6 +411,14 @@ pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// What becomes an answer.
+pub(super) trait Answers: Future<Output = Result<Response, ApiError>> + Send {}
+
+impl<F: Future<Output = Result<Response, ApiError>> + Send> Answers for F {}
+
+/// In a box, or of a kind that is worth its room.
+type Boxed<F> = Either<BoxFuture<'static, Result<Response, ApiError>>, F>;
+
 /// What becomes of a request: an answer at once, or later.
 pub(super) enum Dispatched<F> {
     Now(Result<Response, ApiError>),
@@ -424,7 +431,7 @@ pub(super) fn dispatch(
     gateway: &Arc<Gateway>,
     call: &Arc<Call>,
     request: Request,
-) -> Dispatched<impl Future<Output = Result<Response, ApiError>> + Send + use<>> {
+) -> Dispatched<Boxed<impl Answers + use<>>> {
     let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode);
     let (gateway, call) = (Arc::clone(gateway), Arc::clone(call));
     let (Some(index), false) = (call.index, call.streams) else {
@@ -432,48 +439,35 @@ pub(super) fn dispatch(
         return Dispatched::Later(Either::Left(passed.boxed()));
     };
     if request.body().is_end_stream() {
-        let ask = Ask::without_body(request, index);
-        return match at_once(&gateway, &call, mode, &ask) {
-            ControlFlow::Break(answered) => Dispatched::Now(answered),
-            ControlFlow::Continue(Some(look)) => {
-                Dispatched::Later(Either::Right(inquire(gateway, call, ask, look)))
-            }
-            ControlFlow::Continue(None) => {
-                Dispatched::Later(Either::Left(follow(gateway, call, mode, ask).boxed()))
-            }
-        };
+        return proceed(gateway, call, mode, Ask::without_body(request, index));
     }
-    let read_and_follow = async move {
+    let read_and_proceed = async move {
         let request = bound_body(&gateway, &call, request).await?;
-        let ask = Ask::new(request, index).await?;
-        match at_once(&gateway, &call, mode, &ask) {
-            ControlFlow::Break(answered) => answered,
-            ControlFlow::Continue(Some(look)) => inquire(gateway, call, ask, look).await,
-            ControlFlow::Continue(None) => follow(gateway, call, mode, ask).await,
+        match proceed(gateway, call, mode, Ask::new(request, index).await?) {
+            Dispatched::Now(answered) => answered,
+            Dispatched::Later(answering) => answering.await,
         }
     };
-    Dispatched::Later(Either::Left(read_and_follow.boxed()))
+    Dispatched::Later(Either::Left(read_and_proceed.boxed()))
 }
 
-/// What a request that has been read is answered without waiting for anything, or else what to look for.
-fn at_once(
-    gateway: &Gateway,
-    call: &Call,
-    mode: Mode,
-    ask: &Ask,
-) -> ControlFlow<Result<Response, ApiError>, Option<Look>> {
+/// Sends a request that has been read on its way, unless it can be answered without waiting for anything.
+fn proceed(gateway: Arc<Gateway>, call: Arc<Call>, mode: Mode, ask: Ask) -> Dispatched<Boxed<impl Answers>> {
     let operation = gateway.parts.catalogue.operation(ask.index);
-    if let Err(refusal) = permit_model(call, ask, operation) {
-        return ControlFlow::Break(Err(refusal));
+    if let Err(refusal) = permit_model(&call, &ask, operation) {
+        return Dispatched::Now(Err(refusal));
     }
     if matches!(mode, Mode::Mock | Mode::Replay) || call.member.get().is_none() || !is_shared(operation) {
-        return ControlFlow::Continue(None);
+        return Dispatched::Later(Either::Left(follow(gateway, call, mode, ask).boxed()));
     }
     if let Err(refusal) = ask.unambiguous(operation) {
-        return ControlFlow::Break(Err(refusal));
+        return Dispatched::Now(Err(refusal));
     }
-    let mut look = Look::new(gateway, call, ask, operation);
-    look.kept(gateway, call).map_or_else(|| ControlFlow::Continue(Some(look)), ControlFlow::Break)
+    let mut look = Look::new(&gateway, &call, &ask, operation);
+    match look.kept(&gateway, &call) {
+        Some(answered) => Dispatched::Now(answered),
+        None => Dispatched::Later(Either::Right(inquire(gateway, call, ask, look))),
+    }
 }
 
 /// Asks for what the tenant wants to know, where that is the tenant's own.

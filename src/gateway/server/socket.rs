@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use crate::gather::{self, gather};
+
 /// A TCP socket, perhaps under TLS.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// What is at the bottom.
@@ -226,7 +228,10 @@ impl<S: Socket> AsyncWrite for Guarded<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.as_mut().sabotage(context) {
-            None => self.project().socket.poll_write_vectored(context, slices),
+            None => match gather(slices, &mut [0; gather::SMALL]) {
+                Some(bytes) => self.project().socket.poll_write(context, bytes),
+                None => self.project().socket.poll_write_vectored(context, slices),
+            },
             Some(ended) => ended.map(Err),
         }
     }
