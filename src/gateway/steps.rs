@@ -53,7 +53,7 @@ pub(super) struct Call {
     began: Instant,
     /// The same by the clock on the wall.
     now: Timestamp,
-    request_id: HeaderValue,
+    request_id: RequestId,
     operation: &'static str,
     peer: Option<Peer>,
     /// Absent for what is none of the API.
@@ -80,7 +80,7 @@ struct Notes {
 
 impl Call {
     pub(super) fn request_id(&self) -> &str {
-        self.request_id.to_str().unwrap_or_default()
+        self.request_id.as_str()
     }
 
     pub(super) fn tenant(&self) -> &str {
@@ -161,7 +161,7 @@ pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request)
     Call {
         began,
         now: gateway.parts.clock.at(began),
-        request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
+        request_id: RequestId::of(request.headers()),
         operation,
         peer,
         index,
@@ -194,16 +194,40 @@ pub(super) fn is_document(request: &Request) -> bool {
     request.uri().path() == "/openapi.json"
 }
 
-/// The client's own id, if it is 1 to 128 visible ASCII characters.
-fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = wire::values(headers, REQUEST_ID).next()?;
-    let fits = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    fits.then(|| id.clone())
+/// What a request is called in answers and logs.
+enum RequestId {
+    /// The client's name for it, if it is 1 to 128 visible ASCII characters.
+    Theirs(HeaderValue),
+    /// Hex digits, two by two.
+    Ours([[u8; 2]; 12]),
 }
 
-fn new_request_id() -> HeaderValue {
-    let id = rand::random::<[u8; 12]>().map(hex_digits);
-    HeaderValue::from_bytes(id.as_flattened()).expect("hex digits are visible ASCII")
+impl RequestId {
+    fn of(headers: &HeaderMap) -> Self {
+        let fits = |id: &&HeaderValue| {
+            (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        };
+        match wire::values(headers, REQUEST_ID).next().filter(fits) {
+            Some(id) => Self::Theirs(id.clone()),
+            None => Self::Ours(rand::random::<[u8; 12]>().map(hex_digits)),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Theirs(id) => id.to_str().unwrap_or_default(),
+            Self::Ours(id) => std::str::from_utf8(id.as_flattened()).unwrap_or_default(),
+        }
+    }
+
+    fn header(&self) -> HeaderValue {
+        match self {
+            Self::Theirs(id) => id.clone(),
+            Self::Ours(id) => {
+                HeaderValue::from_bytes(id.as_flattened()).expect("hex digits are visible ASCII")
+            }
+        }
+    }
 }
 
 /// The operation's name in metrics, and its place in the catalogue if it is one of the API.
@@ -237,7 +261,7 @@ pub(super) fn record(plane: Arc<Both>, call: Arc<Call>, line: String, response: 
     let gateway = &plane.gateway;
     let (mut parts, body) = response.into_parts();
     parts.headers.reserve(OURS); // all at once is less work than one by one
-    parts.headers.insert(REQUEST_ID, call.request_id.clone());
+    parts.headers.insert(REQUEST_ID, call.request_id.header());
     let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode).as_str();
     parts.headers.insert(MODE, HeaderValue::from_static(mode));
     call.write_notes(&mut parts.headers);

@@ -382,7 +382,7 @@ struct Answer {
     link: Option<Link>,
     /// Why there is no more of it.
     broken: Option<hyper::Error>,
-    lane: Weak<Lane>,
+    lane: Arc<Lane>,
 }
 
 /// What has come so far. Nobody has to be woken: what comes is put in by the connection, which is driven by whoever asks.
@@ -405,8 +405,8 @@ impl Answer {
 
     /// All has come: the connection is free.
     fn give_back(&mut self) {
-        if let (Some(link), Some(lane)) = (self.link.take(), self.lane.upgrade()) {
-            lane.put(link);
+        if let Some(link) = self.link.take() {
+            self.lane.put(link);
         }
     }
 }
@@ -526,7 +526,7 @@ impl Lane {
                 self.put(link);
                 return Body::empty();
             }
-            Body::new(Answer { incoming, link: Some(link), broken: None, lane: Arc::downgrade(self) })
+            Body::new(Answer { incoming, link: Some(link), broken: None, lane: Arc::clone(self) })
         })
     }
 
