@@ -15,6 +15,7 @@ mod idempotency;
 mod look;
 mod member;
 mod mishap;
+mod patience;
 mod relay;
 mod room;
 mod server;

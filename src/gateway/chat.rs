@@ -35,7 +35,8 @@ pub(super) async fn admit(gateway: &Gateway, member: &Member, now: Moment) -> Re
         return Ok(());
     }
     let spent = gateway.parts.store.spent(&member.tenant.id, now).await?;
-    let full = caps.iter().find(|(window, most)| spent[window.position()] >= *most);
+    // Of several windows that are full the longest ends last.
+    let full = caps.iter().rev().find(|(window, most)| spent[window.position()] >= *most);
     match full {
         Some((window, _)) => Err(over_budget(Credits::ZERO, *window, spent[window.position()], now.at())),
         None => Ok(()),

@@ -434,6 +434,7 @@ impl Errand {
         let charged = parts.catalogue.charged(body);
         if self.lane != Lane::Mock {
             self.gateway.tell_created(&self.task);
+            self.learn(body).await;
         }
         if let Err(error) = parts.tracker.finish(&self.task, charged, self.lane != Lane::Mock).await {
             tracing::error!("the end of a create cannot be written down: {error}");
@@ -459,11 +460,17 @@ impl Errand {
         } else {
             self.gateway.tell_created(&self.task);
             parts.tracker.started(draft.create, turn.map(Turn::started));
-            let owner = Owner { tenant: self.task.tenant.clone(), key: self.task.key.clone() };
-            let now = parts.clock.now();
-            settle(ownership::learn(&*parts.store, &owner, &self.task.request, body, now).await);
+            self.learn(body).await;
         }
         draft.started(answer).await
+    }
+
+    /// Remembers that what the answer gives out is the tenant's.
+    async fn learn(&self, body: &Value) {
+        let parts = &self.gateway.parts;
+        let owner = Owner { tenant: self.task.tenant.clone(), key: self.task.key.clone() };
+        let now = parts.clock.now();
+        settle(ownership::learn(&*parts.store, &owner, &self.task.request, body, now).await);
     }
 }
 

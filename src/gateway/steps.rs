@@ -1,7 +1,8 @@
 //! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step lets the request go on, or
 //! gives the error that ends its way.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::{BoxFuture, Either};
 use futures_util::{FutureExt as _, StreamExt as _};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -24,7 +25,7 @@ use super::idempotency::{self, Outcome};
 use super::look::{self, Look, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Both, Gateway, Keys, Lane, Parts, chat, create, relay, upgrade};
+use super::{Both, Gateway, Keys, Lane, Parts, chat, create, patience, relay, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::{Timestamp, hex_digits};
@@ -60,7 +61,7 @@ pub(super) struct Call {
     index: Option<OperationIx>,
     /// For what is kiegate's own rather than the API.
     own: bool,
-    /// Its body is not read here but streams through: a form with a file in it, or what nobody knows.
+    /// Its body is not read here but streams through: a form with a file in it, or what nobody knows and is no text.
     streams: bool,
     member: OnceLock<Arc<Member>>,
     /// Microseconds spent waiting for the upstream, or for a turn with it.
@@ -166,11 +167,18 @@ pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request)
         peer,
         index,
         own,
-        streams: !own && index.is_none_or(takes_form),
+        streams: !own && index.map_or_else(|| !is_text(request.headers()), takes_form),
         member: OnceLock::new(),
         upstream_micros: AtomicU64::new(0),
         notes: Mutex::default(),
     }
+}
+
+/// Whether a body is JSON or a short form, or may be.
+fn is_text(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) else { return true };
+    let kind = kind.to_ascii_lowercase();
+    ["json", "x-www-form-urlencoded", "text/plain"].iter().any(|text| kind.contains(text))
 }
 
 /// What the log calls a request; nothing where nobody will read it. The rest of a relay's address is what its callers are
@@ -368,9 +376,14 @@ fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
         let (scheme, key) = text(AUTHORIZATION)?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     };
-    let in_query = || uri.query()?.split('&').find_map(|pair| pair.strip_prefix("key="));
-    let key = bearer().or_else(|| text(API_KEY)).or_else(|| text(GOOGLE_KEY)).or_else(in_query)?;
-    (!key.is_empty()).then(|| Secret::new(key))
+    let in_query = || {
+        let key = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("key="))?;
+        // Clients that take it for a value encode it, and others do not: a `+` is one.
+        percent_encoding::percent_decode_str(key).decode_utf8().ok()
+    };
+    let in_headers = bearer().or_else(|| text(API_KEY)).or_else(|| text(GOOGLE_KEY)).map(Cow::Borrowed);
+    let key = in_headers.or_else(in_query)?;
+    (!key.is_empty()).then(|| Secret::new(&*key))
 }
 
 const NOT_FROM_THERE: &str = "this key may not be used from your address";
@@ -403,8 +416,9 @@ fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> 
     let told: Vec<&str> = told.flat_map(|value| value.to_str().unwrap_or("?").split(',')).collect();
     let mut address = peer;
     for hop in told.iter().rev() {
-        // What cannot be read is nobody's address.
-        address = hop.trim().parse().ok()?;
+        // What cannot be read is nobody's address. Some proxies tell the port as well.
+        let hop = hop.trim();
+        address = hop.parse().or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip())).ok()?.to_canonical();
         if !trusted(&address) {
             break;
         }
@@ -563,7 +577,7 @@ async fn go(
     match (&operation.behaviour, operation.class) {
         (Behaviour::Create(..), _) => create::create(gateway, call, member, ask, (lane, keys), claimed).await,
         (Behaviour::Upgrade(_), _) => upgrade::upgrade(gateway, call, member, ask, lane).await,
-        (_, Class::Action) => act(gateway, call, member, lane, ask).await,
+        (Behaviour::Upload(..), _) | (_, Class::Action) => act(gateway, call, member, lane, ask).await,
         (_, Class::Chat) => talk(gateway, call, member, lane, ask).await,
         _ => pass(gateway, call, lane, ask.into_request()).await,
     }
@@ -612,13 +626,21 @@ fn is_shared(operation: &Operation) -> bool {
 /// Refuses models that the tenant may not use.
 fn permit_model(call: &Call, ask: &Ask, operation: &Operation) -> Result<(), ApiError> {
     let Some(member) = call.member.get().filter(|member| member.tenant.minds_models()) else { return Ok(()) };
-    let Some(name) = operation.model_of(ask.request(operation)) else { return Ok(()) };
+    let named = operation.model_of(ask.request(operation)).map(Cow::Borrowed);
+    let Some(name) = named.or_else(|| model_in_path(operation, ask.parts.uri.path())) else { return Ok(()) };
     let siblings = operation.own_models();
-    if member.tenant.may_use(crate::tenants::NamedModel { name, siblings: &siblings }) {
+    if member.tenant.may_use(crate::tenants::NamedModel { name: &name, siblings: &siblings }) {
         return Ok(());
     }
     let shown: String = name.chars().filter(|sign| !sign.is_control()).take(80).collect();
     Err(ApiError::new(Reason::Forbidden, format!("this key may not use the model {shown}")))
+}
+
+/// The model of a chat that only its path names: one that nobody here knows.
+fn model_in_path<'p>(operation: &Operation, path: &'p str) -> Option<Cow<'p, str>> {
+    let mut parts = operation.path.split('/').zip(path.split('/')).filter(|_| operation.class == Class::Chat);
+    let (_, name) = parts.find(|(place, _)| *place == "{model}")?;
+    percent_encoding::percent_decode_str(name).decode_utf8().ok()
 }
 
 /// Claims the idempotency key of a create, if it has one.
@@ -647,7 +669,27 @@ async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiEr
         let request = ask.request(operation);
         ownership::judge_body(store, tenant, request, catalogue.ids(ask.index, request)).await?
     };
-    Ok(Way::by(gateway, member, verdict))
+    let words = other_words(ask, operation);
+    if words.is_empty() {
+        return Ok(Way::by(gateway, member, verdict));
+    }
+    let more = ownership::judge_words(store, tenant, words.into_iter()).await?;
+    Ok(Way::by(gateway, member, verdict.and(more)))
+}
+
+/// What a request names where the operation does not look for anything, and the upstream might.
+fn other_words(ask: &Ask, operation: &Operation) -> Vec<String> {
+    let path = if operation.path.contains('{') { ask.parts.uri.path() } else { "" };
+    let query = if operation.by_query { "" } else { ask.query() };
+    let mut words = if path.is_empty() && query.is_empty() {
+        Vec::new()
+    } else {
+        ownership::words_of_address(path, query)
+    };
+    if operation.by_query && !ask.body.is_empty() {
+        words.extend(ownership::words_of_body(&ask.body));
+    }
+    words
 }
 
 /// The way of a request, by whose the things are that it names.
@@ -686,7 +728,7 @@ async fn pass_unread(
     mode: Mode,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let request = bound_body(gateway, call, request).await?;
+    let mut request = bound_body(gateway, call, request).await?;
     let lane = match (mode, call.member.get()) {
         (Mode::Mock, _) => Lane::Mock,
         (Mode::Replay, _) => Lane::Replay,
@@ -707,22 +749,41 @@ async fn pass_unread(
                 let what = "HEAD of a known operation is not passed on: send GET";
                 return Err(ApiError::new(Reason::Forbidden, what));
             }
-            // Nobody knows what such a path takes: but what is another's may stand nowhere in it.
-            let words = words(request.uri());
-            let store = &*gateway.parts.store;
-            let verdict = ownership::judge_words(store, &member.tenant.id, words.into_iter()).await?;
-            Way::by(gateway, member, verdict).lane
+            Way::by(gateway, member, judge_unknown(gateway, call, member, &mut request).await?).lane
         }
     };
-    pass(gateway, call, lane, request).await
+    let response = pass(gateway, call, lane, request).await?;
+    let (Some(_), Some(member), Lane::Live(_)) = (call.index, call.member.get(), lane) else {
+        return Ok(response);
+    };
+    // The address at which the file can be had is the tenant's own.
+    let answer = Whole::read(response, gateway.parts.body_timeout).await?;
+    gateway.learn(member, lane, FORM, &answer).await?;
+    Ok(answer.into_response())
 }
 
-/// The parts of a path and the values of a query, decoded.
-fn words(uri: &Uri) -> Vec<String> {
-    let decoded = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
-    let path = uri.path().split(['/', ';', '=', ':']).map(decoded);
-    let query = wire::pairs(uri.query().unwrap_or_default());
-    path.chain(query.map(|(_, value)| value.into_owned())).collect()
+/// What stands for the fields of a form, which nobody here reads.
+const FORM: &[u8] = b"{}";
+
+/// Judges a request of which nobody knows what it asks for: what is another's may stand nowhere in it, as far as it can be
+/// read.
+async fn judge_unknown(
+    gateway: &Gateway,
+    call: &Call,
+    member: &Member,
+    request: &mut Request,
+) -> Result<Verdict, ApiError> {
+    let uri = request.uri();
+    let mut words = ownership::words_of_address(uri.path(), uri.query().unwrap_or_default());
+    if !call.streams {
+        let body = std::mem::take(request.body_mut()).collect().await;
+        let body = body.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
+        words.extend(ownership::words_of_body(&body));
+        if !body.is_empty() {
+            *request.body_mut() = Body::from(body);
+        }
+    }
+    Ok(ownership::judge_words(&*gateway.parts.store, &member.tenant.id, words.into_iter()).await?)
 }
 
 /// The largest body, in bytes, that is read before it is sent on though nobody here understands it: such a request can be
@@ -758,10 +819,14 @@ pub(super) async fn pass(
         upstream.send(request, about).await
     };
     call.waited(since.elapsed());
-    answer.map_err(|error| {
+    let response = answer.map_err(|error| {
         tracing::warn!(request.id = call.request_id(), "{error}");
-        error.into()
-    })
+        ApiError::from(error)
+    })?;
+    if !matches!(lane, Lane::Live(_)) {
+        return Ok(response);
+    }
+    Ok(response.map(|body| patience::bounded(body, gateway.parts.body_timeout)))
 }
 
 /// Whether the body is here, or so short that it may be waited for; files are not, however small.

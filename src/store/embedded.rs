@@ -117,7 +117,8 @@ impl State {
             return Begun::TooMany { running: account.running };
         }
         let (spending, at) = account.spending(task.counts_at);
-        for (window, most) in &caps.credits {
+        // Of several windows that are full the longest ends last.
+        for (window, most) in caps.credits.iter().rev() {
             let spent = spending.spent(*window, at);
             if spent + task.reserved > *most {
                 return Begun::OverBudget { window: *window, spent };

@@ -51,7 +51,8 @@ impl Thing {
 
 impl Verdict {
     /// What is known of all things, if `self` is known of some and `more` of the others.
-    fn and(self, more: Self) -> Self {
+    #[must_use]
+    pub fn and(self, more: Self) -> Self {
         match (&self, &more) {
             (_, Self::Foreign) | (Self::Nothing, _) => more,
             _ => self,
@@ -76,7 +77,7 @@ pub async fn judge_body(
     }
     let verdict = judge(store, tenant, named).await?;
     let mut words = Vec::new();
-    texts(request, &mut words);
+    all_texts(request, &mut words);
     Ok(verdict.and(judge_words(store, tenant, words.into_iter()).await?))
 }
 
@@ -95,7 +96,7 @@ pub async fn judge_query(
         match positions.iter().find(|position| position.at.strip_prefix('/') == Some(&*name)) {
             Some(position) => named.push((value, position)),
             // Another spelling of the same, perhaps, as some servers understand it.
-            None => others.extend(value.split([';', '&', '=', ',']).map(str::to_owned)),
+            None => others.extend(pieces(&value)),
         }
     }
     let verdict = judge(store, tenant, named).await?;
@@ -120,6 +121,37 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
         }
     }
     Ok(verdict)
+}
+
+/// The words of a text that may be ids: all of it, what stands between signs that servers split lists at, and whatever is
+/// long and in one piece.
+fn pieces(text: &str) -> Vec<String> {
+    const LONG: usize = 16;
+    let is_of_id = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_');
+    let long = text.split(|sign| !is_of_id(sign)).filter(|piece| piece.len() >= LONG);
+    std::iter::once(text)
+        .chain(text.split([';', '&', '=', ',', ':']))
+        .chain(long)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What may be an id in a path and a query, decoded.
+pub fn words_of_address(path: &str, query: &str) -> Vec<String> {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let parts = decoded.split('/').flat_map(pieces);
+    parts.chain(wire::pairs(query).flat_map(|(_, value)| pieces(&value))).collect()
+}
+
+/// What may be an id in a body of which nobody knows what it means: the texts of JSON, the values of a form.
+pub fn words_of_body(body: &[u8]) -> Vec<String> {
+    if let Ok(json) = serde_json::from_slice(body) {
+        let mut words = Vec::new();
+        all_texts(&json, &mut words);
+        return words;
+    }
+    let text = String::from_utf8_lossy(body);
+    wire::pairs(&text).flat_map(|(_, value)| pieces(&value)).collect()
 }
 
 /// Judges what is named by words that may or may not be ids: what nobody is known to have made is none. Addresses do not

@@ -118,7 +118,7 @@ async fn an_upload_that_breaks_off_breaks_off_upstream() {
 async fn a_body_that_breaks_the_rules_is_the_clients_fault() {
     let (listener, config) = upstream().await;
     with_gateway(config, async |base| {
-        let rest = "POST /x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n";
+        let rest = "POST /x\r\ncontent-type: application/zip\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n";
         let mut client = ask(&base, rest).await;
         let server = kiegate::background::spawn(async move {
             let (mut server, _) = listener.accept().await.unwrap();
