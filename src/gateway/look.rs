@@ -247,7 +247,7 @@ impl Look {
             // Somebody else may have had an answer meanwhile.
             let looks = !wants_fresh && missed.is_none_or(|missed| question.gateway.cache.has_news(missed));
             let (fetched, found) = once(call, &question, head, looks).await;
-            let found = Some(found).filter(|_| !wants_fresh);
+            let found = Some(found).filter(|found| !wants_fresh || *found == Found::Coalesced);
             match (wait, spare) {
                 (Some(wait), Some(head)) if fetched.is_running() => {
                     Box::pin(wait_for_change(call, &question, &head, (fetched, found), wait)).await

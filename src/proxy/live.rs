@@ -27,7 +27,8 @@ pub(super) const UPLOADS: &str = "/api/file-";
 pub struct Live {
     client: Client,
     api: Host,
-    uploads: Host,
+    /// Absent where it is the same.
+    uploads: Option<Host>,
     keys: Vec<Key>,
     response_timeout: Duration,
     metrics: Arc<Metrics>,
@@ -70,13 +71,14 @@ impl Live {
     pub fn new(config: &config::Upstream, client: Client, metrics: Arc<Metrics>) -> Option<Self> {
         let keys: Vec<Key> = config.keys.iter().map(Key::new).collect::<Option<_>>()?;
         let (api, uploads) = (Host::new(&config.base_url)?, Host::new(&config.upload_url)?);
+        let uploads = (uploads.destination != api.destination).then_some(uploads);
         let response_timeout = config.response_timeout;
         (!keys.is_empty()).then_some(Self { client, api, uploads, keys, response_timeout, metrics })
     }
 
     /// The hosts, and whether each is left alone because it does not answer.
-    pub fn breakers(&self) -> [(&str, bool); 2] {
-        [&self.api, &self.uploads].map(|host| (&*host.name, host.breaker.is_open()))
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, bool)> {
+        [&self.api].into_iter().chain(&self.uploads).map(|host| (&*host.name, host.breaker.is_open()))
     }
 
     /// Sends `request` on as the account's, and gives what may travel of the answer. As far as nothing has to be waited for it is
@@ -86,7 +88,8 @@ impl Live {
         mut request: Request<Body>,
         About { operation, tenant: _, streams, key }: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
-        let host = if request.uri().path().starts_with(UPLOADS) { &self.uploads } else { &self.api };
+        let uploads = self.uploads.as_ref().filter(|_| request.uri().path().starts_with(UPLOADS));
+        let host = uploads.unwrap_or(&self.api);
         let leave = match host.breaker.ask() {
             Ok(leave) => leave,
             Err(left) => return ready(Err(UpstreamError::LeftAlone(left))).boxed(),

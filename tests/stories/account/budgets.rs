@@ -42,6 +42,18 @@ async fn creates_have_a_rate_of_their_own_and_a_refused_one_costs_nothing() {
     acme.get("/api/v1/chat/credit").await.expect_status(200);
 }
 
+/// It was once told to come back at the end of the hour, and refused again.
+#[tokio::test(start_paused = true)]
+async fn of_two_full_windows_the_one_that_ends_last_says_when_to_come_back() {
+    let world = with_limits("credits = { hour = 12, day = 12, month = 1000 }");
+    let acme = world.client("acme");
+    acme.create().await.expect_code(200);
+    let refused = acme.create().await.expect_status(402);
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!(wait > 3600 && wait <= 86_400, "{wait}: {}", refused.text());
+    assert!(refused.text().contains("in this day"), "{}", refused.text());
+}
+
 #[tokio::test(start_paused = true)]
 async fn so_many_tasks_at_once_and_no_more() {
     let world = with_limits("concurrent_tasks = 3");

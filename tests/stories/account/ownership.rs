@@ -122,6 +122,94 @@ async fn ids_that_came_out_of_tasks_are_learned_from_records_and_callbacks() {
     assert_eq!(world.upstream.count("suno.extend"), 1);
 }
 
+/// What is made at once, as a persona is, was once not learned: anybody could sing with it.
+#[tokio::test(start_paused = true)]
+async fn ids_that_come_out_of_follow_ups_are_learned() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let song = json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5",
+                      "callBackUrl": "https://hooks.example.com/a"});
+    let task = acme.post("/api/v1/generate", &song).await.expect_code(200).task_id();
+    let got = world.receiver.until(3).await;
+    let audio = got[2].json()["data"]["data"][0]["id"].clone();
+    let persona = json!({"taskId": task, "audioId": audio, "name": "Harbour", "description": "A low voice"});
+    let made = acme.post("/api/v1/generate/generate-persona", &persona).await.expect_code(200);
+    let persona = made.json()["data"]["personaId"].clone();
+    let cover = json!({"prompt": "rain", "customMode": true, "style": "Waltz", "title": "Rain", "model": "V5",
+                      "instrumental": false, "personaId": persona, "callBackUrl": "https://hooks.example.com/b"});
+    let before = world.upstream.arrived().len();
+    bolt.post("/api/v1/generate", &cover).await;
+    assert_eq!(world.upstream.arrived().len(), before, "another's persona does not exist for bolt");
+    acme.post("/api/v1/generate", &cover).await.expect_code(200);
+    assert_eq!(world.upstream.arrived().len(), before + 1);
+}
+
+/// Places that no operation looks at, and an upstream might.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_id_goes_nowhere_in_any_place() {
+    let world = Shared::new(CALLED_BACK);
+    given_to(&world, "acme", THEIRS).await;
+    given_to(&world, "bolt", MINE).await;
+    let in_text = json!({"model": "google/nano-banana", "input": {"prompt": "x", "meta": format!("{{\"id\":\"{THEIRS}\"}}")}});
+    let places = [
+        ("POST", "/api/v1/foo".to_owned(), "application/json", json!({"taskId": THEIRS}).to_string()),
+        ("POST", "/api/v1/foo".to_owned(), "", json!({"deep": [{"ids": [THEIRS]}]}).to_string()),
+        ("POST", "/api/v1/foo".to_owned(), "application/x-www-form-urlencoded", format!("a=1&task={THEIRS}")),
+        (
+            "PUT",
+            "/api/v1/runway/extend".to_owned(),
+            "application/json",
+            json!({"taskId": THEIRS}).to_string(),
+        ),
+        ("GET", format!("/api/v1/foo?ids={MINE},{THEIRS}"), "", String::new()),
+        ("GET", format!("/api/v1/foo?ids={MINE}%2C{THEIRS}"), "", String::new()),
+        ("GET", format!("/api/v1/foo/{THEIRS}.json"), "", String::new()),
+        (
+            "POST",
+            format!("/api/v1/runway/extend?taskId={THEIRS}"),
+            "application/json",
+            json!({"taskId": MINE, "prompt": "on", "quality": "720p"}).to_string(),
+        ),
+        (
+            "GET",
+            format!("/api/v1/runway/record-detail?taskId={MINE}"),
+            "application/json",
+            json!({"taskId": THEIRS}).to_string(),
+        ),
+        ("POST", "/api/v1/jobs/createTask".to_owned(), "application/json", in_text.to_string()),
+    ];
+    for (method, path, kind, body) in places {
+        let request = |body: String| {
+            let request = Request::builder().method(method).uri(&path).header("authorization", "Bearer bolt");
+            let request = if kind.is_empty() { request } else { request.header("content-type", kind) };
+            request.body(Body::from(body)).unwrap()
+        };
+        world.plane.answer(request(body.clone())).await;
+        assert_eq!(world.upstream.arrived().len(), 0, "{method} {path} {body}");
+    }
+    let fine = Request::post("/api/v1/foo").header("authorization", "Bearer bolt");
+    world.plane.answer(fine.body(Body::from(json!({"taskId": MINE}).to_string())).unwrap()).await;
+    let arrived = world.upstream.arrived();
+    assert_eq!(arrived.len(), 1, "what is bolt's own goes on");
+}
+
+/// Its address was once nobody's, so that no link to it could be had.
+#[tokio::test(start_paused = true)]
+async fn an_uploaded_file_is_its_tenants() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let file =
+        json!({"base64Data": "data:text/plain;base64,aGVsbG8=", "uploadPath": "images", "fileName": "a.txt"});
+    let uploaded = acme.post("/api/file-base64-upload", &file).await;
+    let url = uploaded.json()["data"]["downloadUrl"].clone();
+    assert!(url.is_string(), "{}", uploaded.text());
+    let before = world.upstream.arrived().len();
+    bolt.post("/api/v1/common/download-url", &json!({"url": url})).await;
+    assert_eq!(world.upstream.arrived().len(), before);
+    acme.post("/api/v1/common/download-url", &json!({"url": url})).await.expect_code(200);
+    assert_eq!(world.upstream.arrived().len(), before + 1);
+}
+
 /// A create that upstream would accept and let fail does so here, without upstream, down to its callback.
 #[tokio::test(start_paused = true)]
 async fn a_create_from_a_foreign_task_fails_as_one_from_an_unknown_task() {

@@ -36,6 +36,30 @@ async fn operations_and_models_that_are_not_allowed_are_refused_in_the_familys_f
     assert_eq!(world.upstream.arrived().len(), 1);
 }
 
+/// What nobody here knows is denied by its name, too.
+#[tokio::test(start_paused = true)]
+async fn a_chat_with_an_unknown_model_is_denied_by_the_name_in_its_path() {
+    let world = tenant("deny = [\"model:gemini-9*\"]");
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}]});
+    for path in ["/gemini-9/v1/chat/completions", "/gemini%2D9-pro/v1/chat/completions"] {
+        world.client("acme").post(path, &chat).await.expect_status(403);
+    }
+    assert_eq!(world.upstream.arrived().len(), 0);
+    world.client("acme").post("/gemini-8/v1/chat/completions", &chat).await;
+    assert_eq!(world.upstream.arrived().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_in_the_query_may_be_encoded() {
+    let world = tenant("");
+    for (query, status) in
+        [("key=acme", 200), ("key=%61cm%65", 200), ("key=%61cme%2B", 401), ("key=%ff", 401)]
+    {
+        let request = Request::get(format!("/api/v1/chat/credit?{query}")).body(Body::empty()).unwrap();
+        assert_eq!(world.plane.answer(request).await.status().as_u16(), status, "{query}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn addresses_are_those_of_the_peer_or_of_a_proxy_that_is_believed() {
     let world = tenant("ip_allow = [\"192.0.2.0/24\"]");
@@ -53,6 +77,8 @@ async fn addresses_are_those_of_the_peer_or_of_a_proxy_that_is_believed() {
     assert_eq!(from("10.0.0.1", "192.0.2.7").await, 200);
     assert_eq!(from("10.0.0.1", "192.0.2.7, 198.51.100.1").await, 403, "the last hop is the client");
     assert_eq!(from("10.0.0.1", "198.51.100.1, 192.0.2.7, 10.0.0.2").await, 200);
+    assert_eq!(from("10.0.0.1", "192.0.2.7:5555").await, 200, "some proxies tell the port");
+    assert_eq!(from("10.0.0.1", "[2001:db8::1]:99, 198.51.100.1:1").await, 403);
     assert_eq!(from("10.0.0.1", "nonsense").await, 403);
     assert_eq!(from("10.0.0.1", "").await, 403);
 }
