@@ -9,10 +9,12 @@ mod flight;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt as _;
+use tokio::sync::Notify;
 
 use flight::{Flight, Passenger};
 
@@ -33,7 +35,7 @@ pub trait Keep: Clone + Send + Sync + 'static {
     fn apart(&self) -> Self;
 }
 
-/// That there was no answer to a question at that time.
+/// What was kept for a question at that time.
 #[derive(Clone, Copy, Debug)]
 pub struct Missed {
     hash: u64,
@@ -65,7 +67,15 @@ pub struct Cache<T: Keep> {
 struct Kept<T: Keep> {
     answers: moka::sync::Cache<Key, T, ahash::RandomState>,
     /// Raised after an answer was kept, by what its key hashes to: what a lane has is from before. None was kept where it is 0.
-    versions: Box<[AtomicU32]>,
+    versions: Box<[Version]>,
+}
+
+/// What is known of the questions whose keys hash to one place.
+#[derive(Default)]
+struct Version {
+    number: AtomicU32,
+    /// It was raised.
+    raised: Notify,
 }
 
 /// Copies of what is given again and again: what is kept for all is counted by all, and moka notes each look at it.
@@ -76,7 +86,7 @@ struct Near<T> {
     missed: [u64; 256],
 }
 
-/// So many questions are told apart by their versions, at four bytes each.
+/// So many questions are told apart by their versions, at some fifty bytes each.
 const VERSIONS: usize = 4096;
 
 /// So many copies a lane has, of so many bytes with their keys.
@@ -105,7 +115,7 @@ impl<T: Keep> Cache<T> {
         let near = || Mutex::new(Near { answers: HashMap::default(), missed: [0; 256] });
         let flights = || Mutex::new(Flights { under_way: HashMap::default(), sweep_at: 64 });
         Self {
-            kept: Arc::new(Kept { answers, versions: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect() }),
+            kept: Arc::new(Kept { answers, versions: (0..VERSIONS).map(|_| Version::default()).collect() }),
             near: PerLane::new(near),
             flights: std::array::from_fn(|_| flights()),
             hasher: ahash::RandomState::new(),
@@ -118,14 +128,33 @@ impl<T: Keep> Cache<T> {
     /// There is none.
     pub fn fresh(&self, key: &str, now: Timestamp) -> Result<T, Missed> {
         let hash = self.hasher.hash_one(key);
-        let version = self.kept.version(hash).load(Ordering::Acquire);
+        let version = self.kept.number(hash);
         let found = if version == 0 { None } else { self.find(key, hash, version, now) };
         found.ok_or(Missed { hash, version })
     }
 
     /// Whether an answer may have been kept since then.
     pub fn has_news(&self, missed: Missed) -> bool {
-        self.kept.version(missed.hash).load(Ordering::Acquire) != missed.version
+        self.kept.number(missed.hash) != missed.version
+    }
+
+    /// What to tell [`Cache::news`] of a question.
+    pub fn mark(&self, key: &str) -> Missed {
+        let hash = self.hasher.hash_one(key);
+        Missed { hash, version: self.kept.number(hash) }
+    }
+
+    /// Waits until an answer may have been kept since then.
+    pub async fn news(&self, missed: Missed) {
+        let raised = &self.kept.version(missed.hash).raised;
+        loop {
+            let mut told = pin!(raised.notified());
+            told.as_mut().enable();
+            if self.has_news(missed) {
+                return;
+            }
+            told.await;
+        }
     }
 
     fn find(&self, key: &str, hash: u64, version: u32, now: Timestamp) -> Option<T> {
@@ -231,14 +260,19 @@ impl<T: Keep> Kept<T> {
     }
 
     fn raise(&self, hash: u64) {
-        let version = self.version(hash);
+        let Version { number, raised } = self.version(hash);
         // Only that none was ever kept is 0, however many were.
-        if version.fetch_add(1, Ordering::Release) == u32::MAX {
-            version.fetch_add(1, Ordering::Release);
+        if number.fetch_add(1, Ordering::Release) == u32::MAX {
+            number.fetch_add(1, Ordering::Release);
         }
+        raised.notify_waiters();
     }
 
-    fn version(&self, hash: u64) -> &AtomicU32 {
+    fn number(&self, hash: u64) -> u32 {
+        self.version(hash).number.load(Ordering::Acquire)
+    }
+
+    fn version(&self, hash: u64) -> &Version {
         &self.versions[place(hash, self.versions.len())]
     }
 }
@@ -370,6 +404,25 @@ mod tests {
             (0..3).for_each(|_| assert_eq!(cache.fresh(&key, NOW).ok(), expected));
             assert!((1..=MOST_NEAR).contains(&near()));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_news_is_told_when_something_is_kept() {
+        let (cache, _, key) = cache();
+        let mark = cache.mark(&key);
+        assert!(cache.news(mark).now_or_never().is_none());
+        let waits = {
+            let cache = Arc::clone(&cache);
+            crate::background::spawn(async move { cache.news(mark).await })
+        };
+        tokio::task::yield_now().await;
+        cache.keep(&key, &Answer(1, None));
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished(), "it is not kept");
+        cache.keep(&key, &Answer(1, Some(LATER)));
+        waits.await.unwrap();
+        assert!(cache.news(mark).now_or_never().is_some(), "once and for all");
+        assert!(cache.news(cache.mark(&key)).now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::Whole;
 use super::ask::{Ask, is_read};
@@ -242,15 +242,16 @@ impl Look {
         let Self { key, wants_fresh, wait, missed, .. } = self;
         let (question, head) = Question::new(gateway, call, ask, lane, task, key.into());
         let question = Arc::new(question);
-        let spare = wait.map(|_| head.clone());
+        // Before the first look: what is learned meanwhile is news.
+        let again = wait.map(|_| (head.clone(), question.gateway.cache.mark(question.key())));
         async move {
             // Somebody else may have had an answer meanwhile.
             let looks = !wants_fresh && missed.is_none_or(|missed| question.gateway.cache.has_news(missed));
             let (fetched, found) = once(call, &question, head, looks).await;
             let found = Some(found).filter(|found| !wants_fresh || *found == Found::Coalesced);
-            match (wait, spare) {
-                (Some(wait), Some(head)) if fetched.is_running() => {
-                    Box::pin(wait_for_change(call, &question, &head, (fetched, found), wait)).await
+            match (wait, again) {
+                (Some(wait), Some(again)) if fetched.is_running() => {
+                    Box::pin(wait_for_change(call, &question, again, (fetched, found), wait)).await
                 }
                 _ => give(&question.gateway, call, fetched, found),
             }
@@ -258,11 +259,12 @@ impl Look {
     }
 }
 
-/// Looks again until the state is another than at first, or time is up.
+/// Looks again until the state is another than at first, or time is up: when the next look may bring news, or something was
+/// learned of the task in another way.
 async fn wait_for_change(
     call: &Call,
     question: &Arc<Question>,
-    head: &Parts,
+    (head, mut mark): (Box<Parts>, Missed),
     first: (Fetched, Option<Found>),
     wait: Duration,
 ) -> Result<Response, ApiError> {
@@ -271,10 +273,13 @@ async fn wait_for_change(
     let (mut fetched, mut found) = first.clone();
     while Instant::now() < until && fetched.0.seen == first.0.0.seen {
         let since = Instant::now();
-        tokio::time::sleep_until(until.min(since + next_look(gateway, &fetched))).await;
+        let due = until.min(since + next_look(gateway, &fetched));
+        // Whether there was news or not, it is looked.
+        let _ = timeout_at(due, gateway.cache.news(mark)).await;
+        mark = gateway.cache.mark(question.key());
         // The client asked for it, so it is no overhead.
         call.waited(since.elapsed());
-        let (again, how) = once(call, question, Box::new(head.clone()), true).await;
+        let (again, how) = once(call, question, head.clone(), true).await;
         (fetched, found) = (again, Some(how));
     }
     give(gateway, call, fetched, found)

@@ -141,6 +141,23 @@ async fn a_callback_answers_later_polls_where_it_says_all() {
     assert_eq!(kept, asked);
 }
 
+/// It once waited for the next look at upstream, though all was known.
+#[tokio::test(start_paused = true)]
+async fn a_callback_answers_those_who_wait_for_news() {
+    let world = Shared::new(&format!("{CALLED_BACK}\n[cache]\nrunning = \"50s\"\n"));
+    let acme = world.client("acme");
+    let request = json!({"model": "nano-banana-2", "input": {"prompt": "a banana"},
+                         "callBackUrl": "https://hooks.example.com/a"});
+    let id = acme.post("/api/v1/jobs/createTask", &request).await.task_id();
+    let details = format!("/api/v1/jobs/recordInfo?taskId={id}");
+    let began = Instant::now();
+    assert_ne!(acme.get(&details).await.json()["data"]["state"], "success");
+    let record = acme.with("prefer", "wait=60").get(&details).await;
+    assert_eq!(record.json()["data"]["state"], "success");
+    assert!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
+    assert_eq!((record.header("x-cache"), world.upstream.count("jobs.details")), ("hit", 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_nobody_calls_the_gateway_looks_and_tells_the_same() {
     let called = Shared::new(CALLED_BACK);
