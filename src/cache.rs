@@ -35,9 +35,9 @@ pub trait Keep: Clone + Send + Sync + 'static {
     fn apart(&self) -> Self;
 }
 
-/// What was kept for a question at that time.
+/// How far a question was at some time: another mark means that an answer may have been kept since.
 #[derive(Clone, Copy, Debug)]
-pub struct Missed {
+pub struct Mark {
     hash: u64,
     version: u32,
 }
@@ -95,8 +95,8 @@ const LARGEST_NEAR: usize = 8 * 1024;
 
 /// Questions under way. Whoever waits holds the flight up; when the last one leaves, it is given up.
 struct Flights<T> {
-    /// By what their keys hash to, with a key of our own. Of two questions with the same hash the later takes the place of the earlier one, which then is not shared any more;
-    /// nobody will see it.
+    /// By what their keys hash to, with a key of our own. Of two questions with the same hash the later takes the place of the
+    /// earlier one, which then is not shared any more; nobody will see it.
     under_way: HashMap<u64, Weak<Flight<T>>, ahash::RandomState>,
     /// When there are so many, those that were given up are swept out.
     sweep_at: usize,
@@ -122,42 +122,41 @@ impl<T: Keep> Cache<T> {
         }
     }
 
-    /// The kept answer to `key`, if it is fresh at `now`; else what to tell [`Cache::has_news`].
+    /// The kept answer to `key`, if it is fresh at `now`; else a mark of that time.
     ///
     /// # Errors
     /// There is none.
-    pub fn fresh(&self, key: &str, now: Timestamp) -> Result<T, Missed> {
+    pub fn fresh(&self, key: &str, now: Timestamp) -> Result<T, Mark> {
+        let mark = self.mark(key);
+        let found = if mark.version == 0 { None } else { self.find(key, mark, now) };
+        found.ok_or(mark)
+    }
+
+    /// A mark of what is kept for `key` now.
+    pub fn mark(&self, key: &str) -> Mark {
         let hash = self.hasher.hash_one(key);
-        let version = self.kept.number(hash);
-        let found = if version == 0 { None } else { self.find(key, hash, version, now) };
-        found.ok_or(Missed { hash, version })
+        Mark { hash, version: self.kept.number(hash) }
     }
 
     /// Whether an answer may have been kept since then.
-    pub fn has_news(&self, missed: Missed) -> bool {
-        self.kept.number(missed.hash) != missed.version
-    }
-
-    /// What to tell [`Cache::news`] of a question.
-    pub fn mark(&self, key: &str) -> Missed {
-        let hash = self.hasher.hash_one(key);
-        Missed { hash, version: self.kept.number(hash) }
+    pub fn has_news(&self, since: Mark) -> bool {
+        self.kept.number(since.hash) != since.version
     }
 
     /// Waits until an answer may have been kept since then.
-    pub async fn news(&self, missed: Missed) {
-        let raised = &self.kept.version(missed.hash).raised;
+    pub async fn news(&self, since: Mark) {
+        let raised = &self.kept.version(since.hash).raised;
         loop {
             let mut told = pin!(raised.notified());
             told.as_mut().enable();
-            if self.has_news(missed) {
+            if self.has_news(since) {
                 return;
             }
             told.await;
         }
     }
 
-    fn find(&self, key: &str, hash: u64, version: u32, now: Timestamp) -> Option<T> {
+    fn find(&self, key: &str, Mark { hash, version }: Mark, now: Timestamp) -> Option<T> {
         let is_fresh = |kept: &T| kept.fresh_until().is_some_and(|until| now < until);
         let mut near = self.near.here().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, kept)) = near.answers.get(key)

@@ -58,7 +58,9 @@ impl<T: Clone> Flight<T> {
         drop(state);
         Passenger { flight: self, number, work: None, waits: false }
     }
+}
 
+impl<T> Flight<T> {
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,7 +116,7 @@ impl<T: Clone> Future for Passenger<T> {
 impl<T> Passenger<T> {
     /// Hands over to another one, if there is one; what panicked meanwhile panics there again.
     fn leave(&mut self) {
-        let mut state = self.flight.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.flight.state();
         if let Some(place) = state.waiting.iter().position(|(number, _)| *number == self.number) {
             state.waiting.swap_remove(place);
         }

@@ -15,7 +15,7 @@ use super::answer::Whole;
 use super::ask::{Ask, is_read};
 use super::steps::Call;
 use super::{Gateway, Lane};
-use crate::cache::{Found, Keep, Key, Missed};
+use crate::cache::{Found, Keep, Key, Mark};
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx};
 use crate::clock::{Timestamp, hex};
 use crate::error::ApiError;
@@ -199,7 +199,7 @@ pub(super) struct Look {
     /// How long it would wait for news, where there may be some.
     wait: Option<Duration>,
     /// It was looked for in what is kept, and not found.
-    missed: Option<Missed>,
+    missed: Option<Mark>,
 }
 
 impl Look {
@@ -264,7 +264,7 @@ impl Look {
 async fn wait_for_change(
     call: &Call,
     question: &Arc<Question>,
-    (head, mut mark): (Box<Parts>, Missed),
+    (head, mut mark): (Box<Parts>, Mark),
     first: (Fetched, Option<Found>),
     wait: Duration,
 ) -> Result<Response, ApiError> {

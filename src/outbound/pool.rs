@@ -391,12 +391,7 @@ fn come(incoming: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Erro
 }
 
 impl Answer {
-    /// What has come so far.
-    fn come(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        come(&mut self.incoming)
-    }
-
-    /// The same before the connection is driven, if it has to be.
+    /// What has come before the connection is driven, if it has to be.
     fn come_first(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self { incoming, link, .. } = self;
         let Some(link) = link else { return come(incoming) };
@@ -427,7 +422,7 @@ impl http_body::Body for Answer {
             && let Some(link) = &mut self.link
         {
             link.drive(context);
-            polled = self.come();
+            polled = come(&mut self.incoming);
         }
         match polled {
             Poll::Ready(Some(Err(error))) => {
@@ -458,7 +453,7 @@ impl Drop for Answer {
     fn drop(&mut self) {
         let Some(link) = &mut self.link else { return };
         link.connection.drive(&mut Context::from_waker(Waker::noop()));
-        while matches!(self.come(), Poll::Ready(Some(Ok(_)))) {}
+        while matches!(come(&mut self.incoming), Poll::Ready(Some(Ok(_)))) {}
         if self.incoming.is_end_stream() {
             self.give_back();
         }

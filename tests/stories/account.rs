@@ -371,6 +371,11 @@ pub fn video_to(url: &str) -> Value {
     request
 }
 
+/// A request for a song that tells of itself at `url`.
+pub fn song(url: &str) -> Value {
+    json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5", "callBackUrl": url})
+}
+
 impl Client {
     pub async fn create(&self) -> Answer {
         self.post("/api/v1/runway/generate", &video()).await

@@ -6,10 +6,6 @@ use super::*;
 
 const SIGNED: &str = "mode = \"live\"\npublic_url = \"https://gateway.test\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[tenant.callbacks]\nsecret = \"env:TENANT\"\n[[tenant]]\n%bolt\n";
 
-fn song(url: &str) -> Value {
-    json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5", "callBackUrl": url})
-}
-
 /// Where upstream was told to call back about its last create.
 fn relay_path(world: &Shared) -> String {
     let arrived = world.upstream.arrived();

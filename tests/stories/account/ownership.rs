@@ -104,15 +104,19 @@ async fn a_task_answers_to_whoever_made_it() {
     assert_eq!(bolt.get(&hidden).await.json()["data"], Value::Null);
 }
 
+/// A song of `client`'s that is done: its task and its first track.
+async fn sung(world: &Shared, client: &Client) -> (String, String) {
+    let request = song("https://hooks.example.com/a");
+    let task = client.post("/api/v1/generate", &request).await.expect_code(200).task_id();
+    let got = world.receiver.until(3).await;
+    (task, got[2].json()["data"]["data"][0]["id"].as_str().unwrap().to_owned())
+}
+
 #[tokio::test(start_paused = true)]
 async fn ids_that_came_out_of_tasks_are_learned_from_records_and_callbacks() {
     let world = Shared::new(CALLED_BACK);
     let (acme, bolt) = (world.client("acme"), world.client("bolt"));
-    let song = json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5",
-                      "callBackUrl": "https://hooks.example.com/a"});
-    acme.post("/api/v1/generate", &song).await.expect_code(200);
-    let got = world.receiver.until(3).await;
-    let audio = got[2].json()["data"]["data"][0]["id"].as_str().unwrap().to_owned();
+    let (_, audio) = sung(&world, &acme).await;
     let extend = json!({"defaultParamFlag": false, "audioId": audio, "model": "V5",
                         "callBackUrl": "https://hooks.example.com/b"});
     let before = world.upstream.arrived().len();
@@ -127,11 +131,7 @@ async fn ids_that_came_out_of_tasks_are_learned_from_records_and_callbacks() {
 async fn ids_that_come_out_of_follow_ups_are_learned() {
     let world = Shared::new(CALLED_BACK);
     let (acme, bolt) = (world.client("acme"), world.client("bolt"));
-    let song = json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5",
-                      "callBackUrl": "https://hooks.example.com/a"});
-    let task = acme.post("/api/v1/generate", &song).await.expect_code(200).task_id();
-    let got = world.receiver.until(3).await;
-    let audio = got[2].json()["data"]["data"][0]["id"].clone();
+    let (task, audio) = sung(&world, &acme).await;
     let persona = json!({"taskId": task, "audioId": audio, "name": "Harbour", "description": "A low voice"});
     let made = acme.post("/api/v1/generate/generate-persona", &persona).await.expect_code(200);
     let persona = made.json()["data"]["personaId"].clone();

@@ -30,10 +30,6 @@ fn recording(folder: &TempDir) -> PathBuf {
     folder.path().join("session.har")
 }
 
-fn song(url: &str) -> Value {
-    json!({"prompt": "rain", "customMode": false, "instrumental": false, "model": "V5", "callBackUrl": url})
-}
-
 fn picture(url: &str) -> Value {
     let input = json!({"prompt": "A paper boat", "image_size": "16:9", "output_format": "png"});
     json!({"model": "google/nano-banana", "callBackUrl": url, "input": input})
