@@ -192,10 +192,11 @@ impl<T: Keep> Cache<T> {
     }
 
     /// The answer of `ask`, which is asked once however many want it at the same time. One who stops waiting ends it for nobody
-    /// else; when all have, the question is given up.
+    /// else; when all have, the question is given up. Whoever does not `join` asks anew, and is joined by those who come later.
     pub fn ask<'c, F, A>(
         &'c self,
         key: &'c Key,
+        join: bool,
         ask: A,
     ) -> impl Future<Output = (T, Found)> + use<'c, T, F, A>
     where
@@ -203,7 +204,7 @@ impl<T: Keep> Cache<T> {
         A: FnOnce() -> F,
     {
         let hash = self.hasher.hash_one(&**key);
-        let (mut passenger, found) = self.board(key, hash, ask);
+        let (mut passenger, found) = self.board(key, hash, join, ask);
         async move {
             let answer = (&mut passenger).await;
             self.land(hash, passenger.flight());
@@ -212,12 +213,13 @@ impl<T: Keep> Cache<T> {
     }
 
     /// Joins the question under way, or starts it.
-    fn board<F>(&self, key: &Key, hash: u64, ask: impl FnOnce() -> F) -> (Passenger<T>, Found)
+    fn board<F>(&self, key: &Key, hash: u64, join: bool, ask: impl FnOnce() -> F) -> (Passenger<T>, Found)
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut flights = self.flights(hash);
-        if let Some(flight) = flights.under_way.get(&hash).and_then(Weak::upgrade)
+        if join
+            && let Some(flight) = flights.under_way.get(&hash).and_then(Weak::upgrade)
             && flight.key() == key
         {
             return (flight.join(), Found::Coalesced);
@@ -312,7 +314,7 @@ mod tests {
         {
             match self.fresh(key, now) {
                 Ok(kept) => (kept, Found::Hit),
-                Err(_) => self.ask(key, ask).await,
+                Err(_) => self.ask(key, true, ask).await,
             }
         }
     }

@@ -419,7 +419,7 @@ impl Poller for OwnQuestions {
             let lane = gateway.lane_of(task.key.as_deref());
             let Some((question, head)) = Question::own(&gateway, task, lane) else { return };
             let key = question.key().clone();
-            gateway.cache.ask(&key, || Arc::new(question).fetch(head)).await;
+            gateway.cache.ask(&key, true, || Arc::new(question).fetch(head)).await;
         }
         .boxed()
     }
@@ -545,8 +545,7 @@ impl Both {
         steps::authenticate_own(gateway, call, &mut request)?;
         let request = steps::bound_body(gateway, call, request).await?;
         if relay::is_feed(&request) {
-            let query = request.uri().query().unwrap_or_default().to_owned();
-            return Ok(relay::feed(gateway, call, &query).await);
+            return Ok(relay::feed(gateway, call, request).await);
         }
         if let Some(refusal) = steps::without_sandbox(call, request.uri()) {
             return Ok(refusal);

@@ -27,7 +27,7 @@ pub use headers::strip;
 pub use live::Live;
 pub use recorded::{Recorded, Wanted, steered};
 pub use replayed::Replayed;
-pub use retry::{Retries, Safe};
+pub use retry::{Answered, Retries, Safe, send_once};
 pub use simulated::{Nowhere, Simulated};
 
 use crate::clock::Timestamp;
@@ -102,6 +102,9 @@ pub enum UpstreamError {
     /// What it answered is no answer.
     #[error("the upstream's answer makes no sense: {0}")]
     Garbled(String),
+    /// Its answer is larger than what is read of one, in bytes.
+    #[error("the upstream's answer is larger than {0} bytes, the most that this gateway reads of one")]
+    AnswerTooLarge(usize),
     /// The client's body grew beyond what is taken.
     #[error("the request's body is larger than this gateway takes")]
     BodyTooLarge,
@@ -135,6 +138,7 @@ impl From<UpstreamError> for ApiError {
             UpstreamError::Garbled(_) => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream's answer makes no sense")
             }
+            UpstreamError::AnswerTooLarge(_) => Self::new(Reason::UpstreamUnreachable, error.to_string()),
             UpstreamError::BodyTooLarge => Self::new(Reason::BodyTooLarge, error.to_string()),
             UpstreamError::BodyTimeout => Self::new(Reason::BodyTimeout, error.to_string()),
             UpstreamError::BodyBroken => Self::new(Reason::BodyMalformed, error.to_string()),

@@ -155,6 +155,11 @@ impl<'a> Table<'a> {
     pub(super) fn is_set(&self) -> bool {
         !self.entries.is_empty()
     }
+
+    /// Whether it says anything at `key`, which need not be one that there is.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
 }
 
 /// One key being read, set or not.

@@ -231,13 +231,21 @@ fn key_name(item: &Item<'_>, names: &Seen) -> Option<String> {
 
 fn limits(table: &Table<'_>) -> Limits {
     let credits = table.table("credits");
+    // All windows at once, as any other limit, or each by itself.
+    let is_wrapped = credits.says("limit");
+    let all_shadow = is_wrapped && credits.flag_or("shadow", false);
+    let windows = if is_wrapped { credits.table("limit") } else { credits };
+    let window = |name| {
+        let Limit { limit, shadow } = limit(&windows.item(name), amount)?;
+        Some(Limit { limit, shadow: shadow || all_shadow })
+    };
     Limits {
         requests: limit(&table.item("requests"), rate),
         creates: limit(&table.item("creates"), rate),
         concurrent_tasks: limit(&table.item("concurrent_tasks"), counted),
-        credits_hour: limit(&credits.item("hour"), amount),
-        credits_day: limit(&credits.item("day"), amount),
-        credits_month: limit(&credits.item("month"), amount),
+        credits_hour: window("hour"),
+        credits_day: window("day"),
+        credits_month: window("month"),
     }
 }
 

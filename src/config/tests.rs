@@ -444,19 +444,44 @@ fn the_redacted_configuration_shows_every_key_and_no_secret() {
     assert_eq!(Config::default().redacted_json()["mock"]["latency"], "0s");
 }
 
-#[test]
-fn limits_are_read_in_both_forms() {
-    let text = "[[tenant]]\nid = \"a\"\n[tenant.limits]\nconcurrent_tasks = { limit = 3, shadow = true }\n\
-                requests = \"50/s burst 200\"\ncredits.day = { limit = 0.5 }";
+fn limits(text: &str) -> Limits {
+    let text = format!("[[tenant]]\nid = \"a\"\n[tenant.limits]\n{text}");
     let environment = BTreeMap::new();
     let desk = Desk::new(&environment);
-    let tree = Node::from_toml(Path::new("k.toml"), text).unwrap();
+    let tree = Node::from_toml(Path::new("k.toml"), &text).unwrap();
     let limits = sections::config(&desk.root(&tree)).tenants.remove(0).limits;
+    assert!(desk.into_problems().is_empty());
+    limits
+}
+
+#[test]
+fn limits_are_read_in_both_forms() {
+    let limits = limits(
+        "concurrent_tasks = { limit = 3, shadow = true }\nrequests = \"50/s burst 200\"\ncredits.day = { limit = 0.5 }",
+    );
     assert_eq!(limits.concurrent_tasks, Some(Limit { limit: NonZeroU32::new(3).unwrap(), shadow: true }));
     assert_eq!(limits.requests.unwrap().limit.burst.get(), 200);
     assert_eq!(limits.credits_day, Some(Limit { limit: Credits::from_f64(0.5).unwrap(), shadow: false }));
     let missing = invalid(&read("[[tenant]]\nid = \"a\"\nlimits.creates = { shadow = true }", &[], &[]));
     assert_eq!(missing, ["k.toml:3: tenant[0].limits.creates.limit: missing"]);
+}
+
+#[test]
+fn credits_are_tried_out_for_all_windows_or_for_one() {
+    let of = |text| {
+        let Limits { credits_hour, credits_day, credits_month, .. } = limits(text);
+        [credits_hour, credits_day, credits_month]
+            .map(|limit| limit.map(|limit| (limit.limit.as_f64(), limit.shadow)))
+    };
+    let (one, two) = (Some((1.0, true)), Some((2.0, true)));
+    assert_eq!(of("credits = { limit = { hour = 1, day = 2 }, shadow = true }"), [one, two, None]);
+    assert_eq!(
+        of("credits = { hour = { limit = 1, shadow = true }, day = 2 }"),
+        [one, Some((2.0, false)), None]
+    );
+    let mixed =
+        invalid(&read("[[tenant]]\nid = \"a\"\nlimits.credits = { hour = 1, shadow = true }", &[], &[]));
+    assert!(mixed[0].contains("shadow"), "{mixed:?}");
 }
 
 #[track_caller]

@@ -7,13 +7,14 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::CONTENT_LENGTH;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use crate::proxy::UpstreamError;
+use crate::proxy::{About, Answered, Upstream, UpstreamError, send_once};
 use crate::sim::Fault;
 use crate::store::KeptAnswer;
 use crate::wire;
@@ -38,11 +39,21 @@ impl Whole {
     /// Reads `response` to its end, unless it keeps us waiting for longer than `patience` since it first did.
     pub(super) async fn read(response: Response, patience: Duration) -> Result<Self, UpstreamError> {
         let (parts, body) = response.into_parts();
-        let body = whole(body, patience)
-            .await
-            .map_err(|what| UpstreamError::Broken(format!("in the midst of its answer: {what}")))?;
+        let body = whole(body, patience).await?;
         let fault = parts.extensions.get::<Fault>().copied();
         Ok(Self { status: parts.status, headers: parts.headers, body, fault })
+    }
+
+    /// Sends a request of these parts and that body once, and reads what is answered.
+    pub(super) fn ask<'u>(
+        upstream: &'u dyn Upstream,
+        parts: Box<Parts>,
+        body: &Bytes,
+        about: &About,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Self, UpstreamError>> + Send + use<'u> {
+        let sending = send_once(upstream, parts, body, about);
+        async move { Self::read(sending.await?, patience).await }
     }
 
     /// The body as JSON; null if it is none.
@@ -96,8 +107,14 @@ impl Whole {
     }
 }
 
+impl Answered for Whole {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
 /// All of `body`, or why it does not come. Most come in one piece, which is not copied.
-async fn whole(mut body: Body, patience: Duration) -> Result<Bytes, String> {
+async fn whole(mut body: Body, patience: Duration) -> Result<Bytes, UpstreamError> {
     let (mut first, mut more) = (Bytes::new(), Vec::new());
     let mut length = 0;
     let mut until = None;
@@ -107,14 +124,15 @@ async fn whole(mut body: Body, patience: Duration) -> Result<Bytes, String> {
             frame
         } else {
             let until = *until.get_or_insert_with(|| Instant::now() + patience);
-            let late = |_| format!("it did not come to its end within {patience:?}");
+            let late = |_| UpstreamError::Timeout(patience);
             timeout_at(until, body.frame()).await.map_err(late)?
         };
         let Some(frame) = frame else { break };
-        let Ok(piece) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
+        let broken = |error| UpstreamError::Broken(format!("in the midst of its answer: {error}"));
+        let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
         length += piece.len();
         if length > LARGEST {
-            return Err(format!("it is larger than {LARGEST} bytes"));
+            return Err(UpstreamError::AnswerTooLarge(LARGEST));
         }
         if first.is_empty() {
             first = piece;

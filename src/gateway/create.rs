@@ -80,6 +80,8 @@ impl Sending {
     /// sent again.
     async fn lost(self, claimed: Option<Claimed>) {
         settle(self.gateway.parts.store.lost(self.task.create).await);
+        // It counts as one until it is known that it is none.
+        self.gateway.tell_created(&self.task);
         if let Some(claimed) = claimed {
             let error = lost(self.task.create);
             claimed.keep(&super::steps::refusal(&self.gateway, &self.call, error).await).await;
@@ -374,12 +376,8 @@ impl Errand {
         };
         let upstream = parts.upstreams.of(&self.lane);
         let since = Instant::now();
-        let response =
-            parts.retries.send(upstream, self.parts.clone(), &self.body, &about, Safe::Unsent).await;
-        let answer = match response {
-            Ok(response) => Whole::read(response, parts.body_timeout).await,
-            Err(error) => Err(error),
-        };
+        let attempt = |head| Whole::ask(upstream, head, &self.body, &about, parts.body_timeout);
+        let answer = parts.retries.send(self.parts.clone(), Safe::Unsent, attempt).await;
         self.call.waited(since.elapsed());
         answer
     }
@@ -500,7 +498,7 @@ fn answer(sent: Sent) -> Result<Response, ApiError> {
 /// The answer to a create whose answer was lost.
 pub(super) fn lost(create: CreateId) -> ApiError {
     let what = "the upstream's answer was lost or makes no sense, and the task may have been created: it is not sent \
-                again; if it was, its callback comes all the same";
+                again; if it was, it stays yours, and where a callBackUrl was given the callback comes all the same";
     let value = HeaderValue::from_str(&create.to_string()).expect("hex digits are visible ASCII");
     ApiError::new(Reason::UpstreamTimeout, what).with_header(CREATE, value)
 }

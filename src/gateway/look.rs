@@ -143,8 +143,8 @@ impl Question {
         let operation = parts.catalogue.operation(self.index);
         let safe = if is_read(operation) { Safe::Always } else { Safe::Unsent };
         let upstream = parts.upstreams.of(&self.lane);
-        let response = parts.retries.send(upstream, head, &self.body, &self.about, safe).await?;
-        Whole::read(response, parts.body_timeout).await
+        let attempt = |head| Whole::ask(upstream, head, &self.body, &self.about, parts.body_timeout);
+        parts.retries.send(head, safe, attempt).await
     }
 
     /// Asks, and understands the answer.
@@ -246,9 +246,13 @@ impl Look {
         let again = wait.map(|_| (head.clone(), question.gateway.cache.mark(question.key())));
         async move {
             // Somebody else may have had an answer meanwhile.
-            let looks = !wants_fresh && missed.is_none_or(|missed| question.gateway.cache.has_news(missed));
-            let (fetched, found) = once(call, &question, head, looks).await;
-            let found = Some(found).filter(|found| !wants_fresh || *found == Found::Coalesced);
+            let good = match missed {
+                _ if wants_fresh => Good::Anew,
+                Some(missed) if !question.gateway.cache.has_news(missed) => Good::Shared,
+                _ => Good::Kept,
+            };
+            let (fetched, found) = once(call, &question, head, good).await;
+            let found = Some(found).filter(|_| !wants_fresh);
             match (wait, again) {
                 (Some(wait), Some(again)) if fetched.is_running() => {
                     Box::pin(wait_for_change(call, &question, again, (fetched, found), wait)).await
@@ -279,7 +283,7 @@ async fn wait_for_change(
         mark = gateway.cache.mark(question.key());
         // The client asked for it, so it is no overhead.
         call.waited(since.elapsed());
-        let (again, how) = once(call, question, head.clone(), true).await;
+        let (again, how) = once(call, question, head.clone(), Good::Kept).await;
         (fetched, found) = (again, Some(how));
     }
     give(gateway, call, fetched, found)
@@ -299,14 +303,27 @@ fn give(
     Ok(answer?.into_response())
 }
 
+/// What is good enough for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Good {
+    /// What is kept and fresh.
+    Kept,
+    /// What somebody else is asking already.
+    Shared,
+    /// Only what is asked from now on, as the client wishes.
+    Anew,
+}
+
 /// One look, at what is kept first or at once at what there is to be asked; that wait counts as the upstream's.
-async fn once(call: &Call, question: &Arc<Question>, head: Box<Parts>, looks: bool) -> (Fetched, Found) {
+async fn once(call: &Call, question: &Arc<Question>, head: Box<Parts>, good: Good) -> (Fetched, Found) {
     let (cache, clock, key) = (&question.gateway.cache, question.gateway.parts.clock, question.key());
-    if looks && let Ok(kept) = cache.fresh(key, clock.now()) {
+    if good == Good::Kept
+        && let Ok(kept) = cache.fresh(key, clock.now())
+    {
         return (kept, Found::Hit);
     }
     let since = Instant::now();
-    let answer = cache.ask(key, || Arc::clone(question).fetch(head)).await;
+    let answer = cache.ask(key, good != Good::Anew, || Arc::clone(question).fetch(head)).await;
     call.waited(since.elapsed());
     answer
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -36,9 +36,7 @@ pub(super) fn is_feed(request: &Request) -> bool {
 /// of no use.
 pub(super) async fn receive(gateway: &Gateway, call: &Call, request: Request) -> Result<Response, ApiError> {
     if request.method() != Method::POST {
-        return Ok(
-            ProblemDocument::new(StatusCode::METHOD_NOT_ALLOWED, "callbacks are posted").into_response()
-        );
+        return Ok(wrong_method("callbacks are posted", "POST"));
     }
     let name = request.uri().path().strip_prefix(RELAY).and_then(CreateId::parse);
     // Anybody can come here, so nothing is read before it is known that there is somebody to read it for.
@@ -92,12 +90,15 @@ fn answered(gateway: &Gateway, received: Received) -> Response {
 }
 
 /// What happened to the tenant's tasks after a place in its list.
-pub(super) async fn feed(gateway: &Gateway, call: &Call, query: &str) -> Response {
+pub(super) async fn feed(gateway: &Gateway, call: &Call, request: Request) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return wrong_method("events are read: send GET", "GET, HEAD");
+    }
     let Some(member) = call.member() else {
         let detail = "events are told to tenants: send the key of one";
         return ProblemDocument::new(StatusCode::NOT_FOUND, detail).into_response();
     };
-    let (after, limit) = match page(query) {
+    let (after, limit) = match page(request.uri().query().unwrap_or_default()) {
         Ok(page) => page,
         Err(detail) => return ProblemDocument::bad_request(detail).into_response(),
     };
@@ -123,6 +124,12 @@ pub(super) async fn feed(gateway: &Gateway, call: &Call, query: &str) -> Respons
         })
         .collect();
     json_response(&json!({"events": events, "cursor": cursor.to_string()}))
+}
+
+fn wrong_method(detail: &str, allowed: &'static str) -> Response {
+    let mut response = ProblemDocument::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 /// `after` and `limit` of a query.

@@ -7,6 +7,7 @@
 mod desk;
 mod socket;
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -219,24 +220,29 @@ impl Visit {
             desk.phase.set(if said.is_empty() { Phase::IDLE } else { Phase::HEAD });
             let guarded = Guarded::new(socket, said, Arc::clone(&desk.phase), head_timeout);
             let mut connection = Box::new(builder.serve_connection(TokioIo::new(guarded), desk.clone()));
-            if !self.listen(Pin::new(&mut *connection), &desk.phase).await {
+            let left = self.listen(&mut connection, &desk.phase).await;
+            if left == Left::Broken {
                 return None;
             }
             let parts = connection.into_parts();
             socket = parts.io.into_inner().into_inner();
             said = parts.read_buf;
+            if left == Left::Ended {
+                self.part(socket, &desk.phase).await;
+                return None;
+            }
             if said.is_empty() {
                 return Some(socket);
             }
         }
     }
 
-    /// Lets `connection` go on until nothing is said any more, or it is over; says whether it can still be used.
+    /// Lets `connection` go on until nothing is said any more, or it is over; says how it was left.
     async fn listen<S: Socket>(
         &mut self,
-        mut connection: Pin<&mut http1::Connection<TokioIo<Guarded<S>>, Desk>>,
+        connection: &mut http1::Connection<TokioIo<Guarded<S>>, Desk>,
         phase: &Phase,
-    ) -> bool {
+    ) -> Left {
         let idle_timeout = self.reception.bounds.idle_timeout;
         let pause = silence(idle_timeout);
         let mut silent_for = Duration::ZERO;
@@ -246,27 +252,48 @@ impl Visit {
             let mut interrupted = FuturesOrdered::from_iter([async {
                 tokio::time::timeout(pause, self.stopping.changed()).await.is_ok()
             }]);
-            tokio::select! {
+            let is_stopping = tokio::select! {
                 biased;
-                ended = connection.as_mut() => break ended,
-                is_stopping = interrupted.next() => if is_stopping == Some(true) {
-                    connection.as_mut().graceful_shutdown();
-                    break connection.await;
-                }
+                ended = poll_fn(|context| connection.poll_without_shutdown(context)) => break ended,
+                is_stopping = interrupted.next() => is_stopping == Some(true),
+            };
+            if is_stopping {
+                Pin::new(&mut *connection).graceful_shutdown();
+                break poll_fn(|context| connection.poll_without_shutdown(context)).await;
             }
             let is_silent = phase.get() == Phase::IDLE && phase.requests() == requests;
             requests = phase.requests();
             silent_for = if is_silent { silent_for + pause } else { Duration::ZERO };
             if is_silent && phase.is_between_requests() {
-                return true;
+                return Left::Silent;
             }
             // Something of a body never came: there is nothing more to come that could be understood.
             if silent_for >= idle_timeout {
-                return false;
+                return Left::Broken;
             }
+            phase.doubt();
         };
+        let left = if ended.is_ok() { Left::Ended } else { Left::Broken };
         self.note_end(ended);
-        false
+        left
+    }
+
+    /// Ends a connection over which the last answer was sent. A client that is still sending would not hear the answer if
+    /// its bytes met with a closed socket, so they are read for a while.
+    ///
+    /// Source: RFC 9112, 9.6 (how to close without a reset that takes the answer away).
+    async fn part(&mut self, mut socket: impl Socket, phase: &Phase) {
+        if socket.shutdown().await.is_err() || !phase.is_spoken_to() {
+            return;
+        }
+        let read_on = async {
+            let mut unheard = vec![0; 16 * 1024];
+            while let Ok(Ok(1..)) = tokio::time::timeout(LINGER_FOR_MORE, socket.read(&mut unheard)).await {}
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(LINGER, read_on) => {}
+            _ = self.stopping.changed() => {}
+        }
     }
 
     /// Waits for the next request, with nothing but the socket; says whether there may be one.
@@ -308,6 +335,22 @@ impl Visit {
     }
 }
 
+/// How long the rest of a request is read that has been answered already.
+const LINGER: Duration = Duration::from_secs(30);
+/// How long each piece of it may take to come.
+const LINGER_FOR_MORE: Duration = Duration::from_secs(5);
+
+/// How a connection was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nothing was said for a while.
+    Silent,
+    /// Nothing more is going to be said.
+    Ended,
+    /// It is of no use any more.
+    Broken,
+}
+
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
@@ -321,155 +364,4 @@ fn silence(idle_timeout: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use axum::response::Response;
-    use futures_util::FutureExt as _;
-    use futures_util::future::{Either, ready};
-    use tokio::sync::oneshot;
-    use tokio::time::{Instant, sleep, timeout};
-
-    use super::*;
-
-    /// Serves a plane that notes who asked; gives what `requests` are answered, each over a connection of its own,
-    /// and the notes.
-    async fn serve_and_ask(lanes: Option<Arc<Lanes>>, requests: &[&str]) -> (Vec<String>, Vec<Peer>) {
-        let peers = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&peers);
-        let answer: Answer = Arc::new(move |_, peer| {
-            noted.lock().unwrap().push(peer);
-            Either::Left(ready(Response::new(Body::from("hello"))))
-        });
-        let second = Duration::from_secs(1);
-        let bounds = Bounds { head: 8192, head_timeout: second, idle_timeout: second };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let plane = Plane { name: "data", listener, tls: None, lanes, answer, bounds, metrics };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let served = background::spawn(serve(plane, async { drop(stopped.await) }, second));
-        let mut answers = Vec::new();
-        for request in requests {
-            let mut socket = TcpStream::connect(address).await.unwrap();
-            socket.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer).await.unwrap();
-            answers.push(answer);
-        }
-        stop.send(()).unwrap();
-        served.await.unwrap();
-        let peers = peers.lock().unwrap().clone();
-        (answers, peers)
-    }
-
-    const PLAIN: &str = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-
-    #[tokio::test]
-    async fn whoever_answers_knows_who_asked() {
-        let (answers, peers) = serve_and_ask(None, &[PLAIN]).await;
-        assert!(answers[0].ends_with("hello"), "{}", answers[0]);
-        assert_eq!(peers, [Peer([127, 0, 0, 1].into())]);
-    }
-
-    #[tokio::test]
-    async fn connections_are_served_on_lanes_too() {
-        let lanes = Arc::new(Lanes::start(2).unwrap());
-        let (answers, peers) = serve_and_ask(Some(Arc::clone(&lanes)), &[PLAIN; 5]).await;
-        assert!(answers.iter().all(|answer| answer.ends_with("hello")) && peers.len() == 5, "{answers:?}");
-        tokio::task::spawn_blocking(|| drop(lanes)).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn requests_that_nobody_may_send_are_turned_away() {
-        let requests = [
-            "GET / HTTP/1.1\r\n\r\n",
-            "GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
-            "TRACE / HTTP/1.1\r\nhost: x\r\n\r\n",
-            "CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n",
-            "GET x HTTP/1.1\r\nhost: x\r\n\r\n",
-            "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        ];
-        let (answers, peers) = serve_and_ask(None, &requests).await;
-        let statuses: Vec<_> = answers.iter().map(|answer| &answer[9..12]).collect();
-        assert_eq!(statuses, ["400", "400", "405", "405", "400", "501", "501"]);
-        assert!(answers[2].contains("allow: GET, HEAD"), "{}", answers[2]);
-        assert_eq!(peers, [], "none of them got through");
-    }
-
-    /// Serves "hello" with these bounds; gives a connection to it.
-    async fn connect(head_timeout: Duration, idle_timeout: Duration) -> TcpStream {
-        let answer: Answer = Arc::new(|request: Request<Body>, _| {
-            let answered = async move {
-                let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
-                Response::new(Body::from(format!("hello {}", body.len())))
-            };
-            Either::Right(answered.boxed())
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let bounds = Bounds { head: 8192, head_timeout, idle_timeout };
-        let metrics = Arc::new(Metrics::new());
-        let plane = Plane { name: "data", listener, tls: None, lanes: None, answer, bounds, metrics };
-        drop(background::spawn(serve(plane, std::future::pending(), Duration::ZERO)));
-        TcpStream::connect(address).await.unwrap()
-    }
-
-    /// Sends `request` and reads one answer, which ends in `last`.
-    async fn exchange(socket: &mut TcpStream, request: &str, last: &str) {
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(last.as_bytes()) {
-            let read = timeout(Duration::from_secs(5), socket.read_buf(&mut answer)).await;
-            assert!(read.expect("an answer").unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
-        }
-    }
-
-    const ASKING: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
-
-    #[tokio::test]
-    async fn a_connection_that_was_silent_for_a_while_goes_on_as_before() {
-        let mut socket = connect(Duration::from_secs(5), Duration::from_secs(5)).await;
-        for _ in 0..3 {
-            exchange(&mut socket, ASKING, "hello 0").await;
-            exchange(&mut socket, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab", "hello 2")
-                .await;
-            sleep(Duration::from_millis(1100)).await;
-        }
-        // In pieces, after a rest.
-        for piece in ["GE", "T / HTTP/1.1\r\nho", "st: x\r\n"] {
-            socket.write_all(piece.as_bytes()).await.unwrap();
-            sleep(Duration::from_millis(600)).await;
-        }
-        exchange(&mut socket, "\r\n", "hello 0").await;
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_stays_silent_ends_in_time() {
-        let mut socket = connect(Duration::from_secs(5), Duration::from_secs(1)).await;
-        exchange(&mut socket, ASKING, "hello 0").await;
-        let began = Instant::now();
-        let read = timeout(Duration::from_secs(5), socket.read(&mut [0; 10])).await.expect("it ends");
-        assert_eq!(read.unwrap(), 0);
-        let took = began.elapsed();
-        assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
-    }
-
-    /// It lies in a buffer by then, where the socket cannot see it.
-    #[tokio::test]
-    async fn the_beginning_of_a_head_that_came_with_a_request_has_to_go_on_in_time() {
-        let mut socket = connect(Duration::from_secs(1), Duration::from_mins(1)).await;
-        exchange(&mut socket, &format!("{ASKING}GET /slow"), "hello 0").await;
-        let read = timeout(Duration::from_secs(5), socket.read_to_end(&mut Vec::new())).await;
-        read.expect("it ends").unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_body_that_stops_coming_is_not_taken_for_silence() {
-        let mut socket = connect(Duration::from_secs(5), Duration::from_mins(1)).await;
-        socket.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na").await.unwrap();
-        sleep(Duration::from_millis(1300)).await;
-        exchange(&mut socket, "b", "hello 2").await;
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ use crate::clock::{Timestamp, hex_digits};
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason, Refused};
 use crate::ids::Secret;
-use crate::proxy::{About, Safe, UpstreamError, World};
+use crate::proxy::{About, Safe, UpstreamError, World, send_once};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Thing, Verdict};
@@ -812,7 +812,8 @@ pub(super) async fn pass(
         let send = async {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
-            gateway.parts.retries.send(upstream, Box::new(parts), &body, &about, safe).await
+            let attempt = |parts| send_once(upstream, parts, &body, &about);
+            gateway.parts.retries.send(Box::new(parts), safe, attempt).await
         };
         send.boxed().await
     } else {

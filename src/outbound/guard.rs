@@ -58,6 +58,9 @@ pub fn refusal(url: &str, allow: &[HostPattern]) -> Option<Forbidden> {
     if !matches!(scheme, "http" | "https") {
         return Some(Forbidden::Scheme);
     }
+    if has_impossible_port(&uri) {
+        return Some(Forbidden::Malformed);
+    }
     if is_allowed(&host, allow) {
         return None;
     }
@@ -69,6 +72,13 @@ pub fn refusal(url: &str, allow: &[HostPattern]) -> Option<Forbidden> {
     let address = name.parse::<IpAddr>().ok().or_else(|| numeric(&name).map(IpAddr::V4));
     let not_public = is_local || address.is_some_and(|address| !is_public(address)) || name.is_empty();
     not_public.then_some(Forbidden::NotPublic(host))
+}
+
+/// Whether a port is told that none can have.
+fn has_impossible_port(uri: &Uri) -> bool {
+    let Some(authority) = uri.authority() else { return false };
+    let told = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    !matches!(told, "" | ":") && authority.port_u16().is_none_or(|port| port == 0)
 }
 
 /// The host of `uri`, without the brackets of an IPv6 address.
@@ -396,6 +406,12 @@ mod tests {
         assert_eq!(refusal("https://user:pass@example.com/", &[]), Some(Forbidden::Credentials));
         assert_eq!(refusal("not a url", &[]), Some(Forbidden::Malformed));
         assert_eq!(refusal("/relative", &[]), Some(Forbidden::Malformed));
+        for port in ["99999", "0", "x"] {
+            let url = format!("https://example.com:{port}/");
+            assert_eq!(refusal(&url, &[]), Some(Forbidden::Malformed), "{url}");
+        }
+        assert_eq!(refusal("https://example.com:443/", &[]), None);
+        assert_eq!(refusal("https://[2606:2800:220:1::1]:8443/", &[]), None);
         let allow = allow("\"127.0.0.1\", \"*.corp.example\"");
         assert_eq!(refusal("http://127.0.0.1:9000/hook", &allow), None);
         assert_eq!(refusal("http://build.corp.example/", &allow), None);

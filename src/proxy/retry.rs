@@ -60,40 +60,44 @@ impl Retries {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
     }
 
-    /// Sends the request of these parts and that body, and again where that is `safe` and may help.
+    /// Sends the request of these parts, and again where that is `safe` and may help. An `attempt` starts when it is called, as
+    /// far as nothing has to be waited for.
     ///
     /// # Errors
     /// What the last attempt met with.
-    pub fn send<'u>(
+    pub fn send<'u, T, F>(
         &'u self,
-        upstream: &'u dyn Upstream,
         parts: Box<Parts>,
-        body: &'u Bytes,
-        about: &'u About,
         safe: Safe,
-    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + use<'u> {
+        attempt: impl Fn(Box<Parts>) -> F + Send + Sync + 'u,
+    ) -> impl Future<Output = Result<T, UpstreamError>> + Send
+    where
+        T: Answered + Send + 'u,
+        F: Future<Output = Result<T, UpstreamError>> + Send + 'u,
+    {
         self.earn();
         let spare = parts.clone();
-        let first = attempt_once(upstream, parts, body, about);
+        let first = attempt(parts);
         async move {
             let answer = first.await;
             if most_at_once(&answer, safe) == 0 && !may_help(&answer, safe) {
                 return answer;
             }
-            let again = || attempt_once(upstream, spare.clone(), body, about);
+            let again = || attempt(spare.clone());
             self.send_again(again, answer, safe).boxed().await
         }
     }
 
     /// Sends a request that was answered like this once more, as often as that is allowed.
-    async fn send_again<F>(
+    async fn send_again<T, F>(
         &self,
         again: impl Fn() -> F,
-        mut answer: Result<Response<Body>, UpstreamError>,
+        mut answer: Result<T, UpstreamError>,
         safe: Safe,
-    ) -> Result<Response<Body>, UpstreamError>
+    ) -> Result<T, UpstreamError>
     where
-        F: Future<Output = Result<Response<Body>, UpstreamError>>,
+        T: Answered,
+        F: Future<Output = Result<T, UpstreamError>>,
     {
         let (mut attempt, mut at_once) = (1, 0);
         loop {
@@ -113,7 +117,20 @@ impl Retries {
     }
 }
 
-fn attempt_once<'u>(
+/// An answer, as much of it as an attempt waits for.
+pub trait Answered {
+    /// Its HTTP status.
+    fn status(&self) -> StatusCode;
+}
+
+impl Answered for Response<Body> {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+}
+
+/// Sends a request of these parts and that body once.
+pub fn send_once<'u>(
     upstream: &'u dyn Upstream,
     parts: Box<Parts>,
     body: &Bytes,
@@ -124,7 +141,7 @@ fn attempt_once<'u>(
 }
 
 /// How often it may be sent at once where another connection is all that is needed.
-fn most_at_once(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> u32 {
+fn most_at_once<T>(answer: &Result<T, UpstreamError>, safe: Safe) -> u32 {
     match answer {
         Err(UpstreamError::Untaken { why: Untaken::Closing, .. }) => AT_ONCE,
         // The next connection is a new one. What is closed once more is not closed by chance.
@@ -134,10 +151,12 @@ fn most_at_once(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> u
 }
 
 /// Whether another attempt is allowed and may go better.
-fn may_help(answer: &Result<Response<Body>, UpstreamError>, safe: Safe) -> bool {
+fn may_help(answer: &Result<impl Answered, UpstreamError>, safe: Safe) -> bool {
     match answer {
         Err(UpstreamError::Unreachable(_) | UpstreamError::Untaken { .. }) => true,
-        Err(UpstreamError::Broken(_) | UpstreamError::Stale(_)) => safe == Safe::Always,
+        Err(UpstreamError::Broken(_) | UpstreamError::Stale(_) | UpstreamError::Garbled(_)) => {
+            safe == Safe::Always
+        }
         Ok(response) => safe == Safe::Always && is_passing(response.status()),
         Err(_) => false,
     }
@@ -166,7 +185,8 @@ mod tests {
         let upstream = Failing(error, AtomicU32::new(0));
         let (parts, ()) = Request::new(()).into_parts();
         let about = About::default();
-        assert!(retries.send(&upstream, Box::new(parts), &Bytes::new(), &about, safe).await.is_err());
+        let attempt = |parts| send_once(&upstream, parts, &Bytes::new(), &about);
+        assert!(retries.send(Box::new(parts), safe, attempt).await.is_err());
         upstream.1.load(Ordering::Relaxed)
     }
 
@@ -179,6 +199,9 @@ mod tests {
         assert_eq!(sent(&retries, broken, Safe::Unsent).await, 1);
         assert_eq!(sent(&retries, broken, Safe::Always).await, 3);
         assert_eq!(sent(&retries, broken, Safe::ByMethod).await, 1);
+        let garbled = || UpstreamError::Garbled("no HTTP".into());
+        assert_eq!(sent(&retries, garbled, Safe::Unsent).await, 1);
+        assert_eq!(sent(&retries, garbled, Safe::Always).await, 3);
         let stale = || UpstreamError::Stale("closed".into());
         assert_eq!(sent(&retries, stale, Safe::Unsent).await, 1);
         assert_eq!(sent(&retries, stale, Safe::ByMethod).await, 2);

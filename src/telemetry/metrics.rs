@@ -232,7 +232,7 @@ impl Metrics {
         self.breaker_open.with_label_values(&[host]).set(is_open.into());
     }
 
-    /// A task was created upstream. `model` is a name of the catalogue.
+    /// A task was created upstream, as far as anybody knows. `model` is a name of the catalogue.
     pub fn task_created(&self, tenant: &str, operation: &str, model: &str, reserved: Credits) {
         self.tasks_created.with_label_values(&[tenant, operation, model]).inc();
         self.tasks_running.with_label_values(&[tenant]).inc();

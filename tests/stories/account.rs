@@ -94,6 +94,8 @@ pub enum Misfortune {
     Answers(u16, Value),
     /// Bytes.
     Garbage(Vec<u8>),
+    /// It arrives, and the answer breaks off.
+    HalfAnswered,
 }
 
 impl Upstream for Script {
@@ -135,6 +137,11 @@ impl Upstream for Script {
                     Ok(response)
                 }
                 Some(Misfortune::Garbage(bytes)) => Ok(Response::new(Body::from(bytes))),
+                Some(Misfortune::HalfAnswered) => {
+                    let half = Ok(Bytes::from_static(b"{\"code\":200,"));
+                    let broken = Err(std::io::Error::other("reset"));
+                    Ok(Response::new(Body::from_stream(futures_util::stream::iter([half, broken]))))
+                }
             }
         }
         .boxed()

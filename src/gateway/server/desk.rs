@@ -39,6 +39,7 @@ impl Service<Request<Incoming>> for Desk {
         // HTTP/2 has many requests at once and frames of its own at any time: hyper watches it by pings.
         let many = request.version() == Version::HTTP_2;
         let has_body = !request.body().is_end_stream();
+        let is_long = request.body().size_hint().upper().is_none_or(|length| length > SHORT);
         if many {
             self.phase.set(Phase::MANY);
         } else {
@@ -52,7 +53,7 @@ impl Service<Request<Incoming>> for Desk {
                 |body| if has_body { Body::new(Heard::new(body, Arrived(phase()))) } else { Body::empty() };
             (self.answer)(request.map(arriving), self.peer)
         };
-        Answering { answered, phase: Arc::clone(&self.phase), many }
+        Answering { answered, phase: Arc::clone(&self.phase), many, is_long }
     }
 }
 
@@ -61,7 +62,12 @@ pub(super) struct Answering {
     answered: gateway::Answering,
     phase: Arc<Phase>,
     many: bool,
+    /// The body of its request is no short one.
+    is_long: bool,
 }
+
+/// The rest of a body of so many bytes, at most, is read for the sake of the next request.
+const SHORT: u64 = 64 * 1024;
 
 impl Future for Answering {
     type Output = Result<http::Response<Outgoing>, Infallible>;
@@ -77,6 +83,10 @@ impl Future for Answering {
             Some(Fault::Empty) => self.phase.set(Phase::CLOSED),
             Some(Fault::Garbage) => self.phase.set(Phase::GARBAGE),
             _ => {}
+        }
+        if self.is_long && !self.many && !self.phase.has_whole_body() {
+            // Nobody is going to read the rest of it.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let answered = Answered(Arc::clone(&self.phase));
         Poll::Ready(Ok(response.map(|body| Heard::new(body, answered))))

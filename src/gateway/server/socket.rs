@@ -11,8 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use futures_util::FutureExt as _;
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
@@ -45,6 +46,8 @@ pub(super) struct Phase {
     requests: AtomicU32,
     /// The body of the latest request has been read to its end, or there was none.
     body_ended: AtomicBool,
+    /// A request takes so long that it is worth a look whether somebody still waits for its answer.
+    doubted: AtomicBool,
 }
 
 impl Phase {
@@ -66,7 +69,7 @@ impl Phase {
     pub(super) const GARBAGE: u8 = 7;
 
     pub(super) fn at(phase: u8) -> Self {
-        Self { at: phase.into(), requests: 0.into(), body_ended: true.into() }
+        Self { at: phase.into(), requests: 0.into(), body_ended: true.into(), doubted: false.into() }
     }
 
     pub(super) fn set(&self, phase: u8) {
@@ -101,7 +104,30 @@ impl Phase {
 
     /// Whether nothing is under way in either direction, as far as can be seen from outside of hyper's buffers.
     pub(super) fn is_between_requests(&self) -> bool {
-        self.get() == Self::IDLE && self.body_ended.load(Ordering::Relaxed)
+        self.get() == Self::IDLE && self.has_whole_body()
+    }
+
+    /// Whether the client may be in the midst of a request: of its body, or of a head that was not understood.
+    pub(super) fn is_spoken_to(&self) -> bool {
+        self.get() == Self::HEAD || !self.has_whole_body()
+    }
+
+    /// Whether all of the latest request's body has been read.
+    pub(super) fn has_whole_body(&self) -> bool {
+        self.body_ended.load(Ordering::Relaxed)
+    }
+
+    /// It is to be looked whether the client is still there.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to be looked if the client, which has said all that belongs to its request, is still there.
+    fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+            && self.doubted.swap(false, Ordering::Relaxed)
+            && self.get() == Self::REQUEST
+            && self.has_whole_body()
     }
 
     fn turn(&self, from: u8, to: u8) {
@@ -169,6 +195,12 @@ impl<S: AsyncRead> AsyncRead for Guarded<S> {
     }
 }
 
+/// Whether the other end has closed its side, even where bytes came before that which nobody has read yet.
+fn has_hung_up(socket: &TcpStream) -> bool {
+    let ready = socket.ready(Interest::READABLE).now_or_never();
+    ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
+}
+
 /// What comes where garbage was asked for.
 const GARBAGE: &[u8] = b"\x16\x03\x01\x00\xffnot HTTP at all\r\n\x00\xfe\xfd\r\n\r\n";
 
@@ -205,9 +237,13 @@ impl<S: Socket> AsyncWrite for Guarded<S> {
         }
     }
 
-    /// hyper flushes when it has written all that it had.
+    /// hyper flushes when it has written all that it had, and whenever it has nothing to write.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
+        // Where bytes stand behind a request hyper does not read on, and would not see that the client has gone.
+        if this.phase.is_doubted() && has_hung_up(this.socket.tcp()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client has gone")));
+        }
         let flushed = this.socket.poll_flush(context);
         if flushed.is_ready() {
             this.phase.turn(Phase::ANSWERED, Phase::IDLE);

@@ -302,6 +302,8 @@ async fn whoever_cannot_be_called_reads_what_happened() {
     assert_eq!((rest["events"].as_array().unwrap().len(), &rest["cursor"]), (0, &feed["cursor"]));
     assert_eq!(world.client("bolt").get("/_events").await.json()["events"], json!([]));
     acme.get("/_events?after=x").await.expect_status(400);
+    let refused = acme.send(Method::DELETE, "/_events", Body::empty()).await.expect_status(405);
+    assert_eq!(refused.header("allow"), "GET, HEAD");
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,12 +92,16 @@ async fn a_lost_create_is_found_again_by_its_callback() {
     let create = kiegate::store::CreateId::parse(lost.expect_status(504).header("x-kiegate-create")).unwrap();
     let task = world.store.by_create(create).await.unwrap().unwrap();
     assert_eq!((task.state, world.spent("acme").await), (TaskState::Indeterminate, 12));
+    let running = "kiegate_tasks_running{tenant=\"acme\"}";
+    let reserved = "kiegate_credits_total{kind=\"reserved\",model=\"runway\",tenant=\"acme\"}";
+    assert_eq!((world.metric(running), world.metric(reserved)), (1, 12), "as far as anybody knows");
     let got = world.receiver.until(1).await;
     let id = got[0].json()["data"]["task_id"].as_str().unwrap().to_owned();
     let task = world.store.by_create(create).await.unwrap().unwrap();
     assert_eq!(task.id.as_deref(), Some(&*id));
     assert!(matches!(task.state, TaskState::Ended { success: true, .. }));
     assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 12));
+    assert_eq!((world.metric(running), world.metric(reserved)), (0, 12));
     assert_eq!(acme.details(&id).await.json()["data"]["state"], "success");
 }
 

@@ -38,6 +38,23 @@ async fn a_finished_task_is_asked_for_once() {
     assert_eq!((fresh.header("x-cache"), world.upstream.count("runway.details")), ("bypass", looked + 1));
 }
 
+/// What somebody else asked before may be older than what such a client knows.
+#[tokio::test(start_paused = true)]
+async fn whoever_wants_no_kept_answer_joins_nobody_and_is_joined() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let id = acme.create().await.task_id();
+    world.upstream.takes(Duration::from_millis(300));
+    let after = async |millis, client: Client| {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        client.details(&id).await.header("x-cache").to_owned()
+    };
+    let fresh = acme.with("cache-control", "no-cache");
+    let (first, anew, third) = tokio::join!(after(0, acme.clone()), after(100, fresh), after(200, acme));
+    assert_eq!([first, anew, third], ["miss", "bypass", "coalesced"]);
+    assert_eq!(world.upstream.count("runway.details"), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_balance_is_kept_for_each_tenant_apart() {
     let world = Shared::new(CALLED_BACK);
@@ -81,6 +98,10 @@ async fn a_look_that_met_with_misfortune_is_made_again() {
     world.upstream.meets([Misfortune::Broken, busy()]);
     acme.details(&id).await.expect_code(200);
     assert_eq!(world.upstream.count("runway.details"), 3);
+    let fresh = acme.with("cache-control", "no-cache");
+    world.upstream.meets([Misfortune::HalfAnswered]);
+    fresh.details(&id).await.expect_code(200);
+    assert_eq!(world.upstream.count("runway.details"), 5);
     world.upstream.meets([Misfortune::Broken, Misfortune::Broken, Misfortune::Broken]);
     let refused = acme.with("cache-control", "no-cache").details(&id).await.expect_status(502);
     assert_eq!(refused.header("x-kiegate-error"), "upstream_unreachable");
