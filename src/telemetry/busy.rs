@@ -158,7 +158,7 @@ impl Children<Timed> {
 struct Children<F: Family> {
     family: F,
     hasher: ahash::RandomState,
-    known: Mutex<HashMap<u64, Child<F::Child>>>,
+    known: Mutex<HashMap<u64, Child<F::Child>, ahash::RandomState>>,
 }
 
 struct Child<M> {

@@ -63,7 +63,7 @@ impl Phase {
     pub(super) const MANY: u8 = 4;
     /// Instead of an answer the connection is reset.
     pub(super) const RESET: u8 = 5;
-    /// Instead of an answer it ends.
+    /// It ends without an answer.
     pub(super) const CLOSED: u8 = 6;
     /// Instead of an answer comes something else, and it ends.
     pub(super) const GARBAGE: u8 = 7;
@@ -188,6 +188,7 @@ impl<S: AsyncRead> AsyncRead for Guarded<S> {
         }
         let start = || Box::pin(tokio::time::sleep_until(Instant::now() + *this.head_timeout));
         ready!(this.deadline.get_or_insert_with(start).as_mut().poll(context));
+        this.phase.set(Phase::CLOSED); // nobody waits for the rest of it
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the head of a request did not come in time",
@@ -252,9 +253,6 @@ impl<S: Socket> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.phase.get() == Phase::RESET {
-            return Poll::Ready(Ok(())); // a polite end would come before the reset
-        }
         self.project().socket.poll_shutdown(context)
     }
 
