@@ -7,13 +7,15 @@
 mod flight;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt as _;
+use moka::Entry;
+use moka::ops::compute::{CompResult, Op};
 use tokio::sync::Notify;
 
 use flight::{Flight, Passenger};
@@ -65,7 +67,8 @@ pub struct Cache<T: Keep> {
 
 /// What is kept for all.
 struct Kept<T: Keep> {
-    answers: moka::sync::Cache<Key, T, ahash::RandomState>,
+    /// Each with the turn of its question; nothing where only that is known that it is older.
+    answers: moka::sync::Cache<Key, (u32, Option<T>), ahash::RandomState>,
     /// Raised after an answer was kept, by what its key hashes to: what a lane has is from before. None was kept where it is 0.
     versions: Box<[Version]>,
 }
@@ -74,7 +77,9 @@ struct Kept<T: Keep> {
 #[derive(Default)]
 struct Version {
     number: AtomicU32,
-    /// It was raised.
+    /// Counts the questions, in the order in which they are asked.
+    turns: AtomicU32,
+    /// The number was raised.
     raised: Notify,
 }
 
@@ -105,8 +110,9 @@ struct Flights<T> {
 impl<T: Keep> Cache<T> {
     /// A cache of at most so many bytes; with none, questions are still asked once at a time.
     pub fn new(max_bytes: u64) -> Self {
-        let weigh = |key: &Key, kept: &T| {
-            u32::try_from(key.len().saturating_add(kept.size()).saturating_add(200)).unwrap_or(u32::MAX)
+        let weigh = |key: &Key, (_, kept): &(u32, Option<T>)| {
+            let size = kept.as_ref().map_or(0, Keep::size);
+            u32::try_from(key.len().saturating_add(size).saturating_add(200)).unwrap_or(u32::MAX)
         };
         let answers = moka::sync::Cache::builder()
             .max_capacity(max_bytes)
@@ -165,7 +171,7 @@ impl<T: Keep> Cache<T> {
         {
             return Some(kept.clone());
         }
-        let kept = self.kept.answers.get(key).filter(is_fresh)?;
+        let kept = self.kept.answers.get(key)?.1.filter(is_fresh)?;
         // Once is not enough: what is kept anew all the time is not worth a copy.
         let sight = hash.wrapping_add(version.into());
         let place = place(hash, near.missed.len());
@@ -180,9 +186,17 @@ impl<T: Keep> Cache<T> {
         Some(kept)
     }
 
-    /// Keeps `answer`, if it is to be kept.
+    /// Keeps `answer`, if it is to be kept, as newer than what is being asked for.
     pub fn keep(&self, key: &Key, answer: &T) {
-        self.kept.keep(key, answer, self.hasher.hash_one(&**key));
+        let hash = self.hasher.hash_one(&**key);
+        self.kept.keep(key, answer, hash, self.kept.turn(hash));
+    }
+
+    /// What is kept for `key` is true no more, nor what is being asked for: whoever asks from now on asks anew.
+    pub fn outdate(&self, key: &Key) {
+        let hash = self.hasher.hash_one(&**key);
+        self.flights(hash).under_way.remove(&hash);
+        self.kept.put(key, None, hash, self.kept.turn(hash));
     }
 
     /// About how many bytes are kept for all.
@@ -224,9 +238,9 @@ impl<T: Keep> Cache<T> {
         {
             return (flight.join(), Found::Coalesced);
         }
-        let (question, kept, key_kept) = (ask(), Arc::clone(&self.kept), Arc::clone(key));
+        let (kept, key_kept, turn) = (Arc::clone(&self.kept), Arc::clone(key), self.kept.turn(hash));
         // Kept by the question itself: whoever asked first may be gone when the answer comes.
-        let answered = question.inspect(move |answer| kept.keep(&key_kept, answer, hash));
+        let answered = ask().inspect(move |answer| kept.keep(&key_kept, answer, hash, turn));
         let passenger = Flight::begin(Arc::clone(key), answered.boxed());
         flights.under_way.insert(hash, Arc::downgrade(passenger.flight()));
         if flights.under_way.len() > flights.sweep_at {
@@ -239,7 +253,7 @@ impl<T: Keep> Cache<T> {
     /// Takes an answered question out, unless another stands in its place already.
     fn land(&self, hash: u64, flight: &Arc<Flight<T>>) {
         let mut flights = self.flights(hash);
-        if let Entry::Occupied(there) = flights.under_way.entry(hash)
+        if let hash_map::Entry::Occupied(there) = flights.under_way.entry(hash)
             && there.get().as_ptr() == Arc::as_ptr(flight)
         {
             there.remove();
@@ -252,16 +266,34 @@ impl<T: Keep> Cache<T> {
 }
 
 impl<T: Keep> Kept<T> {
-    fn keep(&self, key: &Key, answer: &T, hash: u64) {
+    /// Keeps the answer to the question of that turn, unless a later one has been answered already.
+    fn keep(&self, key: &Key, answer: &T, hash: u64, turn: u32) {
         // One that is not to be kept leaves what was there, which has gone stale or will.
-        if answer.fresh_until().is_some() {
-            self.answers.insert(Arc::clone(key), answer.clone());
+        if answer.fresh_until().is_none() {
+            return;
+        }
+        self.put(key, Some(answer), hash, turn);
+    }
+
+    fn put(&self, key: &Key, answer: Option<&T>, hash: u64, turn: u32) {
+        let put = |there: Option<Entry<Key, (u32, Option<T>)>>| {
+            let is_later = |other: u32| turn.wrapping_sub(other) > u32::MAX / 2;
+            let is_late = there.is_some_and(|there| is_later(there.value().0));
+            if is_late { Op::Nop } else { Op::Put((turn, answer.cloned())) }
+        };
+        let kept = self.answers.entry(Arc::clone(key)).and_compute_with(put);
+        if !matches!(kept, CompResult::Unchanged(_) | CompResult::StillNone(_)) {
             self.raise(hash);
         }
     }
 
+    /// The turn of a question that is asked now.
+    fn turn(&self, hash: u64) -> u32 {
+        self.version(hash).turns.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn raise(&self, hash: u64) {
-        let Version { number, raised } = self.version(hash);
+        let Version { number, raised, .. } = self.version(hash);
         // Only that none was ever kept is 0, however many were.
         if number.fetch_add(1, Ordering::Release) == u32::MAX {
             number.fetch_add(1, Ordering::Release);
@@ -321,6 +353,29 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
     const LATER: Timestamp = Timestamp::from_millis(3_000);
+
+    /// Two that overlap are answered in another order than that in which they were asked.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_takes_no_newer_ones_place() {
+        let (cache, asked, key) = cache();
+        let after = async |seconds, number| {
+            let asked = Arc::clone(&asked);
+            let ask = move || async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                Answer(number, Some(LATER))
+            };
+            cache.ask(&key, false, ask).await.0.0
+        };
+        let (old, new) = tokio::join!(after(2, 1), after(1, 2));
+        assert_eq!((old, new), (1, 2), "whoever asks gets what was answered");
+        assert_eq!(cache.fresh(&key, NOW).ok(), Some(Answer(2, Some(LATER))));
+        let told = async { cache.keep(&key, &Answer(4, Some(LATER))) };
+        let (old, ()) = tokio::join!(after(1, 3), told);
+        assert_eq!((old, cache.fresh(&key, NOW).ok()), (3, Some(Answer(4, Some(LATER)))));
+        assert_eq!(after(1, 5).await, 5);
+        assert_eq!(cache.fresh(&key, NOW).ok(), Some(Answer(5, Some(LATER))));
+    }
 
     fn cache() -> (Arc<Cache<Answer>>, Arc<AtomicU32>, Key) {
         (Arc::new(Cache::new(1 << 20)), Arc::default(), "question".into())

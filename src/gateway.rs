@@ -419,7 +419,8 @@ impl Poller for OwnQuestions {
             let lane = gateway.lane_of(task.key.as_deref());
             let Some((question, head)) = Question::own(&gateway, task, lane) else { return };
             let key = question.key().clone();
-            gateway.cache.ask(&key, true, || Arc::new(question).fetch(head)).await;
+            // What somebody asked before may be older than the reason to ask.
+            gateway.cache.ask(&key, false, || Arc::new(question).fetch(head)).await;
         }
         .boxed()
     }
@@ -436,10 +437,12 @@ impl Poller for OwnQuestions {
         .boxed()
     }
 
-    fn known(&self, task: Arc<Task>, answer: Bytes) {
+    fn known(&self, task: Arc<Task>, answer: Option<Bytes>) {
         let Some(gateway) = self.0.upgrade() else { return };
         let lane = gateway.lane_of(task.key.as_deref());
-        if let Some((question, _)) = Question::own(&gateway, task, lane) {
+        let Some((question, _)) = Question::own(&gateway, task, lane) else { return };
+        gateway.cache.outdate(question.key());
+        if let Some(answer) = answer {
             question.keep_answer(answer);
         }
     }
@@ -489,38 +492,52 @@ impl DataPlane {
 /// An answer, or what becomes one.
 pub type Answering = Either<Ready<Response>, BoxFuture<'static, Response>>;
 
+/// A request on its way. What becomes of it is told once, even if its client does not wait for it.
+struct Underway(Option<(Arc<Both>, Arc<Call>, String)>);
+
+impl Underway {
+    /// Makes the answer of what came out of it.
+    fn end(mut self, answered: Result<Response, ApiError>) -> Response {
+        let (plane, call, line) = self.0.take().expect("it ends once");
+        let response = answered.unwrap_or_else(|error| steps::refuse(&plane.gateway, &call, error));
+        steps::record(plane, call, line, response) // sees everything, refusals too: one line, one sample
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if let Some((plane, call, line)) = self.0.take() {
+            steps::record_abandoned(&plane, &call, &line);
+        }
+    }
+}
+
 impl Both {
     fn answer(self: Arc<Self>, peer: Option<Peer>, mut request: Request) -> Answering {
         let call = Arc::new(steps::identify(&self.gateway, peer, &request)); // request id and operation, which all others speak of
         let line = steps::line(&request); // before the request goes its way
+        let underway = Underway(Some((Arc::clone(&self), Arc::clone(&call), line)));
         if steps::is_own(&request) {
             // Seldom, and large.
             let answered = async move {
                 let answered = self.answer_own(&call, request).await;
-                self.end(call, line, answered)
+                underway.end(answered)
             };
             return Either::Right(answered.then(mishap::befall).boxed());
         }
         if steps::is_document(&request) {
-            let answered = self.answer_document(&call, request);
-            return mishap::befall(self.end(call, line, answered));
+            return mishap::befall(underway.end(self.answer_document(&call, request)));
         }
         if let Err(refusal) = self.enter(&call, &mut request) {
-            return mishap::befall(self.end(call, line, Err(refusal)));
+            return mishap::befall(underway.end(Err(refusal)));
         }
         match steps::dispatch(&self.gateway, &call, request) {
-            Dispatched::Now(answered) => mishap::befall(self.end(call, line, answered)),
+            Dispatched::Now(answered) => mishap::befall(underway.end(answered)),
             Dispatched::Later(answering) => {
-                let end = move |answered| mishap::befall(self.end(call, line, answered));
+                let end = move |answered| mishap::befall(underway.end(answered));
                 Either::Right(answering.then(end).boxed())
             }
         }
-    }
-
-    /// Makes the answer of what came out of a request.
-    fn end(self: Arc<Self>, call: Arc<Call>, line: String, answered: Result<Response, ApiError>) -> Response {
-        let response = answered.unwrap_or_else(|error| steps::refuse(&self.gateway, &call, error));
-        steps::record(self, call, line, response) // sees everything, refusals too: one line, one sample
     }
 
     /// Lets a request of the API in, or does not, before anything of its body is read. A new concern is a new line.

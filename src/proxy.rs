@@ -125,11 +125,12 @@ pub enum UpstreamError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Unreachable(_)
-            | UpstreamError::Untaken { .. }
-            | UpstreamError::Stale(_)
-            | UpstreamError::Broken(_) => {
+            UpstreamError::Unreachable(_) | UpstreamError::Untaken { .. } => {
                 Self::new(Reason::UpstreamUnreachable, "the upstream cannot be reached")
+            }
+            UpstreamError::Stale(_) | UpstreamError::Broken(_) => {
+                let what = "the connection to the upstream broke before all of its answer was here";
+                Self::new(Reason::UpstreamUnreachable, what)
             }
             UpstreamError::LeftAlone(left) => {
                 let what = "the upstream cannot be reached and is left alone for a while";

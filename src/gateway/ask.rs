@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 
-use crate::catalogue::{Class, ModelChoice, Operation, OperationIx};
+use crate::catalogue::{Behaviour, Class, ModelChoice, Operation, OperationIx};
 use crate::error::{ApiError, Reason};
 use crate::proxy;
 use crate::tasks::body;
@@ -83,6 +83,7 @@ impl Ask {
                     | "if-none-match"
                     | "if-range"
                     | "if-unmodified-since"
+                    | "prefer"
                     | "range"
             )
         });
@@ -164,7 +165,10 @@ fn query(text: &str) -> Value {
     Value::Object(members)
 }
 
-/// Whether `operation` changes nothing and may be asked again.
+/// Whether `operation` changes nothing, so that it may be asked again, and its answer kept and shared: questions, and links to
+/// results.
 pub(super) fn is_read(operation: &Operation) -> bool {
-    matches!(operation.class, Class::Details | Class::Account) && operation.task().is_none()
+    let is_question =
+        matches!(operation.class, Class::Details | Class::Account) && operation.task().is_none();
+    is_question || matches!(operation.behaviour, Behaviour::Link(..))
 }

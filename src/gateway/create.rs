@@ -206,6 +206,7 @@ async fn reserve(
     match begun {
         Begun::Yes => {}
         Begun::TooMany { running } => {
+            gateway.parts.tracker.hurry(&member.tenant.id);
             let what = format!("{running} tasks are under way, the most that this key may have");
             return Err(ApiError::new(Reason::TooManyTasks, what).retry_after(A_TASK_ENDS));
         }
@@ -234,9 +235,14 @@ async fn reserve(
 /// The refusal of what costs `price` at `now` where so much of a window's credits is spent.
 pub(super) fn over_budget(price: Credits, window: Window, spent: Credits, now: Timestamp) -> ApiError {
     let ends = window.ends(now);
+    // What a chat costs is known when it has ended.
+    let costs = if price == Credits::ZERO {
+        String::new()
+    } else {
+        format!("this costs {price} credits or more, and ")
+    };
     let what = format!(
-        "this costs {price} credits or more, and this key has spent or reserved {spent} of what it may in this {}, \
-         which ends at {ends}",
+        "{costs}this key has spent or reserved {spent} of the credits that it may in this {}, which ends at {ends}",
         window.name()
     );
     ApiError::new(Reason::BudgetExceeded, what).retry_after(ends.saturating_since(now))

@@ -251,14 +251,14 @@ impl Look {
                 Some(missed) if !question.gateway.cache.has_news(missed) => Good::Shared,
                 _ => Good::Kept,
             };
-            let (fetched, found) = once(call, &question, head, good).await;
-            let found = Some(found).filter(|_| !wants_fresh);
-            match (wait, again) {
-                (Some(wait), Some(again)) if fetched.is_running() => {
-                    Box::pin(wait_for_change(call, &question, again, (fetched, found), wait)).await
-                }
-                _ => give(&question.gateway, call, fetched, found),
+            let mut answer = once(call, &question, head, good).await;
+            if let (Some(wait), Some(again)) = (wait, again)
+                && answer.0.is_running()
+            {
+                answer = Box::pin(wait_for_change(call, &question, again, answer, wait)).await;
             }
+            let (fetched, found) = answer;
+            give(&question.gateway, call, fetched, Some(found).filter(|_| !wants_fresh))
         }
     }
 }
@@ -269,24 +269,23 @@ async fn wait_for_change(
     call: &Call,
     question: &Arc<Question>,
     (head, mut mark): (Box<Parts>, Mark),
-    first: (Fetched, Option<Found>),
+    first: (Fetched, Found),
     wait: Duration,
-) -> Result<Response, ApiError> {
+) -> (Fetched, Found) {
     let gateway = &question.gateway;
     let until = Instant::now() + wait;
-    let (mut fetched, mut found) = first.clone();
-    while Instant::now() < until && fetched.0.seen == first.0.0.seen {
+    let mut latest = first.clone();
+    while Instant::now() < until && latest.0.0.seen == first.0.0.seen {
         let since = Instant::now();
-        let due = until.min(since + next_look(gateway, &fetched));
+        let due = until.min(since + next_look(gateway, &latest.0));
         // Whether there was news or not, it is looked.
         let _ = timeout_at(due, gateway.cache.news(mark)).await;
         mark = gateway.cache.mark(question.key());
         // The client asked for it, so it is no overhead.
         call.waited(since.elapsed());
-        let (again, how) = once(call, question, head.clone(), Good::Kept).await;
-        (fetched, found) = (again, Some(how));
+        latest = once(call, question, head.clone(), Good::Kept).await;
     }
-    give(gateway, call, fetched, found)
+    latest
 }
 
 /// Answers with what was found, and tells how; `None`: from upstream, as the client wished.

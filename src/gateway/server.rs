@@ -4,6 +4,7 @@
 //! again with its buffers, and only the socket is left to wait (`Visit::rest`): of ten thousand open connections few
 //! have something to say at any time.
 
+mod arriving;
 mod desk;
 mod socket;
 

@@ -1,6 +1,8 @@
 //! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step lets the request go on, or
 //! gives the error that ends its way.
 
+mod record;
+
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,33 +12,34 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
-use futures_util::{FutureExt as _, StreamExt as _};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 
-use super::answer::{OURS, Whole};
+pub(super) use record::{record, record_abandoned};
+
+use super::answer::Whole;
 use super::ask::{Ask, is_read};
 use super::idempotency::{self, Outcome};
 use super::look::{self, Look, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Both, Gateway, Keys, Lane, Parts, chat, create, patience, relay, upgrade};
+use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::{Timestamp, hex_digits};
 use crate::config::Mode;
-use crate::error::{ApiError, ProblemDocument, Reason, Refused};
+use crate::error::{ApiError, ProblemDocument, Reason};
 use crate::ids::Secret;
 use crate::proxy::{About, Safe, UpstreamError, World, send_once};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Thing, Verdict};
-use crate::telemetry::{Finished, Report, observed};
 use crate::wire;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -263,54 +266,6 @@ pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Respons
     response
 }
 
-/// Puts the call's id and the gateway's mode on the answer; counts it and writes its line once it has been sent or
-/// given up.
-pub(super) fn record(plane: Arc<Both>, call: Arc<Call>, line: String, response: Response) -> Response {
-    let gateway = &plane.gateway;
-    let (mut parts, body) = response.into_parts();
-    parts.headers.reserve(OURS); // all at once is less work than one by one
-    parts.headers.insert(REQUEST_ID, call.request_id.header());
-    let mode = call.member.get().map_or(gateway.parts.mode, |member| member.mode).as_str();
-    parts.headers.insert(MODE, HeaderValue::from_static(mode));
-    call.write_notes(&mut parts.headers);
-    let status = parts.status.as_u16();
-    let refused = parts.extensions.get::<Refused>().map(|refused| refused.0);
-    if let Some(reason) = refused {
-        gateway.parts.metrics.refused(call.tenant(), reason);
-    }
-    // What is our own may wait on purpose; that is no overhead. Nor is the time that a body takes to stream.
-    let waited = Duration::from_micros(call.upstream_micros.load(Ordering::Relaxed));
-    let overhead = (!call.own).then(|| call.began.elapsed().saturating_sub(waited));
-    let then = move |report: Report| {
-        let took = call.began.elapsed();
-        // A file that a client brought may look like an envelope, and means nothing.
-        let code = report.code.filter(|_| !call.own);
-        plane.gateway.parts.metrics.request_finished(&Finished {
-            tenant: call.tenant(),
-            operation: call.operation,
-            mode,
-            status,
-            code,
-            took,
-            overhead,
-        });
-        let duration_ms = took.as_secs_f64() * 1000.0;
-        tracing::info!(
-            request.id = call.request_id(),
-            tenant = call.tenant(),
-            operation = call.operation,
-            status,
-            code,
-            bytes = report.bytes,
-            complete = report.complete,
-            duration_ms,
-            refused = refused.map(Reason::name),
-            "{line}",
-        );
-    };
-    Response::from_parts(parts, observed(body, then))
-}
-
 /// Finds the tenant by its key. The key goes on in `Authorization` alone, wherever it came from.
 pub(super) fn authenticate(gateway: &Gateway, call: &Call, request: &mut Request) -> Result<(), ApiError> {
     let key = api_key(request.headers(), request.uri());
@@ -495,7 +450,7 @@ fn proceed(gateway: Arc<Gateway>, call: Arc<Call>, mode: Mode, ask: Ask) -> Disp
     if let Err(refusal) = permit_model(&call, &ask, operation) {
         return Dispatched::Now(Err(refusal));
     }
-    if matches!(mode, Mode::Mock | Mode::Replay) || call.member.get().is_none() || !is_shared(operation) {
+    if matches!(mode, Mode::Mock | Mode::Replay) || call.member.get().is_none() || !is_read(operation) {
         return Dispatched::Later(Either::Left(follow(gateway, call, mode, ask).boxed()));
     }
     if let Err(refusal) = ask.unambiguous(operation) {
@@ -616,11 +571,6 @@ async fn act(
         Whole::read(pass(gateway, call, lane, ask.into_request()).await?, gateway.parts.body_timeout).await?;
     gateway.learn(member, lane, &asked, &answer).await?;
     Ok(answer.into_response())
-}
-
-/// Whether the answer to `operation` may be kept and shared: questions, and links to results.
-fn is_shared(operation: &Operation) -> bool {
-    is_read(operation) || matches!(operation.behaviour, Behaviour::Link(..))
 }
 
 /// Refuses models that the tenant may not use.
@@ -963,10 +913,6 @@ pub(super) async fn bound_body(
     let told = body.size_hint().lower();
     let body = TimeoutBody::new(body_timeout, body);
     if told > most as u64 {
-        // A client that asks first has sent nothing yet. Any other is still sending, and hears us when it has done.
-        if !parts.headers.contains_key(EXPECT) {
-            discard(body).await;
-        }
         return Err(too_large(most));
     }
     let body = Limited::new(body, most);
@@ -987,11 +933,4 @@ pub(super) async fn bound_body(
 fn too_large(most: usize) -> ApiError {
     let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
     ApiError::new(Reason::BodyTooLarge, what)
-}
-
-/// Reads and forgets a body, within bounds.
-async fn discard(body: TimeoutBody<Body>) {
-    const MOST: usize = 64 * 1024 * 1024;
-    let all = Limited::new(body, MOST).into_data_stream().for_each(|_| std::future::ready(()));
-    let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
 }

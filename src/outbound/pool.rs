@@ -6,6 +6,7 @@
 //! connections, since a socket is best used where it is waited for.
 
 mod bell;
+mod line;
 mod shared;
 
 use std::collections::HashMap;
@@ -24,7 +25,6 @@ use http::{Request, Response, Uri};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
-use hyper::rt;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
@@ -34,12 +34,12 @@ use tokio::time::{Instant, timeout};
 use tower::{Service as _, ServiceExt as _};
 
 use bell::Bell;
+use line::Line;
 use shared::{Place, Shared};
 
 use super::destination::path;
 use super::{Destination, Error};
 use crate::background::{self, PerLane};
-use crate::gather::{self, gather};
 
 /// A pool for each lane, and one for all others.
 pub(super) struct Pools {
@@ -91,7 +91,7 @@ struct Link {
 }
 
 /// What moves the bytes; nothing once it is over. What waits in it for its turn is given back when it goes.
-struct Connection(Option<Box<http1::Connection<Gathering, Body>>>);
+struct Connection(Option<Box<http1::Connection<Line, Body>>>);
 
 impl Connection {
     /// Moves what can be moved.
@@ -100,53 +100,6 @@ impl Connection {
             && Pin::new(&mut **connection).poll(context).is_ready()
         {
             self.0 = None;
-        }
-    }
-}
-
-/// A stream on which small messages go in one piece.
-struct Gathering(Stream);
-
-impl rt::Read for Gathering {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl rt::Write for Gathering {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.0);
-        match gather(slices, &mut [0; gather::SMALL]) {
-            Some(bytes) => stream.poll_write(context, bytes),
-            None => stream.poll_write_vectored(context, slices),
         }
     }
 }
@@ -260,7 +213,7 @@ impl Pools {
         if stream.connected().is_negotiated_h2() {
             return Ok(Fresh::Shared(Shared::open(stream, self.ping).await.map_err(unready)?));
         }
-        let (sender, connection) = http1::handshake(Gathering(stream)).await.map_err(unready)?;
+        let (sender, connection) = http1::handshake(Line::new(stream)).await.map_err(unready)?;
         let connection = Connection(Some(Box::new(connection)));
         Ok(Fresh::Link(Link { sender, connection, bell: Bell::new(), host: host.clone() }))
     }

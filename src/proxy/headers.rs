@@ -23,11 +23,12 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a header is between client and gateway alone: the host it called, the keys it sent, wishes for the simulator, and
-/// the expectation of a `100 Continue`, which has been met when its body is read.
+/// Whether a header is between client and gateway alone: the host it called, the keys it sent, wishes for the simulator, the
+/// expectation of a `100 Continue`, which has been met when its body is read, and what makes two requests the same: to an
+/// upstream that knew it, all tenants would be one.
 fn is_private(name: &HeaderName) -> bool {
     let name = name.as_str();
-    matches!(name, "host" | "authorization" | "expect" | "x-api-key" | "x-goog-api-key")
+    matches!(name, "host" | "authorization" | "expect" | "idempotency-key" | "x-api-key" | "x-goog-api-key")
         || name.starts_with("x-mock-")
 }
 
@@ -165,6 +166,7 @@ mod tests {
             ("x-api-key", "kg_fake"),
             ("host", "127.0.0.1:8787"),
             ("expect", "100-continue"),
+            ("idempotency-key", "order-1"),
             ("accept", "application/json"),
         ] {
             headers.insert(HeaderName::from_static(name), value.parse().unwrap());

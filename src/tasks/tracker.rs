@@ -19,7 +19,7 @@ use super::delivery::{Deliveries, Delivery};
 use super::pace::{Pace, Paces};
 use crate::catalogue::{Catalogue, EndedAs, Known, ModelIx, OperationIx};
 use crate::clock::{Clock, Timestamp};
-use crate::ids::{Credits, Secret};
+use crate::ids::{Credits, Secret, TenantId};
 use crate::limits::TaskSlot;
 use crate::store::{CreateId, Happening, Owner, Store, StoreError, Task, TaskState};
 use crate::telemetry::{Metrics, TaskEnded};
@@ -32,8 +32,9 @@ pub trait Poller: Send + Sync + 'static {
     /// What the upstream tells of the task that it calls `id`, which may not be that of the create `task`, nor its tenant's:
     /// nobody else hears it. `None` if it gives no answer.
     fn ask(&self, task: Arc<Task>, id: Arc<str>) -> BoxFuture<'static, Option<Bytes>>;
-    /// `answer` is what the upstream would answer now, and from now on: nobody has to ask.
-    fn known(&self, task: Arc<Task>, answer: Bytes);
+    /// `answer` is what the upstream would answer now, and from now on: nobody has to ask. Without one, what has been answered or
+    /// is just being asked for may be older than what is known: whoever asks from now on asks anew.
+    fn known(&self, task: Arc<Task>, answer: Option<Bytes>);
 }
 
 /// What a [`Tracker`] is built from.
@@ -75,9 +76,12 @@ struct Watched {
     /// Makes prints of records and states, of 64 bits and with a key of its own: two that differ have the same one so seldom
     /// that nobody will see it.
     prints: ahash::RandomState,
+    /// The tenants whose tasks were all looked at out of turn, and when.
+    hurried: HashMap<TenantId, Timestamp>,
 }
 
 struct Watch {
+    tenant: TenantId,
     /// Its room among the upstream key's tasks, from the answer to its create until it ends.
     slot: Option<TaskSlot>,
     /// What callbacks that nobody vouches for said it is called, while that is not known.
@@ -153,6 +157,8 @@ const ASKED: u32 = 4;
 const POLLS_AT_ONCE: usize = 4;
 /// How long tasks take of which the catalogue does not say it: those of new models.
 const UNKNOWN: Duration = Duration::from_mins(1);
+/// All tasks of a tenant are looked at out of turn so often, at most.
+const HURRY: Duration = Duration::from_secs(5);
 /// A task that nothing has been heard of for so long has no end any more.
 const GIVEN_UP: Duration = Duration::from_hours(24);
 /// A create whose answer was lost stops counting as under way after so long, if nothing is heard of it.
@@ -190,6 +196,7 @@ impl Tracker {
             if wanted && !self.0.parts.can_be_called { Pace::bridge(usual) } else { Pace::overdue(usual) };
         let due = task.created.max(now - GIVEN_UP) + pace.first();
         let watch = Watch {
+            tenant: task.tenant.clone(),
             slot: None,
             hints: Vec::new(),
             due,
@@ -202,6 +209,24 @@ impl Tracker {
         };
         watched.tasks.insert(task.create, watch);
         watched.due.insert((due, task.create));
+        drop(watched);
+        self.0.changed.notify_one();
+    }
+
+    /// It matters how many tasks the tenant has under way: some may have ended, of which nothing has been heard yet.
+    pub fn hurry(&self, tenant: &TenantId) {
+        let now = self.0.parts.clock.now();
+        let mut watched = self.0.watched();
+        let Watched { tasks, due, hurried, .. } = &mut *watched;
+        if hurried.get(tenant).is_some_and(|last| now.saturating_since(*last) < HURRY) {
+            return;
+        }
+        hurried.insert(tenant.clone(), now);
+        for (create, watch) in tasks.iter_mut().filter(|(_, watch)| !watch.ended && watch.tenant == *tenant) {
+            due.remove(&(watch.due, *create));
+            watch.due = now;
+            due.insert((now, *create));
+        }
         drop(watched);
         self.0.changed.notify_one();
     }
@@ -377,6 +402,8 @@ impl Tracker {
         if let Some(end) = &stage.ended {
             shared.note(task.create, |watch| watch.told = true);
             shared.end(&task, end, shared.parts.catalogue.charged(&value)).await?;
+        }
+        if is_new || stage.ended.is_some() {
             shared.keep(&task, operation, model, &value);
         }
         Ok(if is_new { Received::Accepted } else { Received::Duplicate })
@@ -449,15 +476,14 @@ impl Shared {
         }
     }
 
-    /// Lets polls be answered by a callback, where it says all that they would.
+    /// Lets polls be answered by a callback, where it says all that they would, and else anew.
     fn keep(&self, task: &Arc<Task>, operation: OperationIx, model: Option<ModelIx>, callback: &Value) {
         let (Some(poller), Some(id)) = (self.poller.get(), task.id.as_deref()) else { return };
         let request = serde_json::from_slice(&task.request).unwrap_or_default();
         let (created, now) = (task.created, self.parts.clock.now());
         let known = Known { operation, model, request: &request, id, created, now };
-        if let Some(answer) = self.parts.catalogue.record_from_callback(known, callback) {
-            poller.known(Arc::clone(task), answer.into());
-        }
+        let answer = self.parts.catalogue.record_from_callback(known, callback);
+        poller.known(Arc::clone(task), answer.map(Bytes::from));
     }
 
     /// Remembers whose the ids and addresses are that came out of a task.

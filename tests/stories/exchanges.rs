@@ -134,8 +134,8 @@ async fn a_body_that_breaks_the_rules_is_the_clients_fault() {
 #[tokio::test]
 async fn an_answer_that_is_none_is_told_as_such() {
     for (answer, reason) in [
-        ("", "cannot be reached"),
-        ("HTTP/1.1 200 OK\r\ncontent-le", "cannot be reached"),
+        ("", "broke before all of its answer"),
+        ("HTTP/1.1 200 OK\r\ncontent-le", "broke before all of its answer"),
         ("SSH-2.0-nonsense\r\n\r\n", "makes no sense"),
         ("HTTP/1.1 200 OK\r\ncontent-length: two\r\n\r\nok", "makes no sense"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok", "makes no sense"),

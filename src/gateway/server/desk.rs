@@ -15,6 +15,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
 
+use super::arriving::{Arriving, SHORT, unwanted};
 use super::socket::Phase;
 use super::{Answer, Peer};
 use crate::gateway::{self, mishap};
@@ -40,6 +41,7 @@ impl Service<Request<Incoming>> for Desk {
         let many = request.version() == Version::HTTP_2;
         let has_body = !request.body().is_end_stream();
         let is_long = request.body().size_hint().upper().is_none_or(|length| length > SHORT);
+        let unwanted = unwanted(&request);
         if many {
             self.phase.set(Phase::MANY);
         } else {
@@ -48,9 +50,12 @@ impl Service<Request<Incoming>> for Desk {
         let answered = if let Some(status) = unacceptable(&request) {
             Either::Left(ready(turned_away(status)))
         } else {
-            let phase = || Arc::clone(&self.phase);
-            let arriving =
-                |body| if has_body { Body::new(Heard::new(body, Arrived(phase()))) } else { Body::empty() };
+            let arriving = |body| {
+                if !has_body {
+                    return Body::empty();
+                }
+                Body::new(Arriving::new(Heard::new(body, Arrived(Arc::clone(&self.phase))), unwanted))
+            };
             (self.answer)(request.map(arriving), self.peer)
         };
         Answering { answered, phase: Arc::clone(&self.phase), many, is_long }
@@ -65,9 +70,6 @@ pub(super) struct Answering {
     /// The body of its request is no short one.
     is_long: bool,
 }
-
-/// The rest of a body of so many bytes, at most, is read for the sake of the next request.
-const SHORT: u64 = 64 * 1024;
 
 impl Future for Answering {
     type Output = Result<http::Response<Outgoing>, Infallible>;
@@ -106,7 +108,7 @@ impl Listener for Answered {
 }
 
 /// Notes when the body of a request has been read to its end.
-struct Arrived(Arc<Phase>);
+pub(super) struct Arrived(Arc<Phase>);
 
 impl Listener for Arrived {
     fn end(&mut self, how: End) {

@@ -176,12 +176,32 @@ async fn an_answer_is_heard_by_those_who_are_still_sending() {
     assert!(answer.contains("connection: close\r\n") && answer.ends_with("too large"), "{answer}");
 }
 
+/// Clients that are told in the midst of a body that nobody wants it do not look at the answer.
+#[tokio::test]
+async fn over_http_2_a_body_may_go_on_after_its_answer() {
+    let socket = connect_to_the_quick("no").await;
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    background::spawn(async move { drop(connection.await) });
+    let request = Request::post("http://x/").body(()).unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    let mut answer = answer.await.unwrap().into_body();
+    assert_eq!(answer.data().await.unwrap().unwrap(), "no");
+    assert!(answer.data().await.is_none() && answer.is_end_stream());
+    sleep(Duration::from_millis(100)).await;
+    assert!(poll_fn(|context| body.poll_reset(context)).now_or_never().is_none());
+    body.send_data(Bytes::from_static(b"all of it"), true).unwrap();
+    sleep(Duration::from_millis(100)).await;
+    assert!(poll_fn(|context| body.poll_reset(context)).now_or_never().is_none());
+}
+
 #[tokio::test]
 async fn after_an_answer_to_a_short_body_the_next_request_is_taken() {
     let mut socket = connect_to_the_quick("hello").await;
     for _ in 0..2 {
-        let request = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
-        exchange(&mut socket, request, "hello").await;
+        exchange(&mut socket, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc", "hello").await;
+        // It comes later than the answer.
+        exchange(&mut socket, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n", "hello").await;
+        socket.write_all(b"abc").await.unwrap();
     }
 }
 

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
 use hyper::server::conn as server;
@@ -436,4 +437,32 @@ async fn what_a_server_has_not_looked_at_is_known() {
     assert_eq!(untaken(&[RESET, CANCEL]).await, None);
     assert_eq!(untaken(&[REQUEST, NO_ERROR]).await, None, "it was looked at, and is then not answered");
     assert_eq!(untaken(&[]).await, None);
+}
+
+/// Writing fails then before anybody has read.
+#[tokio::test]
+async fn an_answer_in_the_midst_of_a_body_is_heard_though_the_server_hangs_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    background::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_exact(&mut [0; 1000]).await.unwrap();
+            let answer =
+                b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+            socket.write_all(answer).await.unwrap();
+        }
+    });
+    let pools = pools();
+    for _ in 0..10 {
+        let pieces = futures_util::stream::iter(0..64).then(async |_| {
+            tokio::task::yield_now().await;
+            Ok::<_, Infallible>(Bytes::from(vec![0; 64 * 1024]))
+        });
+        let request = Request::post(&base).body(Body::from_stream(pieces)).unwrap();
+        let host = Destination::of(request.uri()).unwrap();
+        let answer = pools.send(&host, request, Instant::now()).await.unwrap();
+        assert_eq!(answer.status(), 413);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no");
+    }
 }

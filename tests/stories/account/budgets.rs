@@ -54,6 +54,24 @@ async fn of_two_full_windows_the_one_that_ends_last_says_when_to_come_back() {
     assert!(refused.text().contains("in this day"), "{}", refused.text());
 }
 
+/// It was once found out when they were long overdue.
+#[tokio::test(start_paused = true)]
+async fn tasks_that_nobody_asks_for_make_room_when_it_is_wanted() {
+    let world = with_limits("concurrent_tasks = 2");
+    let acme = world.client("acme");
+    let silent = json!({"model": "google/nano-banana", "input": {"prompt": "a lighthouse"}});
+    let create = async || acme.post("/api/v1/jobs/createTask", &silent).await;
+    for _ in 0..2 {
+        create().await.expect_code(200);
+    }
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let refused = create().await.expect_status(429);
+    let wait = refused.header("retry-after").parse().unwrap();
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    create().await.expect_code(200);
+    assert_eq!(world.upstream.count("jobs.details"), 2, "each is looked at once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn so_many_tasks_at_once_and_no_more() {
     let world = with_limits("concurrent_tasks = 3");

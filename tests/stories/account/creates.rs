@@ -84,6 +84,18 @@ async fn what_upstream_has_not_looked_at_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_whose_client_leaves_is_counted_as_well() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    world.upstream.takes(Duration::from_secs(5));
+    assert!(tokio::time::timeout(Duration::from_secs(1), acme.create()).await.is_err());
+    let gone = "kiegate_requests_total{code=\"none\",mode=\"live\",operation=\"runway.generate\",status=\"499\",tenant=\"acme\"}";
+    assert_eq!(world.metric(gone), 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((world.metric(gone), world.running("acme").await), (1, 1), "the create goes on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_create_is_found_again_by_its_callback() {
     let world = Shared::new(CALLED_BACK);
     let acme = world.client("acme");
