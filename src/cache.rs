@@ -32,6 +32,10 @@ pub trait Keep: Clone + Send + Sync + 'static {
     fn size(&self) -> usize;
     /// Until when it may be given for an answer; `None`: not at all.
     fn fresh_until(&self) -> Option<Timestamp>;
+    /// The turn in which it was asked for, if it was asked for again ([`Cache::turn`]).
+    fn turn(&self) -> Option<u32> {
+        None
+    }
     /// The same in memory of its own, down to what clones share.
     #[must_use]
     fn apart(&self) -> Self;
@@ -192,6 +196,12 @@ impl<T: Keep> Cache<T> {
         self.kept.keep(key, answer, hash, self.kept.turn(hash));
     }
 
+    /// The turn of a question that is asked now. Of two answers the one with the later turn is newer; each question has one from
+    /// its beginning.
+    pub fn turn(&self, key: &str) -> u32 {
+        self.kept.turn(self.hasher.hash_one(key))
+    }
+
     /// What is kept for `key` is true no more, nor what is being asked for: whoever asks from now on asks anew.
     pub fn outdate(&self, key: &Key) {
         let hash = self.hasher.hash_one(&**key);
@@ -272,7 +282,7 @@ impl<T: Keep> Kept<T> {
         if answer.fresh_until().is_none() {
             return;
         }
-        self.put(key, Some(answer), hash, turn);
+        self.put(key, Some(answer), hash, answer.turn().unwrap_or(turn));
     }
 
     fn put(&self, key: &Key, answer: Option<&T>, hash: u64, turn: u32) {

@@ -432,7 +432,7 @@ impl Poller for OwnQuestions {
             let lane = gateway.lane_of(task.key.as_deref());
             let named = Arc::new(Task { id: Some(id), ..Task::clone(&task) });
             let (question, head) = Question::own(&gateway, named, lane)?;
-            Some(question.answer(head).await.ok()?.body)
+            Some(question.answer(head).await.0.ok()?.body)
         }
         .boxed()
     }

@@ -1,6 +1,7 @@
 //! The way of a question: about a task, about the account. Asked once for many, kept while it is true.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::response::Response;
@@ -36,6 +37,8 @@ pub(super) struct Fetched(Arc<Inner>);
 struct Inner {
     answer: Result<Whole, UpstreamError>,
     fresh_until: Option<Timestamp>,
+    /// When it was asked for, if that was not at first.
+    turn: Option<u32>,
     /// For details of a task: how far it is.
     seen: Option<Seen>,
 }
@@ -49,10 +52,14 @@ impl Keep for Fetched {
         self.0.fresh_until
     }
 
+    fn turn(&self) -> Option<u32> {
+        self.0.turn
+    }
+
     fn apart(&self) -> Self {
-        let Inner { answer, fresh_until, seen } = &*self.0;
+        let Inner { answer, fresh_until, turn, seen } = &*self.0;
         let answer = answer.as_ref().map(Whole::compact).map_err(UpstreamError::clone);
-        Self(Arc::new(Inner { answer, fresh_until: *fresh_until, seen: *seen }))
+        Self(Arc::new(Inner { answer, fresh_until: *fresh_until, turn: *turn, seen: *seen }))
     }
 }
 
@@ -129,7 +136,9 @@ impl Question {
         let fresh_until = Some(parts.clock.now() + kept_for);
         // Which state that is, nobody has to know: it is the last.
         let seen = Some(Seen { state: 0, ended: true });
-        self.gateway.cache.keep(&self.key, &Fetched(Arc::new(Inner { answer, fresh_until, seen })));
+        self.gateway
+            .cache
+            .keep(&self.key, &Fetched(Arc::new(Inner { answer, fresh_until, turn: None, seen })));
     }
 
     /// Under what its answer is kept.
@@ -137,27 +146,34 @@ impl Question {
         &self.key
     }
 
-    /// Asks, and learns nothing from the answer.
-    pub(super) async fn answer(&self, head: Box<Parts>) -> Result<Whole, UpstreamError> {
+    /// Asks, and learns nothing from the answer; tells its turn, if it was asked for again.
+    pub(super) async fn answer(&self, head: Box<Parts>) -> (Result<Whole, UpstreamError>, Option<u32>) {
         let parts = &self.gateway.parts;
         let operation = parts.catalogue.operation(self.index);
         let safe = if is_read(operation) { Safe::Always } else { Safe::Unsent };
         let upstream = parts.upstreams.of(&self.lane);
-        let attempt = |head| Whole::ask(upstream, head, &self.body, &self.about, parts.body_timeout);
-        parts.retries.send(head, safe, attempt).await
+        let (attempts, latest) = (AtomicU32::new(0), AtomicU32::new(0));
+        let attempt = |head| {
+            if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
+                latest.store(self.gateway.cache.turn(&self.key), Ordering::Relaxed);
+            }
+            Whole::ask(upstream, head, &self.body, &self.about, parts.body_timeout)
+        };
+        let answer = parts.retries.send(head, safe, attempt).await;
+        (answer, (attempts.into_inner() > 1).then(|| latest.into_inner()))
     }
 
     /// Asks, and understands the answer.
     pub(super) async fn fetch(self: Arc<Self>, head: Box<Parts>) -> Fetched {
         let parts = &self.gateway.parts;
-        let answer = self.answer(head).await;
+        let (answer, turn) = self.answer(head).await;
         let (seen, fresh_for) = match &answer {
             Ok(answer) => self.understand(answer).await,
             Err(_) => (None, None),
         };
         let fresh_until = fresh_for.filter(|span| !span.is_zero()).map(|span| parts.clock.now() + span);
         let answer = if fresh_until.is_some() { answer.map(|answer| answer.compact()) } else { answer };
-        Fetched(Arc::new(Inner { answer, fresh_until, seen }))
+        Fetched(Arc::new(Inner { answer, fresh_until, turn, seen }))
     }
 
     /// How far an answer says that the task is, and how long that stays true.
