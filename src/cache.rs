@@ -190,23 +190,21 @@ impl<T: Keep> Cache<T> {
         Some(kept)
     }
 
-    /// Keeps `answer`, if it is to be kept, as newer than what is being asked for.
-    pub fn keep(&self, key: &Key, answer: &T) {
+    /// Something else told of `key`, and with that the answer, if there is one: what is kept is true no more, nor what is being
+    /// asked for, and whoever asks from now on does not join that.
+    pub fn told(&self, key: &Key, answer: Option<&T>) {
         let hash = self.hasher.hash_one(&**key);
-        self.kept.keep(key, answer, hash, self.kept.turn(hash));
+        let mut flights = self.flights(hash);
+        flights.under_way.remove(&hash);
+        let turn = self.kept.turn(hash);
+        drop(flights);
+        self.kept.put(key, answer.filter(|answer| answer.fresh_until().is_some()), hash, turn);
     }
 
     /// The turn of a question that is asked now. Of two answers the one with the later turn is newer; each question has one from
     /// its beginning.
     pub fn turn(&self, key: &str) -> u32 {
         self.kept.turn(self.hasher.hash_one(key))
-    }
-
-    /// What is kept for `key` is true no more, nor what is being asked for: whoever asks from now on asks anew.
-    pub fn outdate(&self, key: &Key) {
-        let hash = self.hasher.hash_one(&**key);
-        self.flights(hash).under_way.remove(&hash);
-        self.kept.put(key, None, hash, self.kept.turn(hash));
     }
 
     /// About how many bytes are kept for all.
@@ -380,9 +378,12 @@ mod tests {
         let (old, new) = tokio::join!(after(2, 1), after(1, 2));
         assert_eq!((old, new), (1, 2), "whoever asks gets what was answered");
         assert_eq!(cache.fresh(&key, NOW).ok(), Some(Answer(2, Some(LATER))));
-        let told = async { cache.keep(&key, &Answer(4, Some(LATER))) };
+        let told = async { cache.told(&key, Some(&Answer(4, Some(LATER)))) };
         let (old, ()) = tokio::join!(after(1, 3), told);
         assert_eq!((old, cache.fresh(&key, NOW).ok()), (3, Some(Answer(4, Some(LATER)))));
+        let told = async { cache.told(&key, None) };
+        let (old, ()) = tokio::join!(after(1, 3), told);
+        assert_eq!((old, cache.fresh(&key, NOW).ok()), (3, None), "it is not known which is true");
         assert_eq!(after(1, 5).await, 5);
         assert_eq!(cache.fresh(&key, NOW).ok(), Some(Answer(5, Some(LATER))));
     }
@@ -414,7 +415,7 @@ mod tests {
         let (cache, _, key) = cache();
         for number in 1..=3 {
             let answer = Answer(number, Some(LATER));
-            cache.keep(&key, &answer);
+            cache.told(&key, Some(&answer));
             for _ in 0..4 {
                 assert_eq!(cache.fresh(&key, NOW).ok().as_ref(), Some(&answer));
             }
@@ -440,7 +441,7 @@ mod tests {
                 for number in 0..20 {
                     let answer = Answer(number, Some(LATER));
                     if is_first == (number % 2 == 0) {
-                        cache.keep(&key, &answer);
+                        cache.told(&key, Some(&answer));
                     }
                     turn.wait().await;
                     (0..4).for_each(|_| assert_eq!(cache.fresh(&key, NOW).ok().as_ref(), Some(&answer)));
@@ -460,7 +461,7 @@ mod tests {
     fn a_lane_has_a_bounded_number_at_hand_and_none_that_was_asked_for_once() {
         let (cache, ..) = cache();
         for number in 0..2000 {
-            cache.keep(&number.to_string().into(), &Answer(number, Some(LATER)));
+            cache.told(&number.to_string().into(), Some(&Answer(number, Some(LATER))));
         }
         let near = || cache.near.here().lock().unwrap().answers.len();
         (0..2000).for_each(|number| assert!(cache.fresh(&number.to_string(), NOW).is_ok()));
@@ -482,10 +483,8 @@ mod tests {
             crate::background::spawn(async move { cache.news(mark).await })
         };
         tokio::task::yield_now().await;
-        cache.keep(&key, &Answer(1, None));
-        tokio::task::yield_now().await;
-        assert!(!waits.is_finished(), "it is not kept");
-        cache.keep(&key, &Answer(1, Some(LATER)));
+        assert!(!waits.is_finished());
+        cache.told(&key, Some(&Answer(1, Some(LATER))));
         waits.await.unwrap();
         assert!(cache.news(mark).now_or_never().is_some(), "once and for all");
         assert!(cache.news(cache.mark(&key)).now_or_never().is_none());

@@ -441,10 +441,7 @@ impl Poller for OwnQuestions {
         let Some(gateway) = self.0.upgrade() else { return };
         let lane = gateway.lane_of(task.key.as_deref());
         let Some((question, _)) = Question::own(&gateway, task, lane) else { return };
-        gateway.cache.outdate(question.key());
-        if let Some(answer) = answer {
-            question.keep_answer(answer);
-        }
+        question.told(answer);
     }
 }
 
@@ -507,7 +504,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         if let Some((plane, call, line)) = self.0.take() {
-            steps::record_abandoned(&plane, &call, &line);
+            steps::record_unanswered(&plane, &call, &line);
         }
     }
 }

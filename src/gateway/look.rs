@@ -121,24 +121,23 @@ impl Question {
         Some((Self { gateway, body, index, about, lane, task: Some(task), key }, Box::new(parts)))
     }
 
-    /// Keeps what the upstream would answer, without asking it.
-    pub(super) fn keep_answer(&self, body: bytes::Bytes) {
+    /// Something else told of the task, and with that the body of what the upstream would answer, perhaps.
+    pub(super) fn told(&self, body: Option<bytes::Bytes>) {
         let parts = &self.gateway.parts;
         let kept_for = parts.freshness.finished;
-        if kept_for.is_zero() {
-            return;
-        }
-        let mut headers = http::HeaderMap::new();
-        if let Ok(kind) = HeaderValue::from_str(&parts.catalogue.shared().content_type) {
-            headers.insert(CONTENT_TYPE, kind);
-        }
-        let answer = Ok(Whole { status: StatusCode::OK, headers, body, fault: None });
-        let fresh_until = Some(parts.clock.now() + kept_for);
-        // Which state that is, nobody has to know: it is the last.
-        let seen = Some(Seen { state: 0, ended: true });
-        self.gateway
-            .cache
-            .keep(&self.key, &Fetched(Arc::new(Inner { answer, fresh_until, turn: None, seen })));
+        let answered = |body| {
+            let mut headers = http::HeaderMap::new();
+            if let Ok(kind) = HeaderValue::from_str(&parts.catalogue.shared().content_type) {
+                headers.insert(CONTENT_TYPE, kind);
+            }
+            let answer = Ok(Whole { status: StatusCode::OK, headers, body, fault: None });
+            let fresh_until = Some(parts.clock.now() + kept_for);
+            // Which state that is, nobody has to know: it is the last.
+            let seen = Some(Seen { state: 0, ended: true });
+            Fetched(Arc::new(Inner { answer, fresh_until, turn: None, seen }))
+        };
+        let answer = body.filter(|_| !kept_for.is_zero()).map(answered);
+        self.gateway.cache.told(&self.key, answer.as_ref());
     }
 
     /// Under what its answer is kept.

@@ -8,7 +8,6 @@ mod arriving;
 mod desk;
 mod socket;
 
-use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -81,7 +80,8 @@ pub async fn serve(plane: Plane, stop: impl Future<Output = ()>, grace: Duration
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
-                    let visit = Visit { reception: Arc::clone(&reception), stopping: stopping.clone() };
+                    let (reception, stopping) = (Arc::clone(&reception), stopping.clone());
+                    let visit = Visit { reception, stopping, stops: false };
                     visit.begin(socket, peer, lanes.as_deref());
                 }
                 Err(error) => {
@@ -114,6 +114,8 @@ struct Visit {
     reception: Arc<Reception>,
     /// Told when no further request is to be taken; the sender waits until all visits are over.
     stopping: watch::Receiver<()>,
+    /// It was told.
+    stops: bool,
 }
 
 impl Visit {
@@ -229,7 +231,10 @@ impl Visit {
             socket = parts.io.into_inner().into_inner();
             said = parts.read_buf;
             if left == Left::Ended {
-                self.part(socket, &desk.phase).await;
+                // A head that was not understood, or another request behind the last one, may still be coming as well.
+                if desk.phase.is_spoken_to() || !said.is_empty() {
+                    self.part(socket).await;
+                }
                 return None;
             }
             if said.is_empty() {
@@ -255,12 +260,13 @@ impl Visit {
             }]);
             let is_stopping = tokio::select! {
                 biased;
-                ended = poll_fn(|context| connection.poll_without_shutdown(context)) => break ended,
+                ended = &mut *connection => break ended,
                 is_stopping = interrupted.next() => is_stopping == Some(true),
             };
             if is_stopping {
+                self.stops = true;
                 Pin::new(&mut *connection).graceful_shutdown();
-                break poll_fn(|context| connection.poll_without_shutdown(context)).await;
+                break (&mut *connection).await;
             }
             let is_silent = phase.get() == Phase::IDLE && phase.requests() == requests;
             requests = phase.requests();
@@ -274,25 +280,24 @@ impl Visit {
             }
             phase.doubt();
         };
-        let left = if ended.is_ok() { Left::Ended } else { Left::Broken };
+        // Who sends what is no request is told so.
+        let is_told = ended.as_ref().map_or_else(hyper::Error::is_parse, |()| true);
         self.note_end(ended);
-        left
+        if is_told { Left::Ended } else { Left::Broken }
     }
 
-    /// Ends a connection over which the last answer was sent. A client that is still sending would not hear the answer if
-    /// its bytes met with a closed socket, so they are read for a while.
+    /// Hears out a client that is still sending when the last answer has been sent: if its bytes met with a closed socket, it would
+    /// not hear the answer.
     ///
     /// Source: RFC 9112, 9.6 (how to close without a reset that takes the answer away).
-    async fn part(&mut self, mut socket: impl Socket, phase: &Phase) {
-        if socket.shutdown().await.is_err() || !phase.is_spoken_to() {
-            return;
-        }
+    async fn part(&mut self, mut socket: impl Socket) {
         let read_on = async {
             let mut unheard = vec![0; 16 * 1024];
             while let Ok(Ok(1..)) = tokio::time::timeout(LINGER_FOR_MORE, socket.read(&mut unheard)).await {}
         };
+        let most = if self.stops { LINGER_IN_THE_END } else { LINGER };
         tokio::select! {
-            _ = tokio::time::timeout(LINGER, read_on) => {}
+            _ = tokio::time::timeout(most, read_on) => {}
             _ = self.stopping.changed() => {}
         }
     }
@@ -340,6 +345,9 @@ impl Visit {
 const LINGER: Duration = Duration::from_secs(30);
 /// How long each piece of it may take to come.
 const LINGER_FOR_MORE: Duration = Duration::from_secs(5);
+
+/// The same where the plane stops and waits for this.
+const LINGER_IN_THE_END: Duration = Duration::from_secs(1);
 
 /// How a connection was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 
-pub(super) use record::{record, record_abandoned};
+pub(super) use record::{record, record_unanswered};
 
 use super::answer::Whole;
 use super::ask::{Ask, is_read};

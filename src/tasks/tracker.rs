@@ -76,7 +76,7 @@ struct Watched {
     /// Makes prints of records and states, of 64 bits and with a key of its own: two that differ have the same one so seldom
     /// that nobody will see it.
     prints: ahash::RandomState,
-    /// The tenants whose tasks were all looked at out of turn, and when.
+    /// The tenants of whom tasks were looked at out of turn, and when.
     hurried: HashMap<TenantId, Timestamp>,
 }
 
@@ -94,6 +94,8 @@ struct Watch {
     state: Option<u64>,
     /// The print of the latest record, where it says that the task still runs.
     record: Option<u64>,
+    /// When it was looked at out of turn.
+    hurried: Option<Timestamp>,
     /// It has ended, and is settled.
     ended: bool,
     /// The tenant has been told of the end.
@@ -157,8 +159,9 @@ const ASKED: u32 = 4;
 const POLLS_AT_ONCE: usize = 4;
 /// How long tasks take of which the catalogue does not say it: those of new models.
 const UNKNOWN: Duration = Duration::from_mins(1);
-/// All tasks of a tenant are looked at out of turn so often, at most.
+/// Some tasks of a tenant are looked at out of turn so often, at most, and so many of them.
 const HURRY: Duration = Duration::from_secs(5);
+const HURRIED: usize = 8;
 /// A task that nothing has been heard of for so long has no end any more.
 const GIVEN_UP: Duration = Duration::from_hours(24);
 /// A create whose answer was lost stops counting as under way after so long, if nothing is heard of it.
@@ -204,6 +207,7 @@ impl Tracker {
             pace,
             state: None,
             record: None,
+            hurried: None,
             ended: false,
             told: false,
         };
@@ -213,22 +217,17 @@ impl Tracker {
         self.0.changed.notify_one();
     }
 
-    /// It matters how many tasks the tenant has under way: some may have ended, of which nothing has been heard yet.
+    /// It matters how many tasks the tenant has under way: some may have ended, of which nothing has been heard yet. A few are
+    /// looked at, out of turn: those that were not for longest.
     pub fn hurry(&self, tenant: &TenantId) {
-        let now = self.0.parts.clock.now();
-        let mut watched = self.0.watched();
-        let Watched { tasks, due, hurried, .. } = &mut *watched;
-        if hurried.get(tenant).is_some_and(|last| now.saturating_since(*last) < HURRY) {
-            return;
+        for create in self.0.take_hurried(tenant) {
+            let shared = Arc::clone(&self.0);
+            background::spawn(async move {
+                if let Err(error) = shared.look(create).await {
+                    tracing::warn!("a task cannot be looked at: {error}");
+                }
+            });
         }
-        hurried.insert(tenant.clone(), now);
-        for (create, watch) in tasks.iter_mut().filter(|(_, watch)| !watch.ended && watch.tenant == *tenant) {
-            due.remove(&(watch.due, *create));
-            watch.due = now;
-            due.insert((now, *create));
-        }
-        drop(watched);
-        self.0.changed.notify_one();
     }
 
     /// The create was answered: its task has a name, and takes up `slot`, its room among the upstream key's tasks, unless
@@ -601,6 +600,26 @@ impl Shared {
             due.push(create);
         }
         (due, watched.due.first().map(|(at, _)| *at))
+    }
+
+    /// Those of the tenant's tasks that are looked at in a hurry; none too often.
+    fn take_hurried(&self, tenant: &TenantId) -> Vec<CreateId> {
+        let now = self.parts.clock.now();
+        let mut watched = self.watched();
+        let Watched { tasks, hurried, .. } = &mut *watched;
+        if hurried.get(tenant).is_some_and(|last| now.saturating_since(*last) < HURRY) {
+            return Vec::new();
+        }
+        hurried.insert(tenant.clone(), now);
+        // One without a name can only be asked about by its hints, of which there are few.
+        let is_meant = |watch: &Watch| !watch.ended && watch.hints.is_empty() && watch.tenant == *tenant;
+        let mut meant: Vec<_> = tasks.iter_mut().filter(|(_, watch)| is_meant(watch)).collect();
+        meant.sort_unstable_by_key(|(_, watch)| watch.hurried);
+        let looked_at = meant.into_iter().take(HURRIED).map(|(create, watch)| {
+            watch.hurried = Some(now);
+            *create
+        });
+        looked_at.collect()
     }
 
     /// Looks at one task that is due.

@@ -20,10 +20,10 @@ use crate::background;
 use crate::heard::Heard;
 
 /// So much is read of a body for nobody where another stream does not have to wait for it, in bytes.
-const OF_MANY: u64 = 64 * 1024 * 1024;
+const OF_MANY: u64 = 16 * 1024 * 1024;
 
 /// A body of at most so many bytes is read to its end for the sake of the next request over the same connection.
-pub(super) const SHORT: u64 = 64 * 1024;
+const SHORT: u64 = 64 * 1024;
 
 /// How much of the body of `request` is read if nobody wants it, in bytes.
 pub(super) fn unwanted<B: Body>(request: &Request<B>) -> u64 {

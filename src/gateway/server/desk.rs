@@ -15,7 +15,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
 
-use super::arriving::{Arriving, SHORT, unwanted};
+use super::arriving::{Arriving, unwanted};
 use super::socket::Phase;
 use super::{Answer, Peer};
 use crate::gateway::{self, mishap};
@@ -40,7 +40,6 @@ impl Service<Request<Incoming>> for Desk {
         // HTTP/2 has many requests at once and frames of its own at any time: hyper watches it by pings.
         let many = request.version() == Version::HTTP_2;
         let has_body = !request.body().is_end_stream();
-        let is_long = request.body().size_hint().upper().is_none_or(|length| length > SHORT);
         let unwanted = unwanted(&request);
         if many {
             self.phase.set(Phase::MANY);
@@ -58,7 +57,8 @@ impl Service<Request<Incoming>> for Desk {
             };
             (self.answer)(request.map(arriving), self.peer)
         };
-        Answering { answered, phase: Arc::clone(&self.phase), many, is_long }
+        let heard_out = !has_body || unwanted > 0;
+        Answering { answered, phase: Arc::clone(&self.phase), many, heard_out }
     }
 }
 
@@ -67,8 +67,8 @@ pub(super) struct Answering {
     answered: gateway::Answering,
     phase: Arc<Phase>,
     many: bool,
-    /// The body of its request is no short one.
-    is_long: bool,
+    /// The body of its request is read, whoever wants it.
+    heard_out: bool,
 }
 
 impl Future for Answering {
@@ -86,8 +86,8 @@ impl Future for Answering {
             Some(Fault::Garbage) => self.phase.set(Phase::GARBAGE),
             _ => {}
         }
-        if self.is_long && !self.many && !self.phase.has_whole_body() {
-            // Nobody is going to read the rest of it.
+        if !self.heard_out && !self.phase.has_whole_body() {
+            // What comes after it may never be found.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let answered = Answered(Arc::clone(&self.phase));

@@ -175,7 +175,9 @@ impl<S: AsyncRead> AsyncRead for Guarded<S> {
         }
         let filled = buffer.filled().len();
         if let Poll::Ready(read) = this.socket.poll_read(context, buffer) {
-            if matches!(this.phase.get(), Phase::IDLE | Phase::ANSWERED) && buffer.filled().len() > filled {
+            let is_next =
+                matches!(this.phase.get(), Phase::IDLE | Phase::ANSWERED) && this.phase.has_whole_body();
+            if is_next && buffer.filled().len() > filled {
                 this.phase.set(Phase::HEAD);
                 *this.deadline = None;
             }
@@ -253,6 +255,9 @@ impl<S: Socket> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.phase.get() == Phase::RESET {
+            return Poll::Ready(Ok(())); // a polite end would come before the reset
+        }
         self.project().socket.poll_shutdown(context)
     }
 

@@ -40,14 +40,17 @@ pub(in crate::gateway) fn record(
     Response::from_parts(parts, observed(body, then))
 }
 
-/// Counts a request whose client left before there was an answer, and writes its line.
-pub(in crate::gateway) fn record_abandoned(plane: &Both, call: &Call, line: &str) {
-    let nothing = Report::default();
-    tell(plane, call, line, &Ending { status: CLIENT_GONE, overhead: None, refused: None, report: nothing });
+/// Counts a request that was given up before there was an answer, and writes its line.
+pub(in crate::gateway) fn record_unanswered(plane: &Both, call: &Call, line: &str) {
+    let status = if std::thread::panicking() { BROKEN } else { CLIENT_GONE };
+    let ending = Ending { status, overhead: None, refused: None, report: Report::default() };
+    tell(plane, call, line, &ending);
 }
 
 /// What stands for the status of a request that nobody waited for; nginx says so, too.
 const CLIENT_GONE: u16 = 499;
+/// The same where the gateway itself broke.
+const BROKEN: u16 = 500;
 
 /// What became of a request.
 struct Ending {
