@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::header::CONTENT_LENGTH;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::answer::Whole;
 use super::ask::Ask;
@@ -21,7 +22,7 @@ use crate::catalogue::{Behaviour, Catalogue, Operation, Reply, Upgrade};
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::outbound::guard;
-use crate::store::{Claim, KeptAnswer};
+use crate::store::{Claim, KeptAnswer, REMEMBERED, Store, StoreError};
 
 /// Answers a wish for another version.
 pub(super) async fn upgrade(
@@ -80,7 +81,7 @@ async fn again(errand: Errand, member: &Member) -> Result<Whole, ApiError> {
 /// stays reserved until its callback comes, or for good, and the next wish for it is not paid for again.
 async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft) -> Result<Whole, ApiError> {
     let gateway = &errand.gateway;
-    once.kept = true;
+    once.begun = true;
     draft.goes_out(&errand);
     let answer = match errand.exchange().await {
         Ok(answer) => answer,
@@ -90,7 +91,7 @@ async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft
             return Err(lost(draft.lost().await));
         }
         Err(error) => {
-            once.kept = false;
+            once.begun = false;
             draft.not_sent().await;
             return Err(error.into());
         }
@@ -99,7 +100,7 @@ async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft
     if is_accepted(&gateway.parts.catalogue, &errand.task.operation, &answer, &body) {
         settle(&errand, once, draft, answer.clone()).await?;
     } else if errand.is_refusal(&answer, &body) {
-        once.kept = false;
+        once.begun = false;
         draft.refused(answer.clone()).await;
     } else {
         once.keep(gateway).await?;
@@ -139,13 +140,19 @@ fn is_accepted(catalogue: &Catalogue, operation: &str, answer: &Whole, body: &Va
 struct Once {
     scope: String,
     key: String,
-    /// It stays claimed.
-    kept: bool,
-    store: Arc<dyn crate::store::Store>,
+    /// It may have been begun: then it stays claimed.
+    begun: bool,
+    /// That is written down.
+    settled: bool,
+    /// When it was claimed.
+    now: Timestamp,
+    store: Arc<dyn Store>,
+    /// Told of what becomes of it.
+    changed: Arc<Notify>,
 }
 
 impl Once {
-    /// Claims it; `None` where that has been done, and paid for.
+    /// Claims it; `None` where that has been done, and paid for. Whoever comes while that is being decided waits for it.
     async fn new(
         gateway: &Gateway,
         member: &Member,
@@ -158,28 +165,57 @@ impl Once {
         let scope = format!("version {}", member.label);
         let key = format!("{} {} {}", operation.id, place(&kind.lookup.at), place(&kind.index_at));
         let store = &gateway.parts.store;
-        let claim = store.claim(&scope, &key, [0; 32], gateway.parts.clock.now()).await?;
-        let is_first = matches!(claim, Claim::Yours);
-        Ok(is_first.then(|| Self { scope, key, kept: false, store: Arc::clone(store) }))
+        let is_first = loop {
+            let changed = gateway.claims_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match store.claim(&scope, &key, [0; 32], gateway.parts.clock.now()).await? {
+                Claim::Yours => break true,
+                Claim::Done(_) | Claim::Conflict => break false,
+                Claim::Busy => changed.await,
+            }
+        };
+        let changed = || Arc::clone(&gateway.claims_changed);
+        let store = || Arc::clone(store);
+        let now = gateway.parts.clock.now();
+        let open =
+            || Self { scope, key, begun: false, settled: false, now, store: store(), changed: changed() };
+        Ok(is_first.then(open))
     }
 
     /// It was begun: it is paid for as long as the task is remembered.
     async fn keep(mut self, gateway: &Gateway) -> Result<(), ApiError> {
-        self.kept = true;
-        let nothing = KeptAnswer { status: 200, headers: http::HeaderMap::new(), body: bytes::Bytes::new() };
-        let until = gateway.parts.clock.now() + crate::store::REMEMBERED;
-        Ok(self.store.answer_claim(&self.scope, &self.key, Some(nothing), until).await?)
+        self.settled = true;
+        let now = gateway.parts.clock.now();
+        let settled = settle_claim(&*self.store, &self.scope, &self.key, true, now).await;
+        self.changed.notify_waiters();
+        Ok(settled?)
     }
+}
+
+/// Writes down of a claim whether the version was begun.
+async fn settle_claim(
+    store: &dyn Store,
+    scope: &str,
+    key: &str,
+    begun: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let nothing = || KeptAnswer { status: 200, headers: http::HeaderMap::new(), body: bytes::Bytes::new() };
+    store.answer_claim(scope, key, begun.then(nothing), now + REMEMBERED).await
 }
 
 impl Drop for Once {
     fn drop(&mut self) {
-        if !self.kept {
-            let (store, scope, key) =
-                (Arc::clone(&self.store), std::mem::take(&mut self.scope), std::mem::take(&mut self.key));
-            background::spawn(async move {
-                let _ = store.answer_claim(&scope, &key, None, Timestamp::default()).await;
-            });
+        if self.settled {
+            return;
         }
+        let (store, changed, begun) = (Arc::clone(&self.store), Arc::clone(&self.changed), self.begun);
+        let (scope, key) = (std::mem::take(&mut self.scope), std::mem::take(&mut self.key));
+        let now = self.now;
+        background::spawn(async move {
+            let _ = settle_claim(&*store, &scope, &key, begun, now).await;
+            changed.notify_waiters();
+        });
     }
 }

@@ -314,12 +314,12 @@ impl State {
     }
 }
 
-/// Scheme, host and port.
+/// Tenant, scheme, host and port: what one tenant does to a host that many use delays nobody else.
 fn receiver(delivery: &Delivery) -> String {
     let uri: Option<Uri> = delivery.url.as_deref().and_then(|url| url.parse().ok());
     let uri = uri.unwrap_or_default();
     let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-    format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
+    format!("{} {}://{authority}", delivery.tenant, uri.scheme_str().unwrap_or_default())
 }
 
 impl Shared {

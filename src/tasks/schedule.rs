@@ -70,7 +70,7 @@ const AT_ONCE: u32 = 4;
 /// So many receivers are remembered.
 const RECEIVERS: usize = 10_000;
 
-/// The receivers by scheme, host and port: how they do.
+/// The receivers of each tenant by scheme, host and port: how they do.
 #[derive(Debug, Default)]
 pub struct Circuits(HashMap<String, Circuit>);
 

@@ -94,6 +94,8 @@ struct Watch {
     state: Option<u64>,
     /// The print of the latest record, where it says that the task still runs.
     record: Option<u64>,
+    /// When it was last to be asked for because somebody called.
+    woken: Option<Timestamp>,
     /// When it was looked at out of turn.
     hurried: Option<Timestamp>,
     /// It has ended, and is settled.
@@ -159,6 +161,8 @@ const ASKED: u32 = 4;
 const POLLS_AT_ONCE: usize = 4;
 /// How long tasks take of which the catalogue does not say it: those of new models.
 const UNKNOWN: Duration = Duration::from_mins(1);
+/// Calls that nobody vouches for make a task be asked for so often, at most.
+const WAKES: Duration = Duration::from_secs(2);
 /// Some tasks of a tenant are looked at out of turn so often, at most, and so many of them.
 const HURRY: Duration = Duration::from_secs(5);
 const HURRIED: usize = 8;
@@ -207,6 +211,7 @@ impl Tracker {
             pace,
             state: None,
             record: None,
+            woken: None,
             hurried: None,
             ended: false,
             told: false,
@@ -278,7 +283,13 @@ impl Tracker {
     /// Asks for the task as soon as may be.
     pub fn wake(&self, create: CreateId) {
         let now = self.0.parts.clock.now();
-        self.0.put_off(create, now);
+        // Anybody who knows the address that a create calls back can say so, again and again.
+        let mut due = now;
+        self.0.note(create, |watch| {
+            due = watch.woken.map_or(now, |last| now.max(last + WAKES));
+            watch.woken = Some(due);
+        });
+        self.0.put_off(create, due);
         self.0.changed.notify_one();
     }
 

@@ -6,7 +6,7 @@
 //!
 //! An answer 429 in spite of that means that the limit is lower than configured, or that others share the
 //! account. The limit in force becomes what the upstream had taken by then, and rises by one for each period
-//! that goes well.
+//! that goes well. Each time that a rise turns out to have been too much, the next one is twice as long in coming.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -37,7 +37,12 @@ pub(super) struct Window {
 struct Learned {
     limit: u32,
     since: Instant,
+    /// After so many periods it rises for the first time.
+    patience: u32,
 }
+
+/// The most periods before a rise.
+const MOST_PATIENCE: u32 = 32;
 
 /// When there is room for another create, as things stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +75,8 @@ impl Window {
     pub(super) fn limit(&self, now: Instant) -> u32 {
         let Some(learned) = self.learned else { return self.configured };
         let quiet = now.saturating_duration_since(learned.since).as_nanos() / self.period.as_nanos().max(1);
-        let risen = u32::try_from(quiet).unwrap_or(u32::MAX);
+        let quiet = u32::try_from(quiet).unwrap_or(u32::MAX);
+        let risen = quiet.saturating_sub(learned.patience - 1);
         learned.limit.saturating_add(risen).min(self.configured)
     }
 
@@ -123,12 +129,19 @@ impl Window {
     /// The refused one itself leaves the window: the upstream did not take it, and the pause stands for it.
     /// So those that are left are what the upstream takes.
     pub(super) fn throttled(&mut self, now: Instant, retry_after: Option<Duration>) {
-        let limit = self.limit(now);
+        let in_force = self.limit(now);
         self.unsend();
         let pause = retry_after.filter(|pause| !pause.is_zero()).unwrap_or(self.hold()).min(LONGEST_BLOCK);
         let until = self.blocked_until.map_or(now + pause, |earlier| earlier.max(now + pause));
         self.blocked_until = Some(until);
-        self.learned = Some(Learned { limit: self.occupied(now).min(limit).max(1), since: until });
+        let limit = self.occupied(now).min(in_force).max(1);
+        let patience = match self.learned {
+            Some(before) if limit > before.limit => 1,
+            Some(before) if in_force > before.limit => (before.patience * 2).min(MOST_PATIENCE),
+            Some(before) => before.patience,
+            None => 1,
+        };
+        self.learned = Some(Learned { limit, since: until, patience });
     }
 
     /// When there will be room for one more after `ahead` others, if what is under way is answered now, the
@@ -159,7 +172,7 @@ impl Window {
     fn next_rise(&self, now: Instant) -> Option<Instant> {
         let learned = self.learned.filter(|_| self.limit(now) < self.configured)?;
         let risen = self.limit(now).saturating_sub(learned.limit);
-        Some(learned.since + self.period.saturating_mul(risen.saturating_add(1)))
+        Some(learned.since + self.period.saturating_mul(risen.saturating_add(learned.patience)))
     }
 }
 
@@ -179,6 +192,30 @@ mod tests {
 
     fn seconds(count: u64) -> Duration {
         Duration::from_secs(count)
+    }
+
+    /// An upstream that takes three, told that it takes five.
+    #[test]
+    fn a_limit_that_was_too_high_is_tried_ever_more_seldom() {
+        let (mut window, start) = window(5);
+        let (mut now, mut refusals) = (start, Vec::new());
+        while now < start + 200 * PERIOD {
+            if window.room(now) != Room::Now {
+                now += Duration::from_millis(100);
+                continue;
+            }
+            let taken = window.occupied(now);
+            window.send(now);
+            if taken < 3 {
+                window.answered(now);
+            } else {
+                refusals.push((now - start).as_secs() / PERIOD.as_secs());
+                window.throttled(now, None);
+            }
+        }
+        assert!(refusals.len() <= 10, "{refusals:?}");
+        let pauses: Vec<u64> = refusals.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(pauses.is_sorted() && *pauses.last().unwrap() >= 32, "{pauses:?}");
     }
 
     #[test]

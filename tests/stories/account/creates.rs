@@ -323,6 +323,28 @@ async fn a_body_that_can_be_read_in_two_ways_is_refused() {
     assert_eq!(world.upstream.arrived().len(), 0);
 }
 
+/// All but the first once passed for repetitions, whatever became of that one.
+#[tokio::test(start_paused = true)]
+async fn wishes_for_the_same_version_at_the_same_time_wait_for_the_first() {
+    let lines = CALLED_BACK.replace("%acme", "%acme\n[tenant.limits]\ncredits = { day = 400 }");
+    let world = Shared::new(&lines);
+    let acme = world.client("acme");
+    let wish = json!({"taskId": finished_video(&world).await});
+    world.upstream.takes(Duration::from_secs(1));
+    world.upstream.meets([Misfortune::Answers(200, json!({"code": 500, "msg": "oops", "data": null}))]);
+    let all = |count| (0..count).map(|_| acme.post("/api/v1/veo/get-4k-video", &wish));
+    let answers = futures_util::future::join_all(all(4)).await;
+    let codes: Vec<_> = answers.iter().map(|answer| answer.json()["code"].as_u64().unwrap()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 500).count(), 1, "{codes:?}");
+    assert_eq!(world.spent("acme").await, 370, "one was begun, and paid for once");
+    let second = json!({"taskId": wish["taskId"], "index": 1});
+    let answers = (0..8).map(|_| acme.post("/api/v1/veo/get-4k-video", &second));
+    for answer in futures_util::future::join_all(answers).await {
+        answer.expect_status(402);
+    }
+    assert_eq!(world.upstream.count("veo.get4k"), 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_version_is_paid_for_once_and_calls_back_by_the_relay() {
     let lines = CALLED_BACK.replace("%acme", "%acme\n[tenant.limits]\ncredits = { day = 400 }");
