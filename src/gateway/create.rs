@@ -20,7 +20,7 @@ use super::answer::Whole;
 use super::ask::Ask;
 use super::idempotency::Claimed;
 use super::member::Member;
-use super::steps::Call;
+use super::steps::{self, Call};
 use super::{Gateway, Keys, Lane};
 use crate::background;
 use crate::catalogue::{Operation, OperationIx};
@@ -84,7 +84,7 @@ impl Sending {
         self.gateway.tell_created(&self.task);
         if let Some(claimed) = claimed {
             let error = lost(self.task.create);
-            claimed.keep(&super::steps::refusal(&self.gateway, &self.call, error).await).await;
+            claimed.keep(&steps::refusal(&self.gateway, &self.call, error).await).await;
         }
         self.gateway.parts.tracker.lost(&self.task);
     }
@@ -313,6 +313,12 @@ impl Errand {
             self.call.waited(since.elapsed());
             self.call.queued(waited_before + granted.waited());
             self.gateway.parts.metrics.waited_for_turn(&account.name, granted.waited());
+            if !granted.waited().is_zero()
+                && let Err(refusal) = steps::still_permitted(&self.gateway, &self.call, &self.parts)
+            {
+                granted.returned();
+                return Err(refusal);
+            }
             draft.store.sent_with(draft.create, Arc::clone(&account.name)).await?;
             match self.clone().with(&account).send(draft, Some(granted)).await {
                 Sent::Throttled(back, granted, retry_after) => {

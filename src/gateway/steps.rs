@@ -15,6 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -271,15 +272,31 @@ pub(super) fn authenticate(gateway: &Gateway, call: &Call, request: &mut Request
     let key = api_key(request.headers(), request.uri());
     let member = key.as_ref().and_then(|key| gateway.member_with(key, call.now));
     if member.is_none() && !gateway.parts.open {
-        let what =
-            "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
-        return Err(ApiError::new(Reason::Unauthorized, what));
+        return Err(unknown_key());
     }
     if let Some(member) = member {
         let _ = call.member.set(member);
     }
     authorize(request.headers_mut(), key.as_ref());
     Ok(())
+}
+
+fn unknown_key() -> ApiError {
+    let what = "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
+    ApiError::new(Reason::Unauthorized, what)
+}
+
+/// Whether a request that has waited may still go on: its key may have been revoked meanwhile, or have expired, or what it asks
+/// for may not be allowed any more.
+pub(super) fn still_permitted(gateway: &Gateway, call: &Call, parts: &Head) -> Result<(), ApiError> {
+    let key = api_key(&parts.headers, &parts.uri);
+    let member = key.and_then(|key| gateway.member_with(&key, gateway.parts.clock.now()));
+    let member = member.filter(|member| *member.label == *call.tenant()).ok_or_else(unknown_key)?;
+    if member.may_call(call.index, call.operation) { Ok(()) } else { Err(not_allowed(call)) }
+}
+
+fn not_allowed(call: &Call) -> ApiError {
+    ApiError::new(Reason::Forbidden, format!("this key may not use {}", call.operation))
 }
 
 /// Lets `Authorization` say what the key is, and nothing else.
@@ -355,7 +372,7 @@ pub(super) fn permit(gateway: &Gateway, call: &Call, request: &Request) -> Resul
         return forbidden(NOT_FROM_THERE);
     }
     if !member.may_call(call.index, call.operation) {
-        return forbidden(&format!("this key may not use {}", call.operation));
+        return Err(not_allowed(call));
     }
     Ok(())
 }

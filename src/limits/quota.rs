@@ -170,6 +170,11 @@ impl Turn {
         drop(self);
     }
 
+    /// Nothing was sent: it is as if nobody had taken the turn.
+    pub fn returned(mut self) {
+        self.stage = Stage::Granted;
+    }
+
     /// The upstream answered 429. No creates are sent for as long as it wants (a whole period if it does not
     /// say, an hour at most), the limit becomes what it took by then, and this create waits at the head of
     /// the queue for another turn, within what is left of the patience it came with. Its tenant pays for one

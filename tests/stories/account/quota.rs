@@ -57,6 +57,30 @@ async fn a_create_that_waited_too_long_is_refused_and_leaves_nothing_behind() {
 
 /// The time counted as the gateway's own, in a metric that is to show how much slower it makes things.
 #[tokio::test(start_paused = true)]
+async fn what_waits_is_sent_for_those_alone_who_still_may() {
+    let lines = |acme: &str| {
+        format!("mode = \"live\"\n[[upstream.key]]\n%main\ncreates = \"1/10s\"\n{acme}[[tenant]]\n%bolt\n")
+    };
+    for (now, status) in [("", 401), ("[[tenant]]\n%acme\ndeny = [\"runway.*\"]\n", 403)] {
+        let world = Shared::new(&lines("[[tenant]]\n%acme\n"));
+        world.client("bolt").create().await.expect_code(200);
+        let change = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            world.gateway.set_tenants(&live(&lines(now)).tenants);
+        };
+        let acme = world.client("acme");
+        let (refused, ()) = tokio::join!(acme.create(), change);
+        refused.expect_status(status);
+        tokio::time::sleep(Duration::from_millis(1)).await; // what was reserved is given back behind its back
+        assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 0));
+        let began = Instant::now();
+        world.client("bolt").create().await.expect_code(200);
+        assert!(began.elapsed() < Duration::from_millis(100), "the turn was given back");
+        assert_eq!(world.upstream.count("runway.generate"), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_for_a_turn_and_for_the_upstream_is_no_overhead() {
     let world = account("1/10s", "max_wait = \"60s\"");
     world.upstream.takes(Duration::from_secs(5));
