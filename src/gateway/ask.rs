@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 
-use crate::catalogue::{Behaviour, Class, ModelChoice, Operation, OperationIx};
+use crate::catalogue::{Behaviour, Class, Operation, OperationIx};
 use crate::error::{ApiError, Reason};
 use crate::proxy;
 use crate::tasks::body;
@@ -102,17 +102,10 @@ impl Ask {
         };
         let request = self.read(operation).as_ref().map_err(|why| unreadable(why))?;
         let text = std::str::from_utf8(&self.body).map_err(|_| unreadable("it is not UTF-8"))?;
-        let members = match body::members(text) {
-            Some(members) => members,
-            None if request.is_object() => return Err(unreadable("its members cannot be told apart")),
-            None => return Ok(()),
-        };
-        let inner = operation.task().and_then(|task| match &task.model {
-            ModelChoice::Market { input, .. } => members.iter().find(|member| member.name == *input),
-            _ => None,
-        });
-        let inner = inner.and_then(|member| body::members(member.value(text))).unwrap_or_default();
-        match body::doubled(&members).or_else(|| body::doubled(&inner)) {
+        if request.is_object() && body::members(text).is_none() {
+            return Err(unreadable("its members cannot be told apart"));
+        }
+        match body::doubled(text) {
             None => Ok(()),
             Some(name) => {
                 let what = format!(

@@ -3,11 +3,12 @@
 //! What upstream gets is what the client wrote, down to its white space: a body that is parsed and written again
 //! loses the order of keys, the spelling of numbers, and whatever only the upstream understands.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
-use serde::Deserializer as _;
-use serde::de::{MapAccess, Visitor};
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// A member of a JSON object, by its place in the text.
@@ -47,7 +48,7 @@ impl<'t> Visitor<'t> for Members<'t> {
         let mut members = Vec::new();
         while let Some((name, value)) = entries.next_entry::<&'t RawValue, &'t RawValue>()? {
             let (name_at, value_at) = (place(name), place(value));
-            let name = serde_json::from_str(name.get()).map_err(serde::de::Error::custom)?;
+            let name = serde_json::from_str(name.get()).map_err(Error::custom)?;
             members.push(Member { name, name_at, value_at });
         }
         Ok(members)
@@ -76,11 +77,75 @@ pub fn without(text: &str, members: &[Member], index: usize) -> String {
     [&text[..cut.start], &text[cut.end..]].concat()
 }
 
-/// The first name that stands twice among the members, if one does: readers disagree on which of them counts.
-pub fn doubled(members: &[Member]) -> Option<&str> {
-    let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-    names.sort_unstable();
-    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+/// The first name that stands twice in an object, anywhere in the JSON `text`, if one does: readers disagree on which of them
+/// counts.
+pub fn doubled(text: &str) -> Option<String> {
+    let mut found = None;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    // It ends where one is found; other errors are not looked for here.
+    let _ = Walk(&mut found).deserialize(&mut reader);
+    found
+}
+
+/// Goes through a value, and notes a name that stands twice.
+struct Walk<'w>(&'w mut Option<String>);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if names.contains(&name) {
+                *self.0 = Some(name);
+                return Err(Error::custom("a name stands twice"));
+            }
+            names.insert(name);
+            members.next_value_seed(Walk(self.0))?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Walk(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -115,9 +180,9 @@ mod tests {
 
     #[test]
     fn names_that_stand_twice_are_found_however_they_are_spelt() {
-        let doubled_in = |text| doubled(&members(text).unwrap()).map(str::to_owned);
-        assert_eq!(doubled_in(r#"{"taskId": 1, "b": 2, "task\u0049d": 3}"#).as_deref(), Some("taskId"));
-        assert_eq!(doubled_in(r#"{"a": {"b": 1}, "b": 2}"#), None);
+        assert_eq!(doubled(r#"{"taskId": 1, "b": 2, "task\u0049d": 3}"#).as_deref(), Some("taskId"));
+        assert_eq!(doubled(r#"{"a": {"b": 1}, "b": 2, "c": [null, true, 1.5, -1, "b", {"b": {}}]}"#), None);
+        assert_eq!(doubled(r#"{"a": [1, {"b": {"c": 1, "d": "x", "c": 2}}]}"#).as_deref(), Some("c"));
         assert!(members("[1]").is_none() && members("{").is_none() && members("{} x").is_none());
     }
 

@@ -140,18 +140,22 @@ fn pieces(text: &str) -> Vec<String> {
 pub fn words_of_address(path: &str, query: &str) -> Vec<String> {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     let parts = decoded.split('/').flat_map(pieces);
-    parts.chain(wire::pairs(query).flat_map(|(_, value)| pieces(&value))).collect()
+    let of_query = wire::pairs(query).flat_map(|(name, value)| [pieces(&name), pieces(&value)]);
+    parts.chain(of_query.flatten()).collect()
 }
 
-/// What may be an id in a body of which nobody knows what it means: the texts of JSON, the values of a form.
+/// What may be an id in a body of which nobody knows what it means: the texts of JSON, the values of a form, and whatever looks
+/// like one in anything else, which others may read as one of these.
 pub fn words_of_body(body: &[u8]) -> Vec<String> {
     if let Ok(json) = serde_json::from_slice(body) {
         let mut words = Vec::new();
         all_texts(&json, &mut words);
         return words;
     }
-    let text = String::from_utf8_lossy(body);
-    wire::pairs(&text).flat_map(|(_, value)| pieces(&value)).collect()
+    // In UTF-16 each second byte is 0.
+    let bytes: Vec<u8> = body.iter().copied().filter(|byte| *byte != 0).collect();
+    let text = String::from_utf8_lossy(&bytes);
+    wire::pairs(&text).flat_map(|(_, value)| pieces(&value)).chain(pieces(&text)).collect()
 }
 
 /// Judges what is named by words that may or may not be ids: what nobody is known to have made is none. Addresses do not
@@ -280,5 +284,33 @@ fn collect(value: &Value, name: &str, made: &mut Vec<String>) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each is read by some server or other.
+    #[test]
+    fn ids_are_found_in_whatever_may_be_read() {
+        const ID: &str = "0123456789abcdef0123456789abcdef";
+        let json = format!("{{\"a\":[\"{ID}\"]}}");
+        let utf_16: Vec<u8> = json.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for body in [
+            json.clone().into_bytes(),
+            format!("\u{feff}{json}").into_bytes(),
+            utf_16,
+            format!("{json} {{}}").into_bytes(),
+            format!("{{/* hm */\"a\":NaN,\"b\":\"{ID}\"}}").into_bytes(),
+            [json.as_bytes(), b"\xff"].concat(),
+            format!("x=1&a={ID}").into_bytes(),
+        ] {
+            let words = words_of_body(&body);
+            assert!(words.iter().any(|word| word == ID), "{}", String::from_utf8_lossy(&body));
+        }
+        for query in [format!("a={ID}"), ID.to_owned(), format!("x[{ID}]=1")] {
+            assert!(words_of_address("/x", &query).iter().any(|word| word == ID), "{query}");
+        }
     }
 }
