@@ -161,7 +161,12 @@ impl Once {
         kind: &Upgrade,
     ) -> Result<Option<Self>, ApiError> {
         let request = ask.request(operation);
-        let place = |at: &str| request.pointer(at).map_or_else(String::new, ToString::to_string);
+        // However it is spelt: numbers may be texts, and the first result need not be named.
+        let place = |at: &str| match request.pointer(at) {
+            None | Some(Value::Null) => "0".to_owned(),
+            Some(Value::String(text)) => text.trim().to_owned(),
+            Some(other) => other.to_string(),
+        };
         let scope = format!("version {}", member.label);
         let key = format!("{} {} {}", operation.id, place(&kind.lookup.at), place(&kind.index_at));
         let store = &gateway.parts.store;

@@ -337,12 +337,16 @@ async fn wishes_for_the_same_version_at_the_same_time_wait_for_the_first() {
     let codes: Vec<_> = answers.iter().map(|answer| answer.json()["code"].as_u64().unwrap()).collect();
     assert_eq!(codes.iter().filter(|code| **code == 500).count(), 1, "{codes:?}");
     assert_eq!(world.spent("acme").await, 370, "one was begun, and paid for once");
+    for index in [json!(0), json!("0")] {
+        acme.post("/api/v1/veo/get-4k-video", &json!({"taskId": wish["taskId"], "index": index})).await;
+    }
+    assert_eq!(world.spent("acme").await, 370, "it is the same");
     let second = json!({"taskId": wish["taskId"], "index": 1});
     let answers = (0..8).map(|_| acme.post("/api/v1/veo/get-4k-video", &second));
     for answer in futures_util::future::join_all(answers).await {
         answer.expect_status(402);
     }
-    assert_eq!(world.upstream.count("veo.get4k"), 4);
+    assert_eq!(world.upstream.count("veo.get4k"), 6);
 }
 
 #[tokio::test(start_paused = true)]
