@@ -16,7 +16,7 @@ use super::ask::Ask;
 use crate::background;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
-use crate::store::{Claim, Store};
+use crate::store::{Claim, KeptAnswer, Store, StoreError};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -51,14 +51,27 @@ pub(super) struct Claimed {
 
 impl Claimed {
     /// Keeps the answer for whoever sends the same again.
-    pub(super) async fn keep(mut self, answer: &Whole) {
-        self.answered = true;
+    pub(super) async fn keep(self, answer: &Whole) {
         let kept = (answer.body.len() <= LARGEST).then(|| answer.kept());
-        let until = self.at + self.since.elapsed() + KEPT;
-        if let Err(error) = self.store.answer_claim(&self.scope, &self.key, kept, until).await {
+        if let Err(error) = self.settle(kept, KEPT).await {
             tracing::error!("the answer to a create with an idempotency key cannot be kept: {error}");
         }
+    }
+
+    /// Writes down for so long what is given to whoever comes with the same key; without anything it is free again.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub(super) async fn settle(
+        mut self,
+        kept: Option<KeptAnswer>,
+        kept_for: Duration,
+    ) -> Result<(), StoreError> {
+        self.answered = true;
+        let until = self.at + self.since.elapsed() + kept_for;
+        let settled = self.store.answer_claim(&self.scope, &self.key, kept, until).await;
         self.changed.notify_waiters();
+        settled
     }
 }
 
@@ -88,7 +101,20 @@ pub(super) async fn claim(
     time: impl Fn() -> Timestamp,
 ) -> Result<Outcome, ApiError> {
     let Some(key) = key(&ask.parts.headers)? else { return Ok(Outcome::None) };
-    let print = fingerprint(gateway, ask);
+    claim_key(gateway, scope, key, fingerprint(gateway, ask), time).await
+}
+
+/// Claims `key` for `scope` and a request with that print, waiting for a twin if one is under way.
+///
+/// # Errors
+/// It was used for another request.
+pub(super) async fn claim_key(
+    gateway: &Gateway,
+    scope: &str,
+    key: &str,
+    print: [u8; 32],
+    time: impl Fn() -> Timestamp,
+) -> Result<Outcome, ApiError> {
     let parts = &gateway.parts;
     loop {
         let changed = gateway.claims_changed.notified();

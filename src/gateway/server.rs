@@ -345,8 +345,7 @@ impl Visit {
 const LINGER: Duration = Duration::from_secs(30);
 /// How long each piece of it may take to come.
 const LINGER_FOR_MORE: Duration = Duration::from_secs(5);
-
-/// The same where the plane stops and waits for this.
+/// How long the rest of a request is read where the plane stops and waits for this.
 const LINGER_IN_THE_END: Duration = Duration::from_secs(1);
 
 /// How a connection was left.

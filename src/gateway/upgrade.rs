@@ -9,20 +9,19 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::header::CONTENT_LENGTH;
 use serde_json::Value;
-use tokio::sync::Notify;
 
 use super::answer::Whole;
 use super::ask::Ask;
 use super::create::{Callback, Draft, Errand, intent, lost, reserve_credits};
+use super::idempotency::{self, Claimed, Outcome};
 use super::member::Member;
 use super::steps::{Call, pass};
 use super::{Gateway, Lane};
 use crate::background;
 use crate::catalogue::{Behaviour, Catalogue, Operation, Reply, Upgrade};
-use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::outbound::guard;
-use crate::store::{Claim, KeptAnswer, REMEMBERED, Store, StoreError};
+use crate::store::{KeptAnswer, REMEMBERED, StoreError};
 
 /// Answers a wish for another version.
 pub(super) async fn upgrade(
@@ -87,7 +86,7 @@ async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft
         Ok(answer) => answer,
         Err(error) if error.may_have_arrived() => {
             tracing::warn!(create = %errand.task.create, "the answer to a wish was lost: {error}");
-            once.keep(gateway).await?;
+            once.keep().await?;
             return Err(lost(draft.lost().await));
         }
         Err(error) => {
@@ -103,7 +102,7 @@ async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft
         once.begun = false;
         draft.refused(answer.clone()).await;
     } else {
-        once.keep(gateway).await?;
+        once.keep().await?;
         return Err(lost(draft.lost().await));
     }
     gateway.learn(member, errand.lane, &errand.body, &answer).await?;
@@ -113,7 +112,7 @@ async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft
 /// Writes down that the version was begun.
 async fn settle(errand: &Errand, once: Once, draft: Draft, answer: Whole) -> Result<(), ApiError> {
     let Errand { gateway, task, lane, .. } = errand;
-    once.keep(gateway).await?;
+    once.keep().await?;
     let is_told = *lane != Lane::Mock;
     if is_told {
         gateway.tell_created(task);
@@ -138,17 +137,10 @@ fn is_accepted(catalogue: &Catalogue, operation: &str, answer: &Whole, body: &Va
 
 /// The claim on the first wish for one version.
 struct Once {
-    scope: String,
-    key: String,
+    /// Until it is written down what came of it. Dropped before, it is free again.
+    claimed: Option<Claimed>,
     /// It may have been begun: then it stays claimed.
     begun: bool,
-    /// That is written down.
-    settled: bool,
-    /// When it was claimed.
-    now: Timestamp,
-    store: Arc<dyn Store>,
-    /// Told of what becomes of it.
-    changed: Arc<Notify>,
 }
 
 impl Once {
@@ -169,58 +161,34 @@ impl Once {
         };
         let scope = format!("version {}", member.label);
         let key = format!("{} {} {}", operation.id, place(&kind.lookup.at), place(&kind.index_at));
-        let store = &gateway.parts.store;
-        let is_first = loop {
-            let changed = gateway.claims_changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            match store.claim(&scope, &key, [0; 32], gateway.parts.clock.now()).await? {
-                Claim::Yours => break true,
-                Claim::Done(_) | Claim::Conflict => break false,
-                Claim::Busy => changed.await,
-            }
-        };
-        let changed = || Arc::clone(&gateway.claims_changed);
-        let store = || Arc::clone(store);
-        let now = gateway.parts.clock.now();
-        let open =
-            || Self { scope, key, begun: false, settled: false, now, store: store(), changed: changed() };
-        Ok(is_first.then(open))
+        let now = || gateway.parts.clock.now();
+        Ok(match idempotency::claim_key(gateway, &scope, &key, [0; 32], now).await? {
+            Outcome::Yours(claimed) => Some(Self { claimed: Some(claimed), begun: false }),
+            Outcome::Replay(_) | Outcome::None => None,
+        })
     }
 
     /// It was begun: it is paid for as long as the task is remembered.
-    async fn keep(mut self, gateway: &Gateway) -> Result<(), ApiError> {
-        self.settled = true;
-        let now = gateway.parts.clock.now();
-        let settled = settle_claim(&*self.store, &self.scope, &self.key, true, now).await;
-        self.changed.notify_waiters();
-        Ok(settled?)
+    async fn keep(mut self) -> Result<(), StoreError> {
+        match self.claimed.take() {
+            Some(claimed) => stay(claimed).await,
+            None => Ok(()),
+        }
     }
 }
 
-/// Writes down of a claim whether the version was begun.
-async fn settle_claim(
-    store: &dyn Store,
-    scope: &str,
-    key: &str,
-    begun: bool,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let nothing = || KeptAnswer { status: 200, headers: http::HeaderMap::new(), body: bytes::Bytes::new() };
-    store.answer_claim(scope, key, begun.then(nothing), now + REMEMBERED).await
+/// Lets the next wishes pass as repetitions.
+async fn stay(claimed: Claimed) -> Result<(), StoreError> {
+    let nothing = KeptAnswer { status: 200, headers: http::HeaderMap::new(), body: bytes::Bytes::new() };
+    claimed.settle(Some(nothing), REMEMBERED).await
 }
 
 impl Drop for Once {
     fn drop(&mut self) {
-        if self.settled {
-            return;
+        if self.begun
+            && let Some(claimed) = self.claimed.take()
+        {
+            background::spawn(stay(claimed));
         }
-        let (store, changed, begun) = (Arc::clone(&self.store), Arc::clone(&self.changed), self.begun);
-        let (scope, key) = (std::mem::take(&mut self.scope), std::mem::take(&mut self.key));
-        let now = self.now;
-        background::spawn(async move {
-            let _ = settle_claim(&*store, &scope, &key, begun, now).await;
-            changed.notify_waiters();
-        });
     }
 }

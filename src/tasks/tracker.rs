@@ -227,11 +227,7 @@ impl Tracker {
     pub fn hurry(&self, tenant: &TenantId) {
         for create in self.0.take_hurried(tenant) {
             let shared = Arc::clone(&self.0);
-            background::spawn(async move {
-                if let Err(error) = shared.look(create).await {
-                    tracing::warn!("a task cannot be looked at: {error}");
-                }
-            });
+            background::spawn(async move { shared.look(create).await });
         }
     }
 
@@ -633,8 +629,14 @@ impl Shared {
         looked_at.collect()
     }
 
-    /// Looks at one task that is due.
-    async fn look(&self, create: CreateId) -> Result<(), StoreError> {
+    /// Looks at one task.
+    async fn look(&self, create: CreateId) {
+        if let Err(error) = self.try_look(create).await {
+            tracing::warn!("a task cannot be looked at: {error}");
+        }
+    }
+
+    async fn try_look(&self, create: CreateId) -> Result<(), StoreError> {
         let Some(mut task) = self.parts.store.by_create(create).await? else {
             self.forget(create);
             return Ok(());
@@ -670,9 +672,7 @@ async fn drive(shared: Weak<Shared>) {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             let tracker = Arc::clone(&tracker);
             background::spawn(async move {
-                if let Err(error) = tracker.look(create).await {
-                    tracing::warn!("a task cannot be looked at: {error}");
-                }
+                tracker.look(create).await;
                 drop(permit);
             });
         }
