@@ -282,7 +282,12 @@ impl Tracker {
         // Anybody who knows the address that a create calls back can say so, again and again.
         let mut due = now;
         self.0.note(create, |watch| {
-            due = watch.woken.map_or(now, |last| now.max(last + WAKES));
+            due = match watch.woken {
+                // It is to be asked for already, and is not put off by those who say so again.
+                Some(next) if next > now => next,
+                Some(last) => now.max(last + WAKES),
+                None => now,
+            };
             watch.woken = Some(due);
         });
         self.0.put_off(create, due);

@@ -192,3 +192,21 @@ async fn one_tenant_has_so_many_attempts_at_once_and_no_more() {
     after(120).await;
     assert_eq!((receiver.bodies().len(), deliveries.waiting()), (101, 0));
 }
+
+/// It was left alone for all of them.
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_fails_for_one_tenant_is_there_for_another() {
+    let (deliveries, receiver) = deliveries(Some(vec![600]));
+    receiver.answers(&[500; 5]);
+    for _ in 0..5 {
+        deliveries.add(delivery(CreateId::new(), 0, "fails"));
+        after(1).await;
+    }
+    deliveries.add(delivery(CreateId::new(), 0, "left alone"));
+    let of_another = delivery(CreateId::new(), 0, "another's");
+    deliveries.add(Delivery { tenant: TenantId::new("bolt"), ..of_another });
+    after(1).await;
+    assert_eq!(receiver.bodies()[5..], ["another's"]);
+    after(10).await;
+    assert_eq!(receiver.bodies()[5..], ["another's", "left alone"]);
+}

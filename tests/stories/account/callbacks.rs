@@ -208,6 +208,22 @@ async fn without_a_secret_a_callback_only_wakes_a_look() {
     assert!(!got[0].raw.windows(4).any(|bytes| bytes == b"evil"));
 }
 
+/// Each was once a poll more, and whoever knows the address needs no key.
+#[tokio::test(start_paused = true)]
+async fn however_often_nobody_in_particular_calls_the_task_is_asked_for_now_and_then() {
+    let lines = CALLED_BACK.replace("%main", "name = \"main\"\nsecret = \"env:MAIN\"");
+    let world = Shared::with(&live(&lines), Settings { pace: sim::Pace::Realistic, ..Settings::default() });
+    let created =
+        world.client("acme").post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await;
+    let body = json!({"code": 200, "msg": "ok", "data": {"task_id": created.task_id()}}).to_string();
+    for _ in 0..100 {
+        assert_eq!(call_back(&world, &relay_path(&world), HeaderMap::new(), &body).await, 200);
+        tokio::time::sleep(Duration::from_millis(90)).await;
+    }
+    let asked = world.upstream.count("runway.details");
+    assert!((4..=6).contains(&asked), "{asked} in 9 s");
+}
+
 /// The usual one, whose callbacks nobody vouches for.
 fn unsigned() -> String {
     CALLED_BACK.replace(

@@ -208,6 +208,11 @@ async fn an_uploaded_file_is_its_tenants() {
     assert_eq!(world.upstream.arrived().len(), before);
     acme.post("/api/v1/common/download-url", &json!({"url": url})).await.expect_code(200);
     assert_eq!(world.upstream.arrived().len(), before + 1);
+    // A link more does no harm: it is asked for again as other questions are.
+    world.upstream.meets([Misfortune::Broken]);
+    let fresh = acme.with("cache-control", "no-cache");
+    fresh.post("/api/v1/common/download-url", &json!({"url": url})).await.expect_code(200);
+    assert_eq!(world.upstream.arrived().len(), before + 3);
 }
 
 /// A create that upstream would accept and let fail does so here, without upstream, down to its callback.
