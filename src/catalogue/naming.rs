@@ -16,10 +16,33 @@ impl Operation {
         };
         match (self.task().map(|task| &task.model), self.chat().map(|chat| &chat.model)) {
             (Some(ModelChoice::Name(name)), _) | (_, Some(ChatModel::Name(name))) => Some(name),
-            (Some(ModelChoice::At(at) | ModelChoice::Market { at, .. }), _)
-            | (_, Some(ChatModel::At(at))) => named(at),
-            (None, None) => None,
+            _ => named(self.model_at()?),
         }
+    }
+
+    /// Where requests name it, as a JSON pointer.
+    fn model_at(&self) -> Option<&str> {
+        match (self.task().map(|task| &task.model), self.chat().map(|chat| &chat.model)) {
+            (Some(ModelChoice::At(at) | ModelChoice::Market { at, .. }), _)
+            | (_, Some(ChatModel::At(at))) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Whether `request` may be read as naming a model that [`Operation::model_of`] does not see: by a member of which the
+    /// name or the value is not spelt as the catalogue spells it.
+    pub fn is_vague_about_its_model(&self, request: &Value) -> bool {
+        let Some(at) = self.model_at() else { return false };
+        let Some((parent, name)) = at.rsplit_once('/') else { return false };
+        let Some(Value::Object(members)) = request.pointer(parent) else { return false };
+        let is_plain = |value: &Value| match value {
+            Value::Null => true,
+            Value::String(text) => text.trim() == text && !text.contains(char::is_control),
+            _ => false,
+        };
+        members
+            .iter()
+            .any(|(key, value)| key.trim().eq_ignore_ascii_case(name) && (key != name || !is_plain(value)))
     }
 
     /// The models that it is known to take, of its own; none where it takes those of `models/`.
@@ -34,11 +57,21 @@ impl Operation {
 }
 
 impl Catalogue {
+    /// The model of that name, however it is spelt: whoever answers may not mind capitals and blanks.
+    pub fn model_meant_by(&self, operation: OperationIx, name: &str) -> Option<ModelIx> {
+        let folded = || {
+            let name = name.trim_matches(|sign: char| sign.is_whitespace() || sign.is_control());
+            let mut models = self.models().filter(|(_, model)| model.operation == operation);
+            models.find(|(_, model)| model.name.eq_ignore_ascii_case(name)).map(|(index, _)| index)
+        };
+        self.model_by_name(operation, name).or_else(folded)
+    }
+
     /// The model that `request` means, as a metric may show it: by the name that the catalogue has for it, else `other`.
     pub fn model_label(&self, operation: OperationIx, request: &Value) -> &str {
         let known = self.operation(operation);
         let Some(name) = known.model_of(request) else { return "other" };
-        if let Some(model) = self.model_by_name(operation, name) {
+        if let Some(model) = self.model_meant_by(operation, name) {
             return &self.model(model).name;
         }
         known.own_models().into_iter().find(|own| *own == name).unwrap_or("other")
@@ -54,5 +87,21 @@ impl Catalogue {
             }
             _ => task.price.as_ref().and_then(|price| price.of(input)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_of_the_market_is_found_however_it_is_spelt() {
+        let catalogue = Catalogue::embedded().unwrap();
+        let (model, entry) = catalogue.models().find(|(_, model)| model.name.contains('/')).unwrap();
+        let operation = entry.operation;
+        for name in [entry.name.clone(), entry.name.to_uppercase(), format!(" {}\0\n", entry.name)] {
+            assert_eq!(catalogue.model_meant_by(operation, &name), Some(model), "{name:?}");
+        }
+        assert_eq!(catalogue.model_meant_by(operation, &format!("{}-x", entry.name)), None);
     }
 }

@@ -173,7 +173,7 @@ pub(super) fn intent(
     let catalogue = &gateway.parts.catalogue;
     let request = ask.request(operation);
     let named = operation.model_of(request);
-    let model = named.and_then(|name| catalogue.model_by_name(ask.index, name));
+    let model = named.and_then(|name| catalogue.model_meant_by(ask.index, name));
     let price = catalogue.price_of(ask.index, model, &operation.completed(request));
     let label = catalogue.model_label(ask.index, request);
     Task {

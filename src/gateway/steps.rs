@@ -593,6 +593,11 @@ async fn act(
 /// Refuses models that the tenant may not use.
 fn permit_model(call: &Call, ask: &Ask, operation: &Operation) -> Result<(), ApiError> {
     let Some(member) = call.member.get().filter(|member| member.tenant.minds_models()) else { return Ok(()) };
+    if operation.is_vague_about_its_model(ask.request(operation)) {
+        let what = "this key may not use all models, and which one is meant cannot be told: \
+                    name it as the catalogue does, in one text";
+        return Err(ApiError::new(Reason::Forbidden, what));
+    }
     let named = operation.model_of(ask.request(operation)).map(Cow::Borrowed);
     let Some(name) = named.or_else(|| model_in_path(operation, ask.parts.uri.path())) else { return Ok(()) };
     let siblings = operation.own_models();

@@ -36,6 +36,33 @@ async fn operations_and_models_that_are_not_allowed_are_refused_in_the_familys_f
     assert_eq!(world.upstream.arrived().len(), 1);
 }
 
+/// Whoever answers may be less strict than the rule.
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_spelt_so_that_a_rule_might_miss_it_is_denied() {
+    let world = tenant("deny = [\"model:google/*\", \"model:veo3_fast\"]");
+    let odd = [
+        json!({"model": "Google/Nano-Banana"}),
+        json!({"model": " google/nano-banana"}),
+        json!({"model": "google/nano-banana\0"}),
+        json!({"model": ["google/nano-banana"]}),
+        json!({"model": {"name": "google/nano-banana"}}),
+        json!({"MODEL": "google/nano-banana"}),
+        json!({"model": "kling/v2-1-pro", "Model": "google/nano-banana"}),
+    ];
+    for mut body in odd {
+        body["input"] = json!({"prompt": "x"});
+        world.client("acme").post("/api/v1/jobs/createTask", &body).await.expect_status(403);
+    }
+    for model in [json!("VEO3_fast"), json!("veo3_fast "), json!(["veo3_fast"])] {
+        let body = json!({"prompt": "x", "model": model});
+        world.client("acme").post("/api/v1/veo/generate", &body).await.expect_status(403);
+    }
+    assert_eq!(world.upstream.arrived().len(), 0);
+    let body = json!({"prompt": "x", "model": "veo3", "input": {"MODEL": "is not looked at"}});
+    world.client("acme").post("/api/v1/veo/generate", &body).await;
+    assert_eq!(world.upstream.arrived().len(), 1);
+}
+
 /// What nobody here knows is denied by its name, too.
 #[tokio::test(start_paused = true)]
 async fn a_chat_with_an_unknown_model_is_denied_by_the_name_in_its_path() {
