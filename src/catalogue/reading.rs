@@ -165,15 +165,17 @@ impl Catalogue {
 
     /// Which callback of such a task `body` is; of what makes no tasks it is none that is known.
     pub fn stage<'v>(&self, operation: OperationIx, model: Option<ModelIx>, body: &'v Value) -> Stage<'v> {
-        let called = &self.readings.operations[operation.position()].called;
-        let task_id = called.find(body).and_then(Value::as_str);
+        let known = &self.readings.operations[operation.position()];
+        let task_id = known.called.find(body).and_then(Value::as_str);
         let Some((task, lifecycle)) = self.kind_of(operation, model) else {
             return Stage { index: 0, task_id, ended: None, by: Likeness::Code };
         };
-        if let Some((index, ended)) = stage_by_template(task, lifecycle, body) {
+        let is_failure = known.called_state.find(body).is_some_and(|state| is_failure(lifecycle, state));
+        let well = went_well(body).map(|well| well && !is_failure);
+        if let Some((index, ended)) = well.and_then(|well| stage_by_template(task, lifecycle, body, well)) {
             return Stage { index, task_id, ended, by: Likeness::Template };
         }
-        let (index, ended) = stage_by_code(task, lifecycle, body);
+        let (index, ended) = stage_by_code(task, lifecycle, well);
         Stage { index, task_id, ended, by: Likeness::Code }
     }
 }
@@ -183,12 +185,19 @@ fn went_well(body: &Value) -> Option<bool> {
     body.get("code").map(|code| code == 200)
 }
 
+/// Whether that is the state of tasks that have failed, and of no others.
+fn is_failure(lifecycle: &Lifecycle, state: &Value) -> bool {
+    let mut endings = lifecycle.endings.iter().filter(|(_, end)| end.state == *state).peekable();
+    let failed = |name: &str| ended_as(lifecycle, name).is_some_and(|ended| !ended.success);
+    endings.peek().is_some() && endings.all(|(name, _)| failed(name))
+}
+
 fn stage_by_template(
     task: &TaskKind,
     lifecycle: &Lifecycle,
     body: &Value,
+    well: bool,
 ) -> Option<(usize, Option<EndedAs>)> {
-    let well = went_well(body)?;
     for (index, kind) in task.callbacks.iter().enumerate() {
         let fits = |on: &&String| {
             let ended = ended_as(lifecycle, on);
@@ -205,9 +214,9 @@ fn stage_by_template(
 
 /// A failure is the callback that tells of failures. A success is the one that tells of the end, unless there are others
 /// on the way there: then it may be any of them, and ends nothing.
-fn stage_by_code(task: &TaskKind, lifecycle: &Lifecycle, body: &Value) -> (usize, Option<EndedAs>) {
+fn stage_by_code(task: &TaskKind, lifecycle: &Lifecycle, well: Option<bool>) -> (usize, Option<EndedAs>) {
     let unknown = task.callbacks.len();
-    let Some(well) = went_well(body) else { return (unknown, None) };
+    let Some(well) = well else { return (unknown, None) };
     let ends = |on: &String| ended_as(lifecycle, on).filter(|ended| ended.success == well);
     let mut telling = task.callbacks.iter().enumerate();
     let found = telling.find_map(|(index, kind)| Some((index, kind.on.iter().find_map(ends)?)));
@@ -350,6 +359,12 @@ mod tests {
             (0, Some(true), Likeness::Code)
         );
         assert_eq!(stage("runway.generate", &json!({"data": {"x": 1}})), (2, None, Likeness::Code));
+        let told = |code, state| json!({"code": code, "data": {"taskId": "a", "state": state}});
+        for (code, state) in [(200, "fail"), (501, "success"), (501, "fail")] {
+            let ended = stage("jobs.create", &told(code, state)).1;
+            assert_eq!(ended, Some(false), "{code} {state}");
+        }
+        assert_eq!(stage("jobs.create", &told(200, "success")).1, Some(true));
         let first =
             json!({"code": 200, "msg": "other words", "data": {"callbackType": "first", "task_id": "a"}});
         assert_eq!(stage("suno.generate", &first), (1, None, Likeness::Template));

@@ -32,6 +32,8 @@ pub(super) struct OfOperation {
     pub(super) in_record: InRecord,
     /// The task's name in its callbacks.
     pub(super) called: Places,
+    /// The task's state in its callbacks.
+    pub(super) called_state: Places,
     /// The states of a task whose model nobody knows: all that the models of the operation have.
     pub(super) any_model: Option<Lifecycle>,
 }
@@ -60,7 +62,12 @@ impl Readings {
                 details: details_of(operations, operation),
                 creates: creates_of(operations, operation),
                 in_record: operation.task().map(in_record).unwrap_or_default(),
-                called: operation.task().map(called).unwrap_or_default(),
+                // Another version of a result goes by the name of the task that it is a version of.
+                called: operation
+                    .task()
+                    .map(|task| called(task, &["task.id", "parent.id"]))
+                    .unwrap_or_default(),
+                called_state: operation.task().map(|task| called(task, &["state"])).unwrap_or_default(),
                 any_model: all_states(own.map(|model| &model.lifecycle)),
             }
         };
@@ -141,10 +148,10 @@ fn all_states<'l>(lifecycles: impl Iterator<Item = &'l Lifecycle> + Clone) -> Op
     Some(all)
 }
 
-/// Another version of a result goes by the name of the task that it is a version of.
-fn called(task: &TaskKind) -> Places {
+/// Where its callbacks say one of these things.
+fn called(task: &TaskKind, names: &[&str]) -> Places {
     let mut called = Places::default();
-    for name in ["task.id", "parent.id"] {
+    for name in names {
         task.callbacks.iter().for_each(|kind| called.add(kind.body.places(name)));
     }
     called
