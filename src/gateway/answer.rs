@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
@@ -14,6 +14,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
+use crate::catalogue::Catalogue;
 use crate::proxy::{About, Answered, Upstream, UpstreamError, send_once};
 use crate::sim::Fault;
 use crate::store::KeptAnswer;
@@ -85,6 +86,13 @@ impl Whole {
             response.extensions_mut().insert(fault);
         }
         response
+    }
+
+    /// An answer of the upstream as it would be with that body, where all is well.
+    pub(super) fn as_upstream(catalogue: &Catalogue, body: Bytes) -> Self {
+        let kind = HeaderValue::from_str(&catalogue.shared().content_type).ok();
+        let headers = kind.map(|kind| (CONTENT_TYPE, kind)).into_iter().collect();
+        Self { status: StatusCode::OK, headers, body, fault: None }
     }
 
     /// The answer to be kept.

@@ -515,6 +515,17 @@ pub(super) fn lost(create: CreateId) -> ApiError {
     ApiError::new(Reason::UpstreamTimeout, what).with_header(CREATE, value)
 }
 
+/// The answer that was kept for a create; where that was lost, and its task has been found meanwhile, the one that would have
+/// been given.
+pub(super) async fn as_of_now(gateway: &Gateway, kept: Whole) -> Result<Whole, ApiError> {
+    let named = kept.headers.get(CREATE).and_then(|name| CreateId::parse(name.to_str().ok()?));
+    let Some(create) = named else { return Ok(kept) };
+    let found = gateway.parts.store.by_create(create).await?;
+    let answer = found.and_then(|task| gateway.parts.tracker.answer_to_create(&task));
+    let found = answer.map(|body| Whole::as_upstream(&gateway.parts.catalogue, body));
+    Ok(found.map_or(kept, Whole::replayed))
+}
+
 impl Draft {
     fn new(create: CreateId, store: &Arc<dyn Store>, claimed: Option<Claimed>) -> Self {
         Self { create, store: Arc::clone(store), claimed, sent: None, settled: false }

@@ -135,15 +135,21 @@ pub(super) async fn claim_key(
             }
             Claim::Busy => changed.await,
             Claim::Done(kept) => {
-                let mut answer = Whole::from(&*kept);
-                answer.headers.insert(REPLAYED, HeaderValue::from_static("true"));
-                return Ok(Outcome::Replay(answer));
+                return Ok(Outcome::Replay(Whole::from(&*kept).replayed()));
             }
             Claim::Conflict => {
                 let what = "this Idempotency-Key was used for another request; a new request needs a new key";
                 return Err(ApiError::new(Reason::IdempotencyConflict, what));
             }
         }
+    }
+}
+
+impl Whole {
+    /// Says that it was given before.
+    pub(super) fn replayed(mut self) -> Self {
+        self.headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        self
     }
 }
 

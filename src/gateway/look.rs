@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use axum::response::Response;
 use futures_util::future::BoxFuture;
-use http::header::CONTENT_TYPE;
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
@@ -126,11 +125,7 @@ impl Question {
         let parts = &self.gateway.parts;
         let kept_for = parts.freshness.finished;
         let answered = |body| {
-            let mut headers = http::HeaderMap::new();
-            if let Ok(kind) = HeaderValue::from_str(&parts.catalogue.shared().content_type) {
-                headers.insert(CONTENT_TYPE, kind);
-            }
-            let answer = Ok(Whole { status: StatusCode::OK, headers, body, fault: None });
+            let answer = Ok(Whole::as_upstream(&parts.catalogue, body));
             let fresh_until = Some(parts.clock.now() + kept_for);
             // Which state that is, nobody has to know: it is the last.
             let seen = Some(Seen { state: 0, ended: true });

@@ -505,7 +505,7 @@ async fn follow(gateway: Arc<Gateway>, call: Arc<Call>, mode: Mode, ask: Ask) ->
     let claimed = match claim(gateway, call, mode, &ask).await? {
         Outcome::None => None,
         Outcome::Yours(claimed) => Some(claimed),
-        Outcome::Replay(answer) => return Ok(answer.into_response()),
+        Outcome::Replay(answer) => return Ok(create::as_of_now(gateway, answer).await?.into_response()),
     };
     match (mode, call.member.get()) {
         (Mode::Mock, Some(member)) if matters(operation) => {

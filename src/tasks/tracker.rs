@@ -348,6 +348,16 @@ impl Tracker {
         Ok(())
     }
 
+    /// What the upstream answered to the create of `task`, as far as the catalogue knows; `None` if it is not known to have
+    /// made one.
+    pub fn answer_to_create(&self, task: &Task) -> Option<Bytes> {
+        let (operation, model) = self.0.kind(task)?;
+        let request = serde_json::from_slice(&task.request).unwrap_or_default();
+        let (id, created, now) = (task.id.as_deref()?, task.created, self.0.parts.clock.now());
+        let known = Known { operation, model, request: &request, id, created, now };
+        self.0.parts.catalogue.answer_to_create(known).map(Bytes::from)
+    }
+
     /// A callback came in for `create`; nothing of it is believed before its signature was checked.
     ///
     /// # Errors

@@ -55,6 +55,17 @@ impl Catalogue {
         due.into_iter().map(|(index, kind, due)| (index, scope.at(due).say(&kind.body))).collect()
     }
 
+    /// What its create was answered.
+    pub fn answer_to_create(&self, known: Known<'_>) -> Option<Vec<u8>> {
+        let (task, _) = self.kind_of(known.operation, known.model)?;
+        let Behaviour::Create(_, usual) = &self.operation(known.operation).behaviour else { return None };
+        let own = known.model.and_then(|model| self.model(model).answer.as_ref());
+        let mut scope = TaskScope::new(self, known, task);
+        scope.stance = Stance::Lenient;
+        let answer = own.unwrap_or(usual);
+        answer.is_known(&scope).then(|| answer.to_json(&scope))
+    }
+
     /// The answer to the question for a task's details that says what its last callback says; `None` where the record
     /// says more than that.
     pub fn record_from_callback(&self, known: Known<'_>, body: &Value) -> Option<Vec<u8>> {

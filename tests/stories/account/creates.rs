@@ -98,7 +98,7 @@ async fn a_request_whose_client_leaves_is_counted_as_well() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_create_is_found_again_by_its_callback() {
     let world = Shared::new(CALLED_BACK);
-    let acme = world.client("acme");
+    let acme = world.client("acme").with("idempotency-key", "order-1");
     world.upstream.meets([Misfortune::AnswerLost]);
     let lost = acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await;
     let create = kiegate::store::CreateId::parse(lost.expect_status(504).header("x-kiegate-create")).unwrap();
@@ -115,6 +115,10 @@ async fn a_lost_create_is_found_again_by_its_callback() {
     assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 12));
     assert_eq!((world.metric(running), world.metric(reserved)), (0, 12));
     assert_eq!(acme.details(&id).await.json()["data"]["state"], "success");
+    let again =
+        acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await.expect_code(200);
+    assert_eq!(again.task_id(), id, "whoever asks again hears what was lost");
+    assert_eq!((again.header("idempotency-replayed"), world.upstream.count("runway.generate")), ("true", 1));
 }
 
 /// A create of a model that no file tells of, and its task as upstream names it.
