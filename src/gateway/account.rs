@@ -51,6 +51,11 @@ impl Account {
         self.clock.now() < Timestamp::from_millis(self.rests_until.load(Ordering::Relaxed))
     }
 
+    /// The upstream takes the key.
+    pub(super) fn works(&self) {
+        self.rests_until.store(i64::MIN, Ordering::Relaxed);
+    }
+
     /// The upstream refuses the key: others go first for a while.
     pub fn rest(&self) {
         self.rests_until.store((self.clock.now() + REST).millis(), Ordering::Relaxed);

@@ -337,7 +337,12 @@ impl Errand {
                     }
                     draft = back;
                 }
-                sent => return Ok(sent),
+                sent => {
+                    if matches!(sent, Sent::Answered(_)) {
+                        account.works();
+                    }
+                    return Ok(sent);
+                }
             }
         }
     }
