@@ -63,10 +63,13 @@ pub struct World {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyIx(pub usize);
 
+/// What stands for the operation of a request whose path is none of the API.
+pub const UNKNOWN_PATH: &str = "other";
+
 /// What the gateway knows of a request.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// The operation's id; `other` for what is none.
+    /// The operation's id, or [`UNKNOWN_PATH`].
     pub operation: &'static str,
     /// The tenant's id, if it is one.
     pub tenant: Option<Arc<str>>,

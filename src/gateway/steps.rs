@@ -30,14 +30,14 @@ use super::idempotency::{self, Outcome};
 use super::look::{self, Look, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, upgrade};
+use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, reserve, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::{Timestamp, hex_digits};
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason};
 use crate::ids::Secret;
-use crate::proxy::{About, Safe, UpstreamError, World, send_once};
+use crate::proxy::{About, Safe, UNKNOWN_PATH, UpstreamError, World, send_once};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Thing, Verdict};
@@ -252,7 +252,7 @@ fn operation_of(gateway: &Gateway, request: &Request) -> (&'static str, Option<O
         _ if path.starts_with("/_relay/") => ("relay", None),
         _ if path == "/_events" => ("events", None),
         _ if is_document(request) => ("openapi", None),
-        _ => ("other", None),
+        _ => (UNKNOWN_PATH, None),
     }
 }
 
@@ -564,7 +564,7 @@ async fn talk(
     ask: Ask,
 ) -> Result<Response, ApiError> {
     let at = gateway.moment(member, &ask.parts.headers);
-    chat::admit(gateway, member, at).await?;
+    reserve::admit_unpriced(gateway, member, at).await?;
     let meter = chat::Meter::new(gateway, member, &ask, at);
     match pass(gateway, call, lane, ask.into_request()).await {
         Ok(response) => Ok(meter.over(response)),

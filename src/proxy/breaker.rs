@@ -12,6 +12,8 @@ const FAILURES: u32 = 5;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// And at most.
 const LONGEST: Duration = Duration::from_secs(30);
+/// How long a probe keeps all others waiting: it may be a large upload, or an answer that takes its time.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// Counts failures of one host and says whether it may be asked. What a failure is, its user says.
 #[derive(Debug, Default)]
@@ -27,36 +29,52 @@ struct State {
     /// Until then nobody asks; afterwards one may, as a probe.
     closed_until: Option<Instant>,
     pause: Duration,
-    probing: bool,
+    /// The latest probe, and until when it is waited for.
+    probe: Option<(Probe, Instant)>,
+    /// How many probes there have been.
+    probes: u32,
+}
+
+/// A request that tries whether the host answers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Probe {
+    number: u32,
+    /// The pause after which it is made.
+    after: Instant,
 }
 
 /// Leave to ask. Dropped without a verdict it counts for nothing.
 #[derive(Debug)]
 pub struct Leave<'b> {
     breaker: &'b Breaker,
-    probe: bool,
+    probe: Option<Probe>,
 }
 
 impl Breaker {
     /// Leave to ask now, or how long to wait.
     ///
     /// # Errors
-    /// The time that is left until a probe may be sent; while one is under way, the shortest pause.
+    /// The time that is left until a probe may be sent; while one is under way, at most the shortest pause.
     pub fn ask(&self) -> Result<Leave<'_>, Duration> {
         if !self.is_troubled.load(Ordering::Acquire) {
-            return Ok(Leave { breaker: self, probe: false });
+            return Ok(Leave { breaker: self, probe: None });
         }
         let mut state = self.state();
-        let Some(until) = state.closed_until else { return Ok(Leave { breaker: self, probe: false }) };
-        let left = until.saturating_duration_since(Instant::now());
+        let Some(until) = state.closed_until else { return Ok(Leave { breaker: self, probe: None }) };
+        let now = Instant::now();
+        let left = until.saturating_duration_since(now);
         if !left.is_zero() {
             return Err(left);
         }
-        if state.probing {
-            return Err(SHORTEST);
+        if let Some((_, waited_for)) = state.probe
+            && now < waited_for
+        {
+            return Err(SHORTEST.min(waited_for - now));
         }
-        state.probing = true;
-        Ok(Leave { breaker: self, probe: true })
+        state.probes = state.probes.wrapping_add(1);
+        let probe = Probe { number: state.probes, after: until };
+        state.probe = Some((probe, now + PROBE));
+        Ok(Leave { breaker: self, probe: Some(probe) })
     }
 
     /// Whether nobody may ask.
@@ -78,11 +96,13 @@ impl Leave<'_> {
         let mut state = self.breaker.state();
         self.breaker.is_troubled.store(!answered, Ordering::Release);
         if answered {
-            *state = State { probing: state.probing && !self.probe, ..State::default() };
+            *state = State { probes: state.probes, ..State::default() };
             return;
         }
         state.failures += 1;
-        if self.probe || (state.failures >= FAILURES && state.closed_until.is_none()) {
+        // Others may have found out meanwhile how the host does.
+        let is_latest = self.probe.is_some_and(|probe| state.closed_until == Some(probe.after));
+        if is_latest || (state.failures >= FAILURES && state.closed_until.is_none()) {
             state.pause = (state.pause * 2).clamp(SHORTEST, LONGEST);
             state.closed_until = Some(Instant::now() + state.pause);
         }
@@ -91,8 +111,10 @@ impl Leave<'_> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        if self.probe {
-            self.breaker.state().probing = false;
+        let Some(probe) = self.probe else { return };
+        let mut state = self.breaker.state();
+        if state.probe.is_some_and(|(latest, _)| latest == probe) {
+            state.probe = None;
         }
     }
 }
@@ -123,5 +145,37 @@ mod tests {
         drop(breaker.ask().unwrap());
         breaker.ask().expect("a probe that was given up makes room for another").end(true);
         assert!(!breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_takes_its_time_keeps_nobody_waiting_for_long() {
+        let breaker = Breaker::default();
+        (0..FAILURES).for_each(|_| fail(&breaker));
+        tokio::time::advance(SHORTEST).await;
+        let slow = breaker.ask().unwrap();
+        tokio::time::advance(PROBE.saturating_sub(SHORTEST / 2)).await;
+        assert_eq!(breaker.ask().unwrap_err(), SHORTEST / 2);
+        tokio::time::advance(SHORTEST / 2).await;
+        let second = breaker.ask().unwrap();
+        assert!(breaker.ask().is_err(), "one more, and not all");
+        second.end(true);
+        assert!(!breaker.is_open());
+        slow.end(false);
+        assert!(!breaker.is_open(), "it was overtaken");
+        fail(&breaker);
+        breaker.ask().expect("two failures are no row").end(true);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_that_fail_one_after_the_other_make_one_pause() {
+        let breaker = Breaker::default();
+        (0..FAILURES).for_each(|_| fail(&breaker));
+        tokio::time::advance(SHORTEST).await;
+        let first = breaker.ask().unwrap();
+        tokio::time::advance(PROBE).await;
+        let second = breaker.ask().unwrap();
+        second.end(false);
+        first.end(false);
+        assert_eq!(breaker.ask().unwrap_err(), SHORTEST * 2);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use tokio::time::{Instant, timeout_at};
@@ -13,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use super::breaker::Leave;
 use super::headers::{keep_for_client, readdress, settle_length};
 use super::hiding::Hidden;
+use super::retry::is_passing;
 use super::sending::Progress;
-use super::{About, Breaker, KeyIx, Upstream, UpstreamError};
+use super::{About, Breaker, KeyIx, UNKNOWN_PATH, Upstream, UpstreamError};
 use crate::config;
 use crate::outbound::{Client, Destination, Error, Untaken, reasons};
 use crate::telemetry::Metrics;
@@ -149,7 +151,7 @@ impl Exchange<'_> {
     fn end(self, answer: Result<Response<Body>, UpstreamError>) -> Result<Response<Body>, UpstreamError> {
         let Self { live, leave, key, operation, began } = self;
         let answer = answer.and_then(sound);
-        if let Some(answers) = answers(answer.as_ref().err()) {
+        if let Some(answers) = answers(answer.as_ref(), operation) {
             leave.end(answers);
         }
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
@@ -161,19 +163,27 @@ impl Exchange<'_> {
     }
 }
 
-/// What an exchange that ended in `error`, or well, says of the host: whether it answers, if anything.
-fn answers(error: Option<&UpstreamError>) -> Option<bool> {
-    match error {
-        None | Some(UpstreamError::Garbled(_)) => Some(true),
-        Some(
+/// What an exchange that ended like this says of the host: whether it answers, if anything.
+fn answers(answer: Result<&Response<Body>, &UpstreamError>, operation: &str) -> Option<bool> {
+    match answer {
+        // A path that nobody knows may have nothing behind it but that page.
+        Ok(answer) if is_of_front(answer) => (operation != UNKNOWN_PATH).then_some(false),
+        Ok(_) | Err(UpstreamError::Garbled(_)) => Some(true),
+        Err(
             UpstreamError::Unreachable(_)
             | UpstreamError::Broken(_)
             | UpstreamError::Timeout(_)
             | UpstreamError::Untaken { why: Untaken::Trouble, .. },
         ) => Some(false),
         // It closes a connection, has enough to do on this one, or the client's body broke off.
-        Some(_) => None,
+        Err(_) => None,
     }
+}
+
+/// Whether an answer is a page of what stands in front of the API, which cannot reach it; the API itself speaks JSON.
+fn is_of_front(answer: &Response<Body>) -> bool {
+    let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    is_passing(answer.status()) && !kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
 }
 
 /// What became of a request that got no answer, where that was not the client's doing.
@@ -225,6 +235,22 @@ impl Upstream for Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its breaker stayed closed, and each create was lost.
+    #[test]
+    fn a_page_of_what_stands_in_front_is_a_failure_of_the_host() {
+        let check = |status: u16, kind: &str, operation: &str, expected: Option<bool>| {
+            let answer = Response::builder().status(status).header("content-type", kind);
+            let answer = answer.body(Body::empty()).unwrap();
+            assert_eq!(answers(Ok(&answer), operation), expected, "{status} {kind} {operation}");
+        };
+        check(503, "text/html; charset=utf-8", "veo.generate", Some(false));
+        check(521, "text/html", "veo.generate", Some(false));
+        check(503, "application/json", "veo.generate", Some(true));
+        check(500, "text/html", "veo.generate", Some(true));
+        check(503, "text/html", UNKNOWN_PATH, None);
+        check(404, "text/html", UNKNOWN_PATH, Some(true));
+    }
 
     #[test]
     fn a_key_in_the_query_stays_behind() {

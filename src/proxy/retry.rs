@@ -163,8 +163,10 @@ fn may_help(answer: &Result<impl Answered, UpstreamError>, safe: Safe) -> bool {
 }
 
 /// Trouble of what stands in front of the upstream, which passes.
-fn is_passing(status: StatusCode) -> bool {
-    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+///
+/// Source: RFC 9110, 15.6 (502 to 504); 520 to 527 and 530 are those of the content network that kie.ai stands behind.
+pub(super) fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502..=504 | 520..=527 | 530)
 }
 
 #[cfg(test)]
