@@ -115,6 +115,8 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
                     verdict = Verdict::Own(thing);
                 }
             }
+            // Everybody may name a preset, also one that an answer to somebody else has shown.
+            Some(_) if position.kind == IdKind::MadeOrPreset && !is_unguessable(&name) => {}
             // What nobody is known to have made may be a preset, or older than the gateway: upstream knows.
             None if position.known_by == KnownBy::Declaration => {}
             _ => return Ok(Verdict::Foreign),
@@ -158,8 +160,9 @@ pub fn words_of_body(body: &[u8]) -> Vec<String> {
     wire::pairs(&text).flat_map(|(_, value)| pieces(&value)).chain(pieces(&text)).collect()
 }
 
-/// Judges what is named by words that may or may not be ids: what nobody is known to have made is none. Addresses do not
-/// count: whoever has one can fetch what it leads to.
+/// Judges what is named by words that may or may not be ids: what nobody is known to have made is none, and nor is what
+/// anybody might say without having been told, such as the number of a speaker. Addresses do not count: whoever has one can
+/// fetch what it leads to.
 ///
 /// # Errors
 /// The store cannot be reached.
@@ -174,7 +177,8 @@ pub async fn judge_words(
             && word.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
     };
     for word in words.filter(may_be_id) {
-        match find(store, &word, IdKind::Task).await? {
+        let thing = find(store, &word, IdKind::Task).await?;
+        match thing.filter(|thing| matches!(thing, Thing::Task(_)) || is_unguessable(&word)) {
             Some(thing) if thing.tenant() != tenant => return Ok(Verdict::Foreign),
             // What never went upstream says nothing of the way there.
             Some(thing) if thing.key().is_some() => {
@@ -186,6 +190,14 @@ pub async fn judge_words(
         }
     }
     Ok(verdict)
+}
+
+/// Whether a name looks as if it had been drawn at random, as the upstream's ids do: UUIDs, long hexadecimal numbers.
+fn is_unguessable(name: &str) -> bool {
+    const LONG: usize = 16;
+    const DIGITS: usize = 4;
+    let is_hex = || name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    name.len() >= LONG && (name.bytes().filter(u8::is_ascii_digit).count() >= DIGITS || is_hex())
 }
 
 async fn find(store: &dyn Store, name: &str, kind: IdKind) -> Result<Option<Thing>, StoreError> {
@@ -267,16 +279,19 @@ fn inner(text: &str) -> Option<Value> {
     if text.starts_with(['{', '[']) { serde_json::from_str(text).ok() } else { None }
 }
 
-/// Addresses, and texts under a name that ends in `id` or `ids`; also inside of texts that are JSON.
+/// Addresses, and texts under a name that ends in `id` or `ids`; also inside of texts that are JSON by their name. In others a
+/// tenant might have had a model write whatever it likes.
 fn collect(value: &Value, name: &str, made: &mut Vec<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(name, value)| collect(value, name, made)),
         Value::Array(items) => items.iter().for_each(|item| collect(item, name, made)),
         Value::String(text) => {
-            if let Some(inner) = inner(text) {
+            let lower = name.to_ascii_lowercase();
+            if lower.ends_with("json")
+                && let Some(inner) = inner(text)
+            {
                 return collect(&inner, "", made);
             }
-            let lower = name.to_ascii_lowercase();
             let is_id = lower.ends_with("id") || lower.ends_with("ids");
             let is_address = text.starts_with("https://") || text.starts_with("http://");
             if text.len() >= SHORTEST && (is_id || is_address) {
@@ -289,7 +304,35 @@ fn collect(value: &Value, name: &str, made: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// One tenant's speakers were its own, and whoever spoke of them heard from nowhere.
+    #[tokio::test]
+    async fn what_anybody_might_say_is_nobodys() {
+        const ID: &str = "0123456789abcdef0123456789abcdef";
+        let store = crate::store::Embedded::default();
+        let [acme, other] = ["acme", "other"].map(TenantId::new);
+        let owner = Owner { tenant: acme.clone(), key: Some("main".into()) };
+        let record = json!({"data": {"resultJson": json!({"words": [{"speaker_id": "speaker_0"}], "trackId": ID}).to_string(),
+                                     "lyrics": json!({"id": "gpt-4o-2024-08-06"}).to_string()}});
+        learn(&store, &owner, b"{}", &record, Timestamp::default()).await.unwrap();
+        let judged = async |text: &str| {
+            let words = words_of_body(json!({"messages": [{"content": text}]}).to_string().as_bytes());
+            judge_words(&store, &other, words.into_iter()).await.unwrap()
+        };
+        assert!(matches!(judged("speaker_0").await, Verdict::Nothing));
+        assert!(matches!(judged("gpt-4o-2024-08-06").await, Verdict::Nothing));
+        assert!(matches!(judged(ID).await, Verdict::Foreign));
+        let preset = |kind| IdAt { at: "/voice".into(), kind, known_by: KnownBy::Declaration };
+        let named = async |name: &str, kind| {
+            judge_body(&store, &other, &json!({"voice": name}), &[preset(kind)]).await.unwrap()
+        };
+        assert!(matches!(named("speaker_0", IdKind::MadeOrPreset).await, Verdict::Nothing));
+        assert!(matches!(named("speaker_0", IdKind::Made).await, Verdict::Foreign));
+        assert!(matches!(named(ID, IdKind::MadeOrPreset).await, Verdict::Foreign));
+    }
 
     /// Each is read by some server or other.
     #[test]
