@@ -2,7 +2,7 @@
 //!
 //! A step is a few lines of glue in `steps`; verdicts come from the module that owns them. What answers in the end
 //! is an [`Upstream`], and no step knows which one. The two ways that are longer have files of their own: `create` for
-//! what costs money, `look` for questions that many ask; `chat` reads what a chat has cost. `member` and `account` hold what belongs to a tenant and to an
+//! what costs money, `look` for questions that many ask; `chat` reads what a chat has cost, `reserve` counts what is paid for. `member` and `account` hold what belongs to a tenant and to an
 //! upstream key; `relay` takes callbacks in. `server` turns sockets into requests, for both planes; `tls` has their
 //! certificates.
 
@@ -17,6 +17,7 @@ mod member;
 mod mishap;
 mod patience;
 mod relay;
+mod reserve;
 mod room;
 mod server;
 mod steps;

@@ -8,5 +8,5 @@ mod quota;
 mod rate;
 
 pub use budget::Window;
-pub use quota::{Quota, QuotaStatus, QuotaTimeout, TaskSlot, Turn};
+pub use quota::{Quota, QuotaStatus, QuotaTimeout, TaskSlot, Turn, Waiting};
 pub use rate::{RateLimiter, RateVerdict};

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, select_ok};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::UpstreamKey;
 use crate::ids::TenantId;
-use crate::limits::{Quota, QuotaTimeout, Turn};
+use crate::limits::{Quota, QuotaTimeout, Turn, Waiting};
 use crate::proxy::KeyIx;
 
 /// How long a key rests that the upstream has refused, or that has no credits left.
@@ -115,18 +116,17 @@ pub(super) async fn turn(accounts: &[Arc<Account>], waiter: Waiter<'_>) -> Resul
     first(accounts.iter().map(|account| wait(Arc::clone(account), waiter).boxed())).await
 }
 
-/// The same for a create that `account` had a turn for, and that the upstream did not take then: it goes back to the head
-/// of that account's queue, unless one of `others` has a turn before.
+/// The same for a create that `account` had a turn for, and that the upstream did not take then: it stands at the head
+/// of that account's queue, unless there was no sense in that, and one of `others` may have a turn before.
 ///
 /// # Errors
 /// None has one in time.
 pub(super) async fn another_turn(
-    (account, granted): Granted,
-    retry_after: Option<Duration>,
+    (account, place): (Arc<Account>, Result<Waiting, QuotaTimeout>),
     others: &[Arc<Account>],
     waiter: Waiter<'_>,
 ) -> Result<Granted, QuotaTimeout> {
-    let back = async { Ok((account, granted.throttled(retry_after).await?)) }.boxed();
+    let back = async { Ok((account, place?.turn().await?)) }.boxed();
     let others = others.iter().map(|other| wait(Arc::clone(other), waiter).boxed());
     first(std::iter::once(back).chain(others)).await
 }
@@ -142,20 +142,27 @@ async fn wait(account: Arc<Account>, waiter: Waiter<'_>) -> Result<Granted, Quot
 async fn first<'w>(
     waits: impl Iterator<Item = BoxFuture<'w, Result<Granted, QuotaTimeout>>>,
 ) -> Result<Granted, QuotaTimeout> {
-    let (mut waiting, mut soonest) = (Vec::new(), None::<QuotaTimeout>);
+    let (mut waiting, mut soonest) = (FuturesUnordered::new(), None::<QuotaTimeout>);
+    let sooner = |known: Option<QuotaTimeout>, timeout: QuotaTimeout| match known {
+        Some(known) if known.retry_after <= timeout.retry_after => known,
+        _ => timeout,
+    };
     for mut wait in waits {
         match wait.as_mut().now_or_never() {
             Some(Ok(turn)) => return Ok(turn),
-            Some(Err(timeout)) => {
-                let is_sooner = |known: &QuotaTimeout| timeout.retry_after < known.retry_after;
-                soonest = if soonest.as_ref().is_none_or(is_sooner) { Some(timeout) } else { soonest };
-            }
+            Some(Err(timeout)) => soonest = Some(sooner(soonest, timeout)),
             None => waiting.push(wait),
         }
     }
-    if waiting.is_empty() {
-        let none = QuotaTimeout { waited: Duration::ZERO, retry_after: Duration::ZERO };
-        return Err(soonest.unwrap_or(none));
+    while let Some(ended) = waiting.next().await {
+        match ended {
+            Ok(turn) => return Ok(turn),
+            // Who has waited for long has waited for all.
+            Err(timeout) => {
+                let waited = timeout.waited;
+                soonest = Some(QuotaTimeout { waited, ..sooner(soonest, timeout) });
+            }
+        }
     }
-    select_ok(waiting).await.map(|(turn, _)| turn)
+    Err(soonest.unwrap_or(QuotaTimeout { waited: Duration::ZERO, retry_after: Duration::ZERO }))
 }

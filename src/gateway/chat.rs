@@ -15,33 +15,13 @@ use bytes::Bytes;
 
 use super::Gateway;
 use super::ask::Ask;
-use super::create::over_budget;
 use super::member::Member;
 use crate::background;
 use crate::clock::Moment;
 use crate::config::Mode;
-use crate::error::ApiError;
 use crate::heard::{End, Heard, Listener};
 use crate::ids::Credits;
 use supposed::Supposed;
-
-/// Refuses where nothing is left at `now`.
-///
-/// # Errors
-/// A window whose credits are spent; a store that cannot be read.
-pub(super) async fn admit(gateway: &Gateway, member: &Member, now: Moment) -> Result<(), ApiError> {
-    let caps = &member.limits.caps.credits;
-    if caps.is_empty() {
-        return Ok(());
-    }
-    let spent = gateway.parts.store.spent(&member.tenant.id, now).await?;
-    // Of several windows that are full the longest ends last.
-    let full = caps.iter().rev().find(|(window, most)| spent[window.position()] >= *most);
-    match full {
-        Some((window, _)) => Err(over_budget(Credits::ZERO, *window, spent[window.position()], now.at())),
-        None => Ok(()),
-    }
-}
 
 /// Where the cost of one chat is noted, when it is over or its client has left.
 pub(super) struct Meter {

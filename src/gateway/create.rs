@@ -4,16 +4,17 @@
 //! everything back. Once the create is on the wire it goes on without its client: the answer is read, written down and
 //! kept under its idempotency key whether or not somebody still waits for it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::account::{self, Account, Granted, Waiter};
 use super::answer::Whole;
@@ -21,23 +22,20 @@ use super::ask::Ask;
 use super::idempotency::Claimed;
 use super::member::Member;
 use super::steps::{self, Call};
-use super::{Gateway, Keys, Lane};
+use super::{Gateway, Keys, Lane, reserve};
 use crate::background;
 use crate::catalogue::{Operation, OperationIx};
-use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::ids::{Credits, interned};
-use crate::limits::{QuotaTimeout, Turn, Window};
+use crate::limits::{QuotaTimeout, Turn, Waiting};
 use crate::outbound::guard;
 use crate::proxy::{About, KeyIx, Safe, UpstreamError};
-use crate::store::{Begun, Caps, CreateId, Owner, Store, Task, TaskState};
-use crate::tasks::{body, ownership};
+use crate::store::{CreateId, Owner, Store, Task, TaskState};
+use crate::tasks::{HURRY, Whose, body, ownership};
 use crate::wire;
 
 /// Names a create whose answer was lost.
 const CREATE: HeaderName = HeaderName::from_static("x-kiegate-create");
-/// When it is worth trying again where tasks have to end first, which nobody can foretell.
-const A_TASK_ENDS: Duration = Duration::from_secs(5);
 
 /// A create that is counted. Dropped before it is sent, it was never there; dropped later, it is lost: the upstream may
 /// have it.
@@ -95,13 +93,21 @@ enum Sent {
     /// There is an answer for the client; what it means is written down.
     Answered(Whole),
     /// The upstream has had too many creates: back into the queue.
-    Throttled(Draft, Turn, Option<Duration>),
+    Throttled(Draft, Back),
     /// The upstream refuses the key.
     KeyRefused(Draft, Whole),
     /// Nothing arrived.
     Nowhere(UpstreamError),
     /// Nobody knows whether it arrived.
     Lost(CreateId),
+}
+
+/// A create that is to have another turn.
+struct Back {
+    /// How long it waited for the last one.
+    waited: Duration,
+    /// Where it waits.
+    place: Result<Waiting, QuotaTimeout>,
 }
 
 /// A create as it goes upstream.
@@ -134,7 +140,10 @@ pub(super) async fn create(
     }
     let _place = gateway.room.take(&member.label, ask.body.len()).ok_or_else(crowded)?;
     let task = Arc::new(intent(gateway, member, &ask, operation, callback.as_ref(), &lane));
-    let draft = reserve(gateway, call, member, &task, claimed).await?;
+    if price(gateway, &ask, operation).is_none() {
+        reserve::admit_unpriced(gateway, member, task.counts_at).await?;
+    }
+    let draft = reserve::create(gateway, call, member, &task, claimed).await?;
     let body = match &callback {
         Some(callback) if is_shared => {
             callback.readdressed(&ask, gateway.relay_url(task.create, lane).as_deref())
@@ -161,6 +170,15 @@ fn crowded() -> ApiError {
     ApiError::new(Reason::Overloaded, what).retry_after(Duration::from_secs(1))
 }
 
+/// What a create costs; `None` where nobody knows.
+fn price(gateway: &Gateway, ask: &Ask, operation: &Operation) -> Option<Credits> {
+    let catalogue = &gateway.parts.catalogue;
+    let request = ask.request(operation);
+    let named = operation.model_of(request);
+    let model = named.and_then(|name| catalogue.model_meant_by(ask.index, name));
+    catalogue.price_of(ask.index, model, &operation.completed(request))
+}
+
 /// What is written down of a create before it is sent.
 pub(super) fn intent(
     gateway: &Gateway,
@@ -170,12 +188,7 @@ pub(super) fn intent(
     callback: Option<&Callback>,
     lane: &Lane,
 ) -> Task {
-    let catalogue = &gateway.parts.catalogue;
-    let request = ask.request(operation);
-    let named = operation.model_of(request);
-    let model = named.and_then(|name| catalogue.model_meant_by(ask.index, name));
-    let price = catalogue.price_of(ask.index, model, &operation.completed(request));
-    let label = catalogue.model_label(ask.index, request);
+    let label = gateway.parts.catalogue.model_label(ask.index, ask.request(operation));
     Task {
         create: CreateId::new(),
         tenant: member.tenant.id.clone(),
@@ -186,98 +199,28 @@ pub(super) fn intent(
         request: ask.body.clone(),
         created: gateway.parts.clock.now(),
         counts_at: gateway.moment(member, &ask.parts.headers),
-        reserved: price.unwrap_or_default(),
+        reserved: price(gateway, ask, operation).unwrap_or_default(),
         id: None,
         base: None,
         state: TaskState::Sent,
     }
 }
 
-/// Counts the create against the tenant's limits of tasks, credits and creates, all of them or none.
-async fn reserve(
-    gateway: &Gateway,
-    call: &Call,
-    member: &Member,
-    task: &Task,
-    claimed: Option<Claimed>,
-) -> Result<Draft, ApiError> {
-    let store = &gateway.parts.store;
-    let begun = store.begin(task.clone(), &member.limits.caps).await?;
-    match begun {
-        Begun::Yes => {}
-        Begun::TooMany { running } => {
-            gateway.parts.tracker.hurry(&member.tenant.id);
-            let what = format!("{running} tasks are under way, the most that this key may have");
-            return Err(ApiError::new(Reason::TooManyTasks, what).retry_after(A_TASK_ENDS));
-        }
-        Begun::OverBudget { window, spent } => {
-            return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
+impl Account {
+    /// What an answer tells of the key: also where nobody waits for it any more.
+    fn learn(&self, sent: &Sent) {
+        match sent {
+            Sent::KeyRefused(..) => {
+                self.rest();
+                tracing::warn!(
+                    key = &*self.name,
+                    "the upstream refuses this key; others go first for a while"
+                );
+            }
+            Sent::Answered(_) => self.works(),
+            _ => {}
         }
     }
-    let draft = Draft::new(task.create, store, claimed);
-    shadow(gateway, member, task).await?;
-    if let Some(limit) = &member.limits.creates {
-        let told = limit.check();
-        let verdict = told.verdict;
-        let refused = !verdict.admitted && !told.shadowed;
-        if told.shadowed {
-            gateway.parts.metrics.shadow_refused(&member.label, Reason::RateLimited);
-        }
-        call.tell_rate(told);
-        if refused {
-            let what = "too many creates for this key in too short a time";
-            return Err(ApiError::new(Reason::RateLimited, what).retry_after(verdict.next_in));
-        }
-    }
-    Ok(draft)
-}
-
-/// The refusal of what costs `price` at `now` where so much of a window's credits is spent.
-pub(super) fn over_budget(price: Credits, window: Window, spent: Credits, now: Timestamp) -> ApiError {
-    let ends = window.ends(now);
-    // What a chat costs is known when it has ended.
-    let costs = if price == Credits::ZERO {
-        String::new()
-    } else {
-        format!("this costs {price} credits or more, and ")
-    };
-    let what = format!(
-        "{costs}this key has spent or reserved {spent} of the credits that it may in this {}, which ends at {ends}",
-        window.name()
-    );
-    ApiError::new(Reason::BudgetExceeded, what).retry_after(ends.saturating_since(now))
-}
-
-/// Counts another version of a result against the tenant's credits alone: it is no task of its own.
-pub(super) async fn reserve_credits(
-    gateway: &Gateway,
-    member: &Member,
-    task: &Task,
-) -> Result<Draft, ApiError> {
-    let store = &gateway.parts.store;
-    let caps = Caps { tasks: None, credits: member.limits.caps.credits.clone() };
-    if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
-        return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
-    }
-    Ok(Draft::new(task.create, store, None))
-}
-
-/// Tells where limits that are only tried out would have refused.
-async fn shadow(gateway: &Gateway, member: &Member, task: &Task) -> Result<(), ApiError> {
-    let Caps { tasks, credits } = &member.limits.shadow;
-    let (store, metrics) = (&gateway.parts.store, &gateway.parts.metrics);
-    if let Some(most) = tasks
-        && store.running(&task.tenant).await? > *most
-    {
-        metrics.shadow_refused(&member.label, Reason::TooManyTasks);
-    }
-    if !credits.is_empty() {
-        let spent = store.spent(&task.tenant, task.counts_at).await?;
-        if credits.iter().any(|(window, most)| spent[window.position()] > *most) {
-            metrics.shadow_refused(&member.label, Reason::BudgetExceeded);
-        }
-    }
-    Ok(())
 }
 
 impl Errand {
@@ -290,29 +233,26 @@ impl Errand {
     ) -> Result<Sent, ApiError> {
         let accounts = &self.gateway.parts.accounts;
         let waiter = Waiter { tenant: &member.tenant.id, weight: member.weight, since: Instant::now() };
-        let late = |timeout| late(&timeout);
-        let mut throttled: Option<(Granted, Option<Duration>)> = None;
+        let mut back: Option<(Arc<Account>, Back)> = None;
         let mut waited_before = Duration::ZERO;
         loop {
             let since = Instant::now();
-            let (account, granted) = match throttled.take() {
-                None => account::turn(&accounts.usable(&keys), waiter).await.map_err(late)?,
-                Some(((account, granted), retry_after)) => {
-                    let before = granted.waited();
-                    let others: Vec<_> = keys.iter().copied().filter(|key| *key != account.key).collect();
-                    let others = accounts.usable(&others);
+            let usable = accounts.usable(&keys);
+            let turn = match back.take() {
+                None => self.hurrying(&usable, account::turn(&usable, waiter)).await,
+                Some((account, Back { waited, place })) => {
+                    let others: Vec<_> =
+                        usable.iter().filter(|other| other.key != account.key).cloned().collect();
                     let name = Arc::clone(&account.name);
-                    let again = account::another_turn((account, granted), retry_after, &others, waiter);
-                    let again = again.await.map_err(late)?;
-                    if again.0.name != name {
-                        waited_before += before;
+                    let again = account::another_turn((account, place), &others, waiter);
+                    let again = self.hurrying(&usable, again).await;
+                    if again.as_ref().is_ok_and(|(account, _)| account.name != name) {
+                        waited_before += waited;
                     }
                     again
                 }
             };
-            self.call.waited(since.elapsed());
-            self.call.queued(waited_before + granted.waited());
-            self.gateway.parts.metrics.waited_for_turn(&account.name, granted.waited());
+            let (account, granted) = self.note_wait(since, waited_before, &usable, turn)?;
             if !granted.waited().is_zero()
                 && let Err(refusal) = steps::still_permitted(&self.gateway, &self.call, &self.parts)
             {
@@ -321,30 +261,60 @@ impl Errand {
             }
             draft.store.sent_with(draft.create, Arc::clone(&account.name)).await?;
             match self.clone().with(&account).send(draft, Some(granted)).await {
-                Sent::Throttled(back, granted, retry_after) => {
-                    draft = back;
-                    throttled = Some(((account, granted), retry_after));
+                Sent::Throttled(throttled, place) => {
+                    draft = throttled;
+                    back = Some((account, place));
                 }
-                Sent::KeyRefused(back, answer) => {
-                    account.rest();
-                    tracing::warn!(
-                        key = &*account.name,
-                        "the upstream refuses this key; others go first for a while"
-                    );
+                Sent::KeyRefused(refused, answer) => {
                     keys.retain(|key| *key != account.key);
                     if keys.is_empty() {
-                        return Ok(Sent::Answered(back.refused(answer).await));
+                        return Ok(Sent::Answered(refused.refused(answer).await));
                     }
-                    draft = back;
+                    draft = refused;
                 }
-                sent => {
-                    if matches!(sent, Sent::Answered(_)) {
-                        account.works();
-                    }
-                    return Ok(sent);
+                sent => return Ok(sent),
+            }
+        }
+    }
+
+    /// Waits for a turn; meanwhile tasks that have ended unseen, and take up the room of others, are looked for.
+    async fn hurrying<T>(&self, accounts: &[Arc<Account>], turn: impl Future<Output = T>) -> T {
+        let mut turn = pin!(turn);
+        let mut patience = Duration::ZERO;
+        loop {
+            if let Ok(turn) = timeout(patience, turn.as_mut()).await {
+                return turn;
+            }
+            for account in accounts.iter().filter(|account| account.quota.is_full_of_tasks()) {
+                self.gateway.parts.tracker.hurry(&Whose::Key(Arc::clone(&account.name)));
+            }
+            patience = HURRY;
+        }
+    }
+
+    /// Tells how long it has waited for its turn with one of `accounts`, whether or not there was one.
+    fn note_wait(
+        &self,
+        since: Instant,
+        waited_before: Duration,
+        accounts: &[Arc<Account>],
+        turn: Result<Granted, QuotaTimeout>,
+    ) -> Result<Granted, ApiError> {
+        let metrics = &self.gateway.parts.metrics;
+        self.call.waited(since.elapsed());
+        match &turn {
+            Ok((account, granted)) => {
+                self.call.queued(waited_before + granted.waited());
+                metrics.waited_for_turn(&account.name, granted.waited());
+            }
+            Err(timeout) => {
+                self.call.queued(waited_before + timeout.waited);
+                for account in accounts {
+                    metrics.waited_for_turn(&account.name, timeout.waited);
                 }
             }
         }
+        turn.map_err(|timeout| late(&timeout))
     }
 
     fn with(mut self, account: &Account) -> Self {
@@ -370,12 +340,18 @@ impl Errand {
             parts.tracker.watch(&self.task);
         }
         match self.exchange().await {
-            Ok(answer) => self.understand(draft, turn, answer).await,
+            Ok(answer) => {
+                let account = parts.accounts.get(self.lane.key()).filter(|_| turn.is_some()).cloned();
+                let sent = self.clone().understand(draft, turn, answer).await;
+                account.inspect(|account| account.learn(&sent));
+                sent
+            }
             Err(error) if error.may_have_arrived() => {
                 tracing::warn!(create = %draft.create, "the answer to a create was lost: {error}");
                 Sent::Lost(draft.lost().await)
             }
             Err(error) => {
+                turn.into_iter().for_each(Turn::returned);
                 draft.not_sent().await;
                 Sent::Nowhere(error)
             }
@@ -414,7 +390,9 @@ impl Errand {
             (None, 429, Some(turn)) => {
                 let now = self.gateway.parts.clock.now().millis();
                 draft.did_not_arrive();
-                Sent::Throttled(draft, turn, wire::retry_after(&answer.headers, now))
+                let (waited, place) =
+                    (turn.waited(), turn.throttled(wire::retry_after(&answer.headers, now)));
+                Sent::Throttled(draft, Back { waited, place })
             }
             (None, 401 | 402 | 433, Some(_)) => {
                 draft.did_not_arrive();
@@ -433,7 +411,10 @@ impl Errand {
     /// the request. Whatever else answers, such as a server on the way, does not know. In this process nothing is lost on
     /// the way, and a test may want to see any answer.
     pub(super) fn is_refusal(&self, answer: &Whole, body: &Value) -> bool {
-        is_error(body) || answer.status.is_client_error() || matches!(self.lane, Lane::Mock | Lane::Nowhere)
+        is_error(body)
+            || answer.status.is_client_error()
+            || reached_nobody(answer.status)
+            || matches!(self.lane, Lane::Mock | Lane::Nowhere)
     }
 
     /// Whether the answer to such a create is its result.
@@ -494,6 +475,14 @@ fn is_error(body: &Value) -> bool {
     body.get("code").is_some_and(|code| code.is_number() && *code != 200)
 }
 
+/// Whether the content network in front of the upstream says that it could not connect to it: it is down, or has no address,
+/// or cannot identify itself. What 520, 522 and 524 are about may have arrived.
+///
+/// Source: the network's list of its 5xx statuses.
+fn reached_nobody(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 521 | 523 | 525 | 526)
+}
+
 /// No turn came in time.
 fn late(timeout: &QuotaTimeout) -> ApiError {
     let what = "the account's quota of creates left no room in time";
@@ -532,7 +521,8 @@ pub(super) async fn as_of_now(gateway: &Gateway, kept: Whole) -> Result<Whole, A
 }
 
 impl Draft {
-    fn new(create: CreateId, store: &Arc<dyn Store>, claimed: Option<Claimed>) -> Self {
+    /// One that has been counted.
+    pub(super) fn new(create: CreateId, store: &Arc<dyn Store>, claimed: Option<Claimed>) -> Self {
         Self { create, store: Arc::clone(store), claimed, sent: None, settled: false }
     }
 

@@ -146,6 +146,11 @@ impl Quota {
         TaskSlot(Arc::clone(&self.0))
     }
 
+    /// Whether the account has as many tasks under way as it may.
+    pub fn is_full_of_tasks(&self) -> bool {
+        self.0.change(|state, _| state.tasks >= state.max_tasks)
+    }
+
     /// How things stand.
     pub fn status(&self) -> QuotaStatus {
         self.0.change(|state, now| state.status(now))
@@ -176,15 +181,15 @@ impl Turn {
     }
 
     /// The upstream answered 429. No creates are sent for as long as it wants (a whole period if it does not
-    /// say, an hour at most), the limit becomes what it took by then, and this create waits at the head of
+    /// say, an hour at most), the limit becomes what it took by then, and this create has a place at the head of
     /// the queue for another turn, within what is left of the patience it came with. Its tenant pays for one
     /// turn only.
     ///
     /// # Errors
-    /// [`QuotaTimeout`] if the patience ends before; at once where the upstream wants no creates for longer.
-    pub async fn throttled(mut self, retry_after: Option<Duration>) -> Result<Self, QuotaTimeout> {
+    /// [`QuotaTimeout`] where the upstream wants no creates for longer than the patience lasts.
+    pub fn throttled(mut self, retry_after: Option<Duration>) -> Result<Waiting, QuotaTimeout> {
         self.stage = Stage::Over;
-        let waiting = self.shared.change(|state, now| {
+        self.shared.change(|state, now| {
             state.window.throttled(now, retry_after);
             state.tasks = state.tasks.saturating_sub(1);
             let stay = Stay { since: now, waited_before: self.waited, deadline: self.deadline };
@@ -193,9 +198,7 @@ impl Turn {
             let (tenant, number) = (self.tenant.clone(), self.number);
             state.returned.insert(number, (tenant.clone(), Ticket { stay, sender }));
             Ok(Waiting { shared: Arc::clone(&self.shared), tenant, number, stay, receiver })
-        })?;
-        drop(self);
-        waiting.turn().await
+        })
     }
 }
 
@@ -434,7 +437,7 @@ impl State {
 }
 
 /// A create that waits. Dropping it leaves the queue, and a turn that was on its way goes to the next.
-struct Waiting {
+pub struct Waiting {
     shared: Arc<Shared>,
     tenant: TenantId,
     number: u64,
@@ -443,7 +446,11 @@ struct Waiting {
 }
 
 impl Waiting {
-    async fn turn(mut self) -> Result<Turn, QuotaTimeout> {
+    /// Its turn.
+    ///
+    /// # Errors
+    /// [`QuotaTimeout`] if its patience ends before.
+    pub async fn turn(mut self) -> Result<Turn, QuotaTimeout> {
         // Mostly it is there already, and needs no timer.
         let mut granted = self.receiver.try_recv().ok();
         if granted.is_none() {

@@ -36,6 +36,11 @@ fn tenant(name: &str) -> TenantId {
     TenantId::new(name)
 }
 
+/// The turn that a create has after a 429.
+async fn throttled(turn: Turn, retry_after: Option<Duration>) -> Result<Turn, QuotaTimeout> {
+    turn.throttled(retry_after)?.turn().await
+}
+
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
@@ -212,7 +217,7 @@ async fn after_a_429_the_create_goes_first() {
     // The later one comes back earlier; the order in which they came counts.
     for (turn, name) in [(second, "second"), (first, "first")] {
         crowd.spawn(async move {
-            turn.throttled(Some(seconds(20))).await.unwrap().refused();
+            throttled(turn, Some(seconds(20))).await.unwrap().refused();
             name.to_owned()
         });
         settle().await;
@@ -233,7 +238,7 @@ async fn a_429_drains_the_bucket_and_teaches_the_limit() {
     let (taken, refused): (Vec<_>, Vec<_>) =
         (0..8).map(|index| (index, at_once(&quota, "a").unwrap())).partition(|(index, _)| *index < 5);
     let slots: Vec<_> = taken.into_iter().map(|(_, turn)| turn.started()).collect();
-    let mut again: Vec<_> = refused.into_iter().map(|(_, turn)| Box::pin(turn.throttled(None))).collect();
+    let mut again: Vec<_> = refused.into_iter().map(|(_, turn)| Box::pin(throttled(turn, None))).collect();
     for turn in &mut again {
         assert!(turn.now_or_never().is_none());
     }
@@ -258,7 +263,7 @@ async fn a_429_that_outlasts_the_patience_is_told_at_once() {
     let start = Instant::now();
     let turn = quota.turn(&tenant("a"), ONE, seconds(30)).await.unwrap();
     sleep(seconds(20)).await;
-    let given_up = turn.throttled(Some(seconds(11))).await.unwrap_err();
+    let given_up = throttled(turn, Some(seconds(11))).await.unwrap_err();
     assert_eq!(given_up, QuotaTimeout { waited: Duration::ZERO, retry_after: seconds(11) });
     let not_even_queued = quota.turn(&tenant("a"), ONE, seconds(10)).await.unwrap_err();
     assert_eq!(not_even_queued.retry_after, seconds(11));
@@ -275,9 +280,9 @@ async fn patience_counts_from_the_first_asking_and_the_waits_add_up() {
     at_once(&quota, "a").unwrap().refused();
     let turn = quota.turn(&tenant("a"), ONE, seconds(30)).await.unwrap();
     sleep(seconds(5)).await;
-    let turn = turn.throttled(Some(seconds(6))).await.unwrap();
+    let turn = throttled(turn, Some(seconds(6))).await.unwrap();
     assert_eq!(turn.waited(), HOLD + seconds(6));
-    let blocker = turn.throttled(Some(seconds(5))).now_or_never();
+    let blocker = throttled(turn, Some(seconds(5))).now_or_never();
     assert!(blocker.is_none(), "and its client goes away");
     assert_eq!(quota.status().waiting, 0);
     assert_eq!(start.elapsed(), HOLD + seconds(11));
@@ -288,7 +293,7 @@ async fn an_endless_retry_after_is_cut() {
     let quota = quota(1, 100);
     let turn = quota.turn(&tenant("a"), ONE, Duration::MAX).await.unwrap();
     let start = Instant::now();
-    turn.throttled(Some(Duration::MAX)).await.unwrap().refused();
+    throttled(turn, Some(Duration::MAX)).await.unwrap().refused();
     assert_eq!(start.elapsed(), LONGEST_BLOCK);
 }
 
@@ -498,7 +503,7 @@ async fn insists(quota: Quota, upstream: Arc<Upstream>, limit: usize, visit: Vis
             turn.refused();
             return refused;
         };
-        turn = turn.throttled(Some(retry_after).filter(|_| visit.verdict > 2)).await.unwrap();
+        turn = throttled(turn, Some(retry_after).filter(|_| visit.verdict > 2)).await.unwrap();
     }
     unreachable!("it insists")
 }

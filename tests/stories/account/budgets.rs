@@ -106,6 +106,37 @@ async fn credits_are_reserved_and_settled() {
     acme.create().await.expect_code(200);
 }
 
+/// It reserves nothing, and nothing fitted into a budget of which nothing was left.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_knows_the_price_of_is_refused_where_nothing_is_left() {
+    let world = with_limits("credits = { day = 12 }");
+    let acme = world.client("acme");
+    let new = json!({"model": "acme/new-9", "input": {"prompt": "x"}});
+    let create = async || acme.post("/api/v1/jobs/createTask", &new).await;
+    create().await.expect_status(200);
+    acme.create().await.expect_code(200);
+    assert_eq!(create().await.expect_status(402).header("x-kiegate-error"), "budget_exceeded");
+    assert_eq!(world.upstream.count("jobs.create"), 1);
+}
+
+/// A chat and another version were not counted where a budget is tried out.
+#[tokio::test(start_paused = true)]
+async fn a_budget_in_shadow_is_told_of_all_that_costs() {
+    let world = with_limits("credits = { day = { limit = 12, shadow = true } }");
+    let acme = world.client("acme");
+    acme.create().await.expect_code(200);
+    let refused = "kiegate_refusals_total{reason=\"budget_exceeded_shadow\",tenant=\"acme\"}";
+    assert_eq!(world.metric(refused), 0);
+    assert_eq!(world.plane.answer(chat(1)).await.status(), 200);
+    assert_eq!(world.metric(refused), 1);
+    let veo = acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3"})).await.task_id();
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    acme.get(&format!("/api/v1/veo/record-info?taskId={veo}")).await.expect_code(200);
+    assert_eq!(world.metric(refused), 2);
+    acme.post("/api/v1/veo/get-4k-video", &json!({"taskId": veo})).await.expect_code(200);
+    assert_eq!(world.metric(refused), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_limit_in_shadow_is_told_and_refuses_nobody() {
     let world = with_limits(

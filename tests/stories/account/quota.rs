@@ -50,12 +50,13 @@ async fn a_create_that_waited_too_long_is_refused_and_leaves_nothing_behind() {
         (refused.header("x-kiegate-error"), began.elapsed()),
         ("quota_timeout", Duration::from_secs(3))
     );
-    assert_eq!(refused.header("retry-after"), "8");
+    assert_eq!((refused.header("retry-after"), refused.header("x-kiegate-queued")), ("8", "3000"));
+    assert_eq!(world.metric("kiegate_overhead_seconds_bucket{le=\"1\"}"), 2, "waiting is no overhead");
+    assert_eq!(world.metric("kiegate_upstream_wait_seconds_count{key=\"main\"}"), 2);
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!((world.running("acme").await, world.upstream.arrived().len()), (1, 1));
 }
 
-/// The time counted as the gateway's own, in a metric that is to show how much slower it makes things.
 #[tokio::test(start_paused = true)]
 async fn what_waits_is_sent_for_those_alone_who_still_may() {
     let lines = |acme: &str| {
@@ -80,6 +81,7 @@ async fn what_waits_is_sent_for_those_alone_who_still_may() {
     }
 }
 
+/// The time counted as the gateway's own, in a metric that is to show how much slower it makes things.
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_turn_and_for_the_upstream_is_no_overhead() {
     let world = account("1/10s", "max_wait = \"60s\"");
@@ -89,6 +91,49 @@ async fn waiting_for_a_turn_and_for_the_upstream_is_no_overhead() {
     }
     assert_eq!(world.metric("kiegate_overhead_seconds_count"), 2);
     assert_eq!(world.metric("kiegate_overhead_seconds_bucket{le=\"1\"}"), 2);
+}
+
+/// Each took a place of the window, so that nothing could be sent when the upstream was back.
+#[tokio::test(start_paused = true)]
+async fn a_create_that_never_left_takes_nothing_of_the_quota() {
+    let world = account("2/10s", "max_wait = \"60s\"");
+    let acme = world.client("acme");
+    for _ in 0..2 {
+        world.upstream.meets([Misfortune::Unreachable, Misfortune::Unreachable, Misfortune::Unreachable]);
+        acme.create().await.expect_status(502);
+    }
+    let began = Instant::now();
+    acme.create().await.expect_code(200);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+/// What it answered was forgotten, so that the next ones went out as if nothing had been said.
+#[tokio::test(start_paused = true)]
+async fn what_the_upstream_says_of_its_quota_is_heard_though_the_client_has_gone() {
+    let world = account("20/10s", "max_wait = \"60s\"");
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    world.upstream.takes(Duration::from_secs(5));
+    let too_many = json!({"code": 429, "msg": "too many", "data": null});
+    world.upstream.meets([Misfortune::Answers(200, too_many)]);
+    assert!(tokio::time::timeout(Duration::from_secs(1), acme.create()).await.is_err());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(world.gateway.upstream_status()[0]["blocked_seconds"].as_f64().unwrap() > 5.0);
+    world.upstream.takes(Duration::ZERO);
+    let waited = bolt.create().await.expect_code(200).header("x-kiegate-queued").parse::<u32>().unwrap();
+    assert!(waited > 5000, "{waited} ms");
+}
+
+/// They held up the others until they were overdue.
+#[tokio::test(start_paused = true)]
+async fn tasks_that_ended_unseen_leave_the_accounts_room_to_others() {
+    let world = account("100/10s", "max_concurrent_tasks = 2\nmax_wait = \"300s\"");
+    let silent = json!({"model": "google/nano-banana", "input": {"prompt": "a lighthouse"}});
+    for _ in 0..2 {
+        world.client("acme").post("/api/v1/jobs/createTask", &silent).await.expect_code(200);
+    }
+    let began = Instant::now();
+    world.client("bolt").create().await.expect_code(200);
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

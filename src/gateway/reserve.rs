@@ -1,0 +1,136 @@
+//! What a tenant's limits make of what is paid for: counted before it is sent, all of them or none.
+
+use std::time::Duration;
+
+use super::Gateway;
+use super::create::Draft;
+use super::idempotency::Claimed;
+use super::member::Member;
+use super::steps::Call;
+use crate::clock::{Moment, Timestamp};
+use crate::error::{ApiError, Reason};
+use crate::ids::Credits;
+use crate::limits::Window;
+use crate::store::{Begun, Caps, StoreError, Task};
+use crate::tasks::Whose;
+
+/// When it is worth trying again where tasks have to end first, which nobody can foretell.
+const A_TASK_ENDS: Duration = Duration::from_secs(5);
+
+/// Counts a create against the tenant's limits of tasks, credits and creates.
+///
+/// # Errors
+/// A limit that is reached, which leaves nothing counted; a store that cannot be reached.
+pub(super) async fn create(
+    gateway: &Gateway,
+    call: &Call,
+    member: &Member,
+    task: &Task,
+    claimed: Option<Claimed>,
+) -> Result<Draft, ApiError> {
+    let store = &gateway.parts.store;
+    match store.begin(task.clone(), &member.limits.caps).await? {
+        Begun::Yes => {}
+        Begun::TooMany { running } => {
+            gateway.parts.tracker.hurry(&Whose::Tenant(member.tenant.id.clone()));
+            let what = format!("{running} tasks are under way, the most that this key may have");
+            return Err(ApiError::new(Reason::TooManyTasks, what).retry_after(A_TASK_ENDS));
+        }
+        Begun::OverBudget { window, spent } => {
+            return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
+        }
+    }
+    let draft = Draft::new(task.create, store, claimed);
+    if let Err(refusal) = admit_create(gateway, call, member) {
+        // Given back at once, or another create might find nothing left.
+        draft.not_sent().await;
+        return Err(refusal);
+    }
+    if let Some(most) = member.limits.shadow.tasks
+        && store.running(&task.tenant).await? > most
+    {
+        gateway.parts.metrics.shadow_refused(&member.label, Reason::TooManyTasks);
+    }
+    shadow_credits(gateway, member, task).await?;
+    Ok(draft)
+}
+
+/// Counts a create against the tenant's rate of them.
+fn admit_create(gateway: &Gateway, call: &Call, member: &Member) -> Result<(), ApiError> {
+    let Some(limit) = &member.limits.creates else { return Ok(()) };
+    let told = limit.check();
+    let (verdict, shadowed) = (told.verdict, told.shadowed);
+    call.tell_rate(told);
+    if shadowed {
+        gateway.parts.metrics.shadow_refused(&member.label, Reason::RateLimited);
+    } else if !verdict.admitted {
+        let what = "too many creates for this key in too short a time";
+        return Err(ApiError::new(Reason::RateLimited, what).retry_after(verdict.next_in));
+    }
+    Ok(())
+}
+
+/// Counts another version of a result against the tenant's credits alone: it is no task of its own.
+///
+/// # Errors
+/// Credits that are spent; a store that cannot be reached.
+pub(super) async fn version(gateway: &Gateway, member: &Member, task: &Task) -> Result<Draft, ApiError> {
+    let store = &gateway.parts.store;
+    let caps = Caps { tasks: None, credits: member.limits.caps.credits.clone() };
+    if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
+        return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
+    }
+    shadow_credits(gateway, member, task).await?;
+    Ok(Draft::new(task.create, store, None))
+}
+
+/// Lets in what nobody knows the price of, a chat or a model that no file tells of, while there is something left at `now`.
+///
+/// # Errors
+/// A window whose credits are spent; a store that cannot be reached.
+pub(super) async fn admit_unpriced(gateway: &Gateway, member: &Member, now: Moment) -> Result<(), ApiError> {
+    let (caps, shadow) = (&member.limits.caps.credits, &member.limits.shadow.credits);
+    if caps.is_empty() && shadow.is_empty() {
+        return Ok(());
+    }
+    let spent = gateway.parts.store.spent(&member.tenant.id, now).await?;
+    let is_full = |(window, most): &&(Window, Credits)| spent[window.position()] >= *most;
+    // Of several windows that are full the longest ends last.
+    if let Some((window, _)) = caps.iter().rev().find(is_full) {
+        return Err(over_budget(Credits::ZERO, *window, spent[window.position()], now.at()));
+    }
+    if shadow.iter().any(|limit| is_full(&limit)) {
+        gateway.parts.metrics.shadow_refused(&member.label, Reason::BudgetExceeded);
+    }
+    Ok(())
+}
+
+/// Tells where a budget that is only tried out would have refused what has been counted.
+async fn shadow_credits(gateway: &Gateway, member: &Member, task: &Task) -> Result<(), StoreError> {
+    let credits = &member.limits.shadow.credits;
+    // What nobody knows the price of was looked at before.
+    if credits.is_empty() || task.reserved == Credits::ZERO {
+        return Ok(());
+    }
+    let spent = gateway.parts.store.spent(&task.tenant, task.counts_at).await?;
+    if credits.iter().any(|(window, most)| spent[window.position()] > *most) {
+        gateway.parts.metrics.shadow_refused(&member.label, Reason::BudgetExceeded);
+    }
+    Ok(())
+}
+
+/// The refusal of what costs `price` at `now` where so much of a window's credits is spent.
+fn over_budget(price: Credits, window: Window, spent: Credits, now: Timestamp) -> ApiError {
+    let ends = window.ends(now);
+    // What nobody knows the price of shows none.
+    let costs = if price == Credits::ZERO {
+        String::new()
+    } else {
+        format!("this costs {price} credits or more, and ")
+    };
+    let what = format!(
+        "{costs}this key has spent or reserved {spent} of the credits that it may in this {}, which ends at {ends}",
+        window.name()
+    );
+    ApiError::new(Reason::BudgetExceeded, what).retry_after(ends.saturating_since(now))
+}
