@@ -12,4 +12,4 @@ pub mod schedule;
 pub mod simulated;
 pub mod tracker;
 
-pub use tracker::{Poller, Received, Seen, Tracker};
+pub use tracker::{HURRY, Poller, Received, Seen, Tracker, Whose};

@@ -182,7 +182,9 @@ impl Question {
                 tracing::error!("what was seen of a task cannot be written down: {error}");
                 None
             });
-            let fresh_for = seen.map(|seen| if seen.ended { freshness.finished } else { freshness.running });
+            let is_final = |seen: Seen| seen.ended && !parts.tracker.may_be_replaced(task);
+            let fresh_for =
+                seen.map(|seen| if is_final(seen) { freshness.finished } else { freshness.running });
             return (seen, fresh_for);
         }
         if answer.status != StatusCode::OK || answer.code(&answer.json()) != 200 {

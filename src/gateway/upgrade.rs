@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use super::answer::Whole;
 use super::ask::Ask;
-use super::create::{Callback, Draft, Errand, intent, lost, reserve_credits};
+use super::create::{Callback, Draft, Errand, intent, lost};
 use super::idempotency::{self, Claimed, Outcome};
 use super::member::Member;
 use super::steps::{Call, pass};
-use super::{Gateway, Lane};
+use super::{Gateway, Lane, reserve};
 use crate::background;
 use crate::catalogue::{Behaviour, Catalogue, Operation, Reply, Upgrade};
 use crate::error::{ApiError, Reason};
@@ -48,7 +48,7 @@ pub(super) async fn upgrade(
     task.base = ask.request(operation).pointer(&kind.lookup.at).and_then(|id| id.as_str()).map(Into::into);
     task.key = gateway.key_name(lane);
     let draft = match &once {
-        Some(_) => Some(reserve_credits(gateway, member, &task).await?),
+        Some(_) => Some(reserve::version(gateway, member, &task).await?),
         None => None,
     };
     if let Some(callback) = &callback {
@@ -119,6 +119,9 @@ async fn settle(errand: &Errand, once: Once, draft: Draft, answer: Whole) -> Res
     }
     // The upstream charges when it begins, so that is when it is settled; its callback may come later.
     gateway.parts.tracker.finish(task, None, is_told).await?;
+    if let (true, Some(base)) = (is_told, &task.base) {
+        gateway.parts.tracker.is_replaced(base).await?;
+    }
     draft.started(answer).await;
     Ok(())
 }

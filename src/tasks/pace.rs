@@ -18,6 +18,8 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(super) struct Pace {
     first: Duration,
     step: Duration,
+    /// It is looked for the end all the time, and not only when that is overdue.
+    is_close: bool,
 }
 
 impl Pace {
@@ -25,12 +27,12 @@ impl Pace {
     /// longer at most.
     pub(super) fn bridge(usual: Duration) -> Self {
         let step = (usual / 10).clamp(SHORTEST, LONGEST);
-        Self { first: step, step }
+        Self { first: step, step, is_close: true }
     }
 
     /// For a task that should have been heard of by then.
     pub(super) fn overdue(usual: Duration) -> Self {
-        Self { first: usual * 2 + GRACE, step: (usual / 4).clamp(SHORTEST * 5, LONGEST) }
+        Self { first: usual * 2 + GRACE, step: (usual / 4).clamp(SHORTEST * 5, LONGEST), is_close: false }
     }
 
     /// From its creation to the first look.
@@ -42,6 +44,11 @@ impl Pace {
     pub(super) fn after(self, polls: u32) -> Duration {
         let doublings = polls.saturating_sub(20).min(16);
         (self.step * 2_u32.saturating_pow(doublings)).min(LONGEST.max(self.step))
+    }
+
+    /// Whether an end that is found out after so many looks came about then: one that nobody had told of came long before.
+    pub(super) fn is_timely(self, polls: u32) -> bool {
+        self.is_close || polls == 0
     }
 }
 
@@ -56,17 +63,56 @@ impl Paces {
         self.0.get(&kind).copied().unwrap_or_else(expected)
     }
 
-    /// One took so long: a quarter of what is known is replaced by it.
-    pub(super) fn learn(&mut self, task: &Task, took: Duration) {
+    /// One took so long, where `expected` was known before any had ended: a quarter of what is known is replaced by it, by no
+    /// more than four times that and no less than a quarter, since one that was held up says little of the others.
+    pub(super) fn learn(&mut self, task: &Task, took: Duration, expected: impl FnOnce() -> Duration) {
         let kind = (Arc::clone(&task.operation), task.model.clone());
-        let usual = self.0.entry(kind).or_insert(took);
-        *usual = (*usual * 3 + took) / 4;
+        let usual = self.0.entry(kind).or_insert_with(expected);
+        let counted = took.clamp(*usual / 4, *usual * 4);
+        *usual = (*usual * 3 + counted) / 4;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Moment, Timestamp};
+    use crate::ids::{Credits, TenantId};
+    use crate::store::{CreateId, TaskState};
+
+    fn task() -> Task {
+        Task {
+            create: CreateId::new(),
+            tenant: TenantId::new("acme"),
+            operation: "runway.generate".into(),
+            model: None,
+            key: None,
+            callback: None,
+            request: bytes::Bytes::new(),
+            created: Timestamp::default(),
+            counts_at: Moment::Real(Timestamp::default()),
+            reserved: Credits::ZERO,
+            id: None,
+            base: None,
+            state: TaskState::Sent,
+        }
+    }
+
+    /// One that nobody heard of for a day made hours of a minute.
+    #[test]
+    fn one_that_was_held_up_says_little_of_the_others() {
+        let usual = Duration::from_mins(1);
+        let mut paces = Paces::default();
+        let task = task();
+        assert_eq!(paces.usual(&task, || usual), usual);
+        paces.learn(&task, Duration::from_hours(24), || usual);
+        assert_eq!(paces.usual(&task, || usual), usual * 7 / 4);
+        let mut paces = Paces::default();
+        paces.learn(&task, Duration::ZERO, || usual);
+        assert_eq!(paces.usual(&task, || usual), usual * 13 / 16);
+        assert!(Pace::bridge(usual).is_timely(7) && Pace::overdue(usual).is_timely(0));
+        assert!(!Pace::overdue(usual).is_timely(1));
+    }
 
     #[test]
     fn polls_are_even_at_first_and_rarer_later() {

@@ -76,12 +76,25 @@ struct Watched {
     /// Makes prints of records and states, of 64 bits and with a key of its own: two that differ have the same one so seldom
     /// that nobody will see it.
     prints: ahash::RandomState,
-    /// The tenants of whom tasks were looked at out of turn, and when.
-    hurried: HashMap<TenantId, Timestamp>,
+    /// Whose tasks were looked at out of turn, and when.
+    hurried: HashMap<Whose, Timestamp>,
+    /// By the ids of finished tasks: until when their records may show another version of the result.
+    replaced: HashMap<Arc<str>, Timestamp>,
+}
+
+/// Tasks that take up room together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// Those of a tenant.
+    Tenant(TenantId),
+    /// Those that were made with an upstream key, by its name.
+    Key(Arc<str>),
 }
 
 struct Watch {
     tenant: TenantId,
+    /// The upstream key that it was made with.
+    key: Option<Arc<str>>,
     /// Its room among the upstream key's tasks, from the answer to its create until it ends.
     slot: Option<TaskSlot>,
     /// What callbacks that nobody vouches for said it is called, while that is not known.
@@ -102,6 +115,15 @@ struct Watch {
     ended: bool,
     /// The tenant has been told of the end.
     told: bool,
+}
+
+impl Watch {
+    fn is_of(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Tenant(tenant) => self.tenant == *tenant,
+            Whose::Key(key) => self.key.as_ref() == Some(key),
+        }
+    }
 }
 
 /// A name that a create's task may have.
@@ -163,9 +185,11 @@ const POLLS_AT_ONCE: usize = 4;
 const UNKNOWN: Duration = Duration::from_mins(1);
 /// Calls that nobody vouches for make a task be asked for so often, at most.
 const WAKES: Duration = Duration::from_secs(2);
-/// Some tasks of a tenant are looked at out of turn so often, at most, and so many of them.
-const HURRY: Duration = Duration::from_secs(5);
+/// Some tasks of a tenant or a key are looked at out of turn so often, at most, and so many of them.
+pub const HURRY: Duration = Duration::from_secs(5);
 const HURRIED: usize = 8;
+/// How long another version of a result may take, of whose end nobody tells. Usual are five to ten minutes.
+const VERSION: Duration = Duration::from_hours(1);
 /// A task that nothing has been heard of for so long has no end any more.
 const GIVEN_UP: Duration = Duration::from_hours(24);
 /// A create whose answer was lost stops counting as under way after so long, if nothing is heard of it.
@@ -204,6 +228,7 @@ impl Tracker {
         let due = task.created.max(now - GIVEN_UP) + pace.first();
         let watch = Watch {
             tenant: task.tenant.clone(),
+            key: task.key.clone(),
             slot: None,
             hints: Vec::new(),
             due,
@@ -222,10 +247,10 @@ impl Tracker {
         self.0.changed.notify_one();
     }
 
-    /// It matters how many tasks the tenant has under way: some may have ended, of which nothing has been heard yet. A few are
+    /// It matters how many of these tasks are under way: some may have ended, of which nothing has been heard yet. A few are
     /// looked at, out of turn: those that were not for longest.
-    pub fn hurry(&self, tenant: &TenantId) {
-        for create in self.0.take_hurried(tenant) {
+    pub fn hurry(&self, whose: &Whose) {
+        for create in self.0.take_hurried(whose) {
             let shared = Arc::clone(&self.0);
             background::spawn(async move { shared.look(create).await });
         }
@@ -274,6 +299,21 @@ impl Tracker {
             return self.0.end(task, &end, charged).await;
         }
         self.0.parts.store.ended(task.create, true, charged, self.0.parts.clock.now()).await.map(drop)
+    }
+
+    /// Another version of what the task `id` made is on its way: whoever asks for its details may hear something else soon.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn is_replaced(&self, id: &str) -> Result<(), StoreError> {
+        self.0.note_replaced(id);
+        self.0.ask_anew(id).await
+    }
+
+    /// Whether the details of a finished task may still become others.
+    pub fn may_be_replaced(&self, task: &Task) -> bool {
+        let until = task.id.as_ref().and_then(|id| self.0.watched().replaced.get(id).copied());
+        until.is_some_and(|until| until > self.0.parts.clock.now())
     }
 
     /// Asks for the task as soon as may be.
@@ -399,6 +439,9 @@ impl Tracker {
         let Ok(value) = serde_json::from_slice::<Value>(body) else { return Ok(Received::Malformed) };
         let Some(id) = wire::task_id(&value) else { return Ok(Received::Malformed) };
         let is_named = task.name().is_some_and(|name| **name == *id);
+        if !vouched && is_named && task.base.is_some() {
+            return self.accept_version(task, &value, body).await;
+        }
         if !vouched {
             if !is_named && task.name().is_some() {
                 return Ok(Received::OtherTask);
@@ -424,8 +467,30 @@ impl Tracker {
             shared.note(task.create, |watch| watch.told = true);
             shared.end(&task, end, shared.parts.catalogue.charged(&value)).await?;
         }
-        if is_new || stage.ended.is_some() {
+        if let Some(base) = &task.base {
+            shared.ask_anew(base).await?;
+        } else if is_new || stage.ended.is_some() {
             shared.keep(&task, operation, model, &value);
+        }
+        Ok(if is_new { Received::Accepted } else { Received::Duplicate })
+    }
+}
+
+impl Tracker {
+    /// Takes a callback of another version in that nobody vouches for. There is no record to look it up in, and nothing is
+    /// settled by it: it is passed on, and nothing in it becomes the tenant's.
+    async fn accept_version(
+        &self,
+        task: &Arc<Task>,
+        value: &Value,
+        body: &Bytes,
+    ) -> Result<Received, StoreError> {
+        let shared = &self.0;
+        let Some((operation, model)) = shared.kind(task) else { return Ok(Received::Malformed) };
+        let stage = shared.parts.catalogue.stage(operation, model, value);
+        let is_new = shared.tell(task, stage.index, body.clone()).await?;
+        if let (true, Some(base)) = (is_new, &task.base) {
+            shared.ask_anew(base).await?;
         }
         Ok(if is_new { Received::Accepted } else { Received::Duplicate })
     }
@@ -507,6 +572,21 @@ impl Shared {
         poller.known(Arc::clone(task), answer.map(Bytes::from));
     }
 
+    fn note_replaced(&self, id: &str) {
+        let now = self.parts.clock.now();
+        let mut watched = self.watched();
+        watched.replaced.retain(|_, until| *until > now);
+        watched.replaced.insert(id.into(), now + VERSION);
+    }
+
+    /// What is kept of the details of the task `id` is not true any more.
+    async fn ask_anew(&self, id: &str) -> Result<(), StoreError> {
+        if let (Some(poller), Some(task)) = (self.poller.get(), self.parts.store.by_id(id).await?) {
+            poller.known(task, None);
+        }
+        Ok(())
+    }
+
     /// Remembers whose the ids and addresses are that came out of a task.
     async fn learn(&self, task: &Task, body: &Value) -> Result<(), StoreError> {
         let owner = Owner { tenant: task.tenant.clone(), key: task.key.clone() };
@@ -537,13 +617,17 @@ impl Shared {
         let now = self.parts.clock.now();
         let charged = if end.success { charged } else { Some(charged.unwrap_or_default()) };
         let ended = self.parts.store.ended(task.create, end.success, charged, now).await?;
+        let mut is_timely = false;
         self.note(task.create, |watch| {
             watch.slot = None;
             watch.ended = true;
+            is_timely = watch.hurried.is_none() && watch.pace.is_timely(watch.polls);
         });
         let Some(ended) = ended else { return Ok(()) };
         let took = now.saturating_since(ended.created);
-        self.watched().paces.learn(&ended, took);
+        if end.success && is_timely {
+            self.watched().paces.learn(&ended, took, || self.expected(&ended));
+        }
         let TaskState::Ended { charged, .. } = ended.state else { return Ok(()) };
         self.parts.metrics.task_ended(&TaskEnded {
             tenant: ended.tenant.as_str(),
@@ -624,19 +708,19 @@ impl Shared {
         (due, watched.due.first().map(|(at, _)| *at))
     }
 
-    /// Those of the tenant's tasks that are looked at in a hurry; none too often.
-    fn take_hurried(&self, tenant: &TenantId) -> Vec<CreateId> {
+    /// Those of the tasks that are looked at in a hurry; none too often.
+    fn take_hurried(&self, whose: &Whose) -> Vec<CreateId> {
         let now = self.parts.clock.now();
         let mut watched = self.watched();
         let Watched { tasks, hurried, .. } = &mut *watched;
-        if hurried.get(tenant).is_some_and(|last| now.saturating_since(*last) < HURRY) {
+        if hurried.get(whose).is_some_and(|last| now.saturating_since(*last) < HURRY) {
             return Vec::new();
         }
-        hurried.insert(tenant.clone(), now);
+        hurried.insert(whose.clone(), now);
         // One without a name can only be asked about by its hints, of which there are few.
-        let is_meant = |watch: &Watch| !watch.ended && watch.hints.is_empty() && watch.tenant == *tenant;
+        let is_meant = |watch: &Watch| !watch.ended && watch.hints.is_empty() && watch.is_of(whose);
         let mut meant: Vec<_> = tasks.iter_mut().filter(|(_, watch)| is_meant(watch)).collect();
-        meant.sort_unstable_by_key(|(_, watch)| watch.hurried);
+        meant.sort_unstable_by_key(|(_, watch)| (watch.hurried, watch.due));
         let looked_at = meant.into_iter().take(HURRIED).map(|(create, watch)| {
             watch.hurried = Some(now);
             *create

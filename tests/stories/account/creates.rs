@@ -317,6 +317,18 @@ async fn a_lost_answer_is_not_a_reason_to_pay_twice() {
     assert_eq!(world.upstream.count("runway.generate"), 1);
 }
 
+/// The network before the upstream says that it could not connect to it.
+#[tokio::test(start_paused = true)]
+async fn a_create_that_reached_nobody_costs_nothing() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    for status in [521, 523, 525, 526] {
+        world.upstream.meets([Misfortune::Answers(status, json!("<html>it is down</html>"))]);
+        acme.create().await.expect_status(status);
+        assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 0), "{status}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_can_be_read_in_two_ways_is_refused() {
     let world = Shared::new(CALLED_BACK);
@@ -378,6 +390,44 @@ async fn another_version_is_paid_for_once_and_calls_back_by_the_relay() {
     }
     assert_eq!(world.spent("acme").await, 375);
     acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3"})).await.expect_status(402);
+}
+
+/// The record of a finished video was kept for a day, though it shows the other version later.
+#[tokio::test(start_paused = true)]
+async fn a_finished_record_is_asked_for_anew_when_another_version_comes() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let id = finished_video(&world).await;
+    let look = async || acme.get(&format!("/api/v1/veo/record-info?taskId={id}")).await;
+    let kept = look().await;
+    assert_eq!(kept.header("x-cache"), "hit");
+    let wish = json!({"taskId": id, "callBackUrl": "https://hooks.example.com/4k"});
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+    assert_eq!(look().await.header("x-cache"), "miss");
+    world.receiver.until(1).await;
+    let replaced = look().await;
+    assert_eq!(replaced.header("x-cache"), "miss");
+    assert_ne!(replaced.json()["data"]["response"], kept.json()["data"]["response"]);
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    look().await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(look().await.header("x-cache"), "hit", "it is the last one");
+}
+
+/// Nobody can be asked whether it is true, and it was swallowed.
+#[tokio::test(start_paused = true)]
+async fn a_callback_of_another_version_is_passed_on_where_none_are_signed() {
+    let world = Shared::new(&CALLED_BACK.replace("%main", "name = \"main\"\nsecret = \"env:MAIN\""));
+    let acme = world.client("acme");
+    let wish = json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k"});
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+    let got = world.receiver.until(1).await;
+    assert_eq!(
+        (&*got[0].url, &got[0].json()["data"]["taskId"]),
+        ("https://hooks.example.com/4k", &wish["taskId"])
+    );
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(world.receiver.until(1).await.len(), 1, "once");
 }
 
 /// A finished video of acme's, of 250 credits.
