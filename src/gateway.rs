@@ -438,6 +438,17 @@ impl Poller for OwnQuestions {
         .boxed()
     }
 
+    fn ask_version(&self, task: Arc<Task>) -> BoxFuture<'static, Option<Bytes>> {
+        let gateway = self.0.upgrade();
+        async move {
+            let gateway = gateway?;
+            let lane = gateway.lane_of(task.key.as_deref());
+            let (question, head) = Question::version(&gateway, &task, lane)?;
+            Some(question.answer(head).await.0.ok()?.body)
+        }
+        .boxed()
+    }
+
     fn known(&self, task: Arc<Task>, answer: Option<Bytes>) {
         let Some(gateway) = self.0.upgrade() else { return };
         let lane = gateway.lane_of(task.key.as_deref());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
@@ -118,6 +119,27 @@ impl Question {
         let body = bytes::Bytes::new();
         let gateway = Arc::clone(gateway);
         Some((Self { gateway, body, index, about, lane, task: Some(task), key }, Box::new(parts)))
+    }
+
+    /// The gateway's own wish for a version of a result that has been wished for before; `None` where there is no such
+    /// operation any more.
+    pub(super) fn version(gateway: &Arc<Gateway>, task: &Task, lane: Lane) -> Option<(Self, Box<Parts>)> {
+        let index = gateway.parts.catalogue.operation_by_id(&task.operation)?;
+        let operation = gateway.parts.catalogue.operation(index);
+        let name = operation.task()?.callback_at.strip_prefix('/')?;
+        // Where it was to be called back is known.
+        let mut wish: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&task.request).ok()?;
+        wish.remove(name);
+        let body = bytes::Bytes::from(serde_json::to_vec(&wish).ok()?);
+        let request = http::Request::builder().method(operation.method.clone()).uri(&operation.path);
+        let (parts, ()) = request.header(CONTENT_TYPE, "application/json").body(()).ok()?.into_parts();
+        let tenant: Arc<str> = task.tenant.as_str().into();
+        let id = gateway.operation_ids[index.position()];
+        let key = key(&tenant, id, "", "", &body).into();
+        let about = About { operation: id, tenant: Some(tenant), streams: false, key: lane.key() };
+        let gateway = Arc::clone(gateway);
+        Some((Self { gateway, body, index, about, lane, task: None, key }, Box::new(parts)))
     }
 
     /// Something else told of the task, and with that the body of what the upstream would answer, perhaps.

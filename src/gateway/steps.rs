@@ -628,7 +628,11 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
         _ => return Ok(Outcome::None), // and it is going to be refused
     };
     let now = || world().map_or_else(|| gateway.parts.clock.now(), |world| world.now);
-    idempotency::claim(gateway, &scope, ask, now).await
+    // A twin may be under way, and is waited for.
+    let since = Instant::now();
+    let claimed = idempotency::claim(gateway, &scope, ask, now).await;
+    call.waited(since.elapsed());
+    claimed
 }
 
 /// Finds out whose the things are that a request names, and with that its way.

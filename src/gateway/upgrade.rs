@@ -121,6 +121,9 @@ async fn settle(errand: &Errand, once: Once, draft: Draft, answer: Whole) -> Res
     gateway.parts.tracker.finish(task, None, is_told).await?;
     if let (true, Some(base)) = (is_told, &task.base) {
         gateway.parts.tracker.is_replaced(base).await?;
+        if task.callback.is_some() {
+            gateway.parts.tracker.watch(task);
+        }
     }
     draft.started(answer).await;
     Ok(())

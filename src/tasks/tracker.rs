@@ -32,6 +32,8 @@ pub trait Poller: Send + Sync + 'static {
     /// What the upstream tells of the task that it calls `id`, which may not be that of the create `task`, nor its tenant's:
     /// nobody else hears it. `None` if it gives no answer.
     fn ask(&self, task: Arc<Task>, id: Arc<str>) -> BoxFuture<'static, Option<Bytes>>;
+    /// What the upstream answers to whoever asks again for the version of a result that `task` is. `None` if it gives no answer.
+    fn ask_version(&self, task: Arc<Task>) -> BoxFuture<'static, Option<Bytes>>;
     /// `answer` is what the upstream would answer now, and from now on: nobody has to ask. Without one, what has been answered or
     /// is just being asked for may be older than what is known: whoever asks from now on asks anew.
     fn known(&self, task: Arc<Task>, answer: Option<Bytes>);
@@ -489,6 +491,9 @@ impl Tracker {
         let Some((operation, model)) = shared.kind(task) else { return Ok(Received::Malformed) };
         let stage = shared.parts.catalogue.stage(operation, model, value);
         let is_new = shared.tell(task, stage.index, body.clone()).await?;
+        if stage.ended.is_some() {
+            shared.forget(task.create);
+        }
         if let (true, Some(base)) = (is_new, &task.base) {
             shared.ask_anew(base).await?;
         }
@@ -741,6 +746,9 @@ impl Shared {
             return Ok(());
         };
         let age = self.parts.clock.now().saturating_since(task.created);
+        if task.base.is_some() && matches!(task.state, TaskState::Ended { .. }) {
+            return self.look_at_version(&task, age).await;
+        }
         let patience = if task.id.is_some() { GIVEN_UP } else { LOST };
         if age >= patience {
             let end = EndedAs { ending: "unknown".to_owned(), success: false };
@@ -757,6 +765,30 @@ impl Shared {
             poller.poll(task).await;
         }
         Ok(())
+    }
+}
+
+impl Shared {
+    /// Looks whether another version is done: it was settled when it began, and its tenant waits to be called back.
+    async fn look_at_version(&self, task: &Arc<Task>, age: Duration) -> Result<(), StoreError> {
+        if age >= VERSION {
+            self.forget(task.create);
+            return Ok(());
+        }
+        let (Some(poller), Some(id)) = (self.poller.get(), task.base.as_deref()) else { return Ok(()) };
+        let Some(answer) = poller.ask_version(Arc::clone(task)).await else { return Ok(()) };
+        let Some((operation, model)) = self.kind(task) else { return Ok(()) };
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let request = serde_json::from_slice(&task.request).unwrap_or_default();
+        let (created, now) = (task.created, self.parts.clock.now());
+        let known = Known { operation, model, request: &request, id, created, now };
+        let Some((stage, body)) = self.parts.catalogue.callback_of_version(known, &answer) else {
+            return Ok(());
+        };
+        self.learn(task, &answer).await?;
+        self.tell(task, stage, body.into()).await?;
+        self.forget(task.create);
+        self.ask_anew(id).await
     }
 }
 

@@ -55,6 +55,22 @@ impl Catalogue {
         due.into_iter().map(|(index, kind, due)| (index, scope.at(due).say(&kind.body))).collect()
     }
 
+    /// The callback of another version that is done, with its place among those of its kind, by what the upstream answered to
+    /// whoever asked for the version again; `None` while it is not done.
+    pub fn callback_of_version(&self, known: Known<'_>, answer: &Value) -> Option<(usize, Vec<u8>)> {
+        let (task, lifecycle) = self.kind_of(known.operation, known.model)?;
+        let Behaviour::Upgrade(upgrade) = &self.operation(known.operation).behaviour else { return None };
+        if !upgrade.done.fits(answer) {
+            return None;
+        }
+        let mut scope = TaskScope::new(self, known, task);
+        scope.ending = "success".into();
+        scope.state = lifecycle.ending(&scope.ending)?.state.clone();
+        scope.read(&upgrade.done, answer);
+        let index = task.callbacks.iter().position(|kind| kind.on.contains(&scope.ending))?;
+        Some((index, scope.at(Due::End).say(&task.callbacks[index].body)))
+    }
+
     /// What its create was answered.
     pub fn answer_to_create(&self, known: Known<'_>) -> Option<Vec<u8>> {
         let (task, _) = self.kind_of(known.operation, known.model)?;

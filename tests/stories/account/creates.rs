@@ -414,6 +414,26 @@ async fn a_finished_record_is_asked_for_anew_when_another_version_comes() {
     assert_eq!(look().await.header("x-cache"), "hit", "it is the last one");
 }
 
+/// Where the upstream cannot call, or does not, it is asked.
+#[tokio::test(start_paused = true)]
+async fn a_version_of_which_nobody_tells_is_asked_for() {
+    for (lines, prompt) in [(NOT_CALLED_BACK, "x"), (CALLED_BACK, "x [[mock:callback:drop]]")] {
+        let world = Shared::new(lines);
+        let acme = world.client("acme");
+        let wish = json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k", "prompt": prompt});
+        acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+        let got = world.receiver.until(1).await;
+        let expected = acme.post("/api/v1/veo/get-4k-video", &json!({"taskId": wish["taskId"]})).await.json();
+        let told = got[0].json();
+        assert_eq!((&told["code"], &told["data"]["taskId"]), (&json!(200), &wish["taskId"]));
+        assert_eq!(told["data"]["info"]["resultUrls"], expected["data"]["resultUrls"]);
+        let asked = world.upstream.count("veo.get4k");
+        tokio::time::sleep(Duration::from_hours(2)).await;
+        assert_eq!((world.receiver.got().len(), world.upstream.count("veo.get4k")), (1, asked), "once");
+        assert_eq!(world.spent("acme").await, 370);
+    }
+}
+
 /// Nobody can be asked whether it is true, and it was swallowed.
 #[tokio::test(start_paused = true)]
 async fn a_callback_of_another_version_is_passed_on_where_none_are_signed() {
