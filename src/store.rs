@@ -255,7 +255,16 @@ pub trait Store: Send + Sync + 'static {
     /// windows are remembered, those that were counted in last.
     fn spent<'a>(&'a self, tenant: &'a TenantId, now: Moment) -> Reply<'a, [Credits; 3]>;
 
-    /// Adds what was spent without a reservation to the windows that `then` lies in.
+    /// Counts `amount` in the windows that `now` lies in, if none of them would then be above its cap.
+    fn reserve<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        amount: Credits,
+        caps: &'a [(Window, Credits)],
+        now: Moment,
+    ) -> Reply<'a, Begun>;
+
+    /// Adds what was spent beside what was reserved to the windows that `then` lies in; negative, where it was less.
     fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Moment) -> Reply<'a, ()>;
 
     /// How many tasks of `tenant` are under way.

@@ -1,5 +1,5 @@
-//! What chats cost: nobody knows before they are over, so they are let in while there is something left, and what the
-//! upstream says that one has cost is read from its answer as it passes by.
+//! What chats cost: nobody knows before they are over, so what their words cost is reserved, and what the upstream says that
+//! one has cost is read from its answer as it passes by.
 //!
 //! It says so at the end. A client that leaves before ends the request to the upstream as well, so nobody ever hears what
 //! it cost; it is charged what that is `supposed` to be, or whoever leaves early would talk for nothing. One that
@@ -13,12 +13,13 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 
-use super::Gateway;
 use super::ask::Ask;
 use super::member::Member;
+use super::{Gateway, reserve};
 use crate::background;
 use crate::clock::Moment;
 use crate::config::Mode;
+use crate::error::ApiError;
 use crate::heard::{End, Heard, Listener};
 use crate::ids::Credits;
 use supposed::Supposed;
@@ -33,24 +34,37 @@ pub(super) struct Meter {
     model: String,
     reader: Reader,
     supposed: Supposed,
+    /// What was counted when it was let in.
+    reserved: Credits,
     /// Nothing more comes: what it has not said by now it did not cost.
     is_over: bool,
 }
 
 impl Meter {
-    /// For a chat that is about to be sent.
-    pub(super) fn new(gateway: &Arc<Gateway>, member: &Arc<Member>, ask: &Ask, at: Moment) -> Self {
+    /// For a chat that is about to be sent: what it costs at least is counted.
+    ///
+    /// # Errors
+    /// Credits that are spent; a store that cannot be reached.
+    pub(super) async fn begin(
+        gateway: &Arc<Gateway>,
+        member: &Arc<Member>,
+        ask: &Ask,
+    ) -> Result<Self, ApiError> {
         let catalogue = &gateway.parts.catalogue;
+        let at = gateway.moment(member, &ask.parts.headers);
         let request = ask.request(catalogue.operation(ask.index));
-        Self {
+        let supposed = Supposed::new(catalogue, ask.index, request);
+        let reserved = reserve::chat(gateway, member, supposed.least(catalogue), at).await?;
+        Ok(Self {
             model: catalogue.model_label(ask.index, request).to_owned(),
             reader: Reader::default(),
-            supposed: Supposed::new(catalogue, ask.index, request),
+            supposed,
+            reserved,
             is_over: false,
             at,
             gateway: Arc::clone(gateway),
             member: Arc::clone(member),
-        }
+        })
     }
 
     /// The answer, whose cost is noted as it passes.
@@ -71,14 +85,20 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let Some(cost) = self.cost() else { return };
+        let cost = self.cost();
         // The simulator tells of its chats itself.
-        if self.member.mode != Mode::Mock {
+        if let Some(cost) = cost
+            && self.member.mode != Mode::Mock
+        {
             self.gateway.parts.metrics.chat_charged(&self.member.label, &self.model, cost);
+        }
+        let more = cost.unwrap_or_default() - self.reserved;
+        if more == Credits::ZERO {
+            return;
         }
         let (gateway, member, at) = (Arc::clone(&self.gateway), Arc::clone(&self.member), self.at);
         background::spawn(async move {
-            if let Err(error) = gateway.parts.store.spend(&member.tenant.id, cost, at).await {
+            if let Err(error) = gateway.parts.store.spend(&member.tenant.id, more, at).await {
                 tracing::error!("what a chat has cost cannot be written down: {error}");
             }
         });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Gateway;
 use super::create::Draft;
 use super::idempotency::Claimed;
-use super::member::Member;
+use super::member::{Limits, Member};
 use super::steps::Call;
 use crate::clock::{Moment, Timestamp};
 use crate::error::{ApiError, Reason};
@@ -51,7 +51,7 @@ pub(super) async fn create(
     {
         gateway.parts.metrics.shadow_refused(&member.label, Reason::TooManyTasks);
     }
-    shadow_credits(gateway, member, task).await?;
+    shadow_credits(gateway, member, task.reserved, task.counts_at).await?;
     Ok(draft)
 }
 
@@ -80,11 +80,38 @@ pub(super) async fn version(gateway: &Gateway, member: &Member, task: &Task) -> 
     if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
         return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
     }
-    shadow_credits(gateway, member, task).await?;
+    shadow_credits(gateway, member, task.reserved, task.counts_at).await?;
     Ok(Draft::new(task.create, store, None))
 }
 
-/// Lets in what nobody knows the price of, a chat or a model that no file tells of, while there is something left at `now`.
+/// Counts what a chat costs at `least`, if anybody knows: what it says costs as well, and is counted at its end. Gives what was
+/// counted.
+///
+/// # Errors
+/// Credits that are spent; a store that cannot be reached.
+pub(super) async fn chat(
+    gateway: &Gateway,
+    member: &Member,
+    least: Option<Credits>,
+    now: Moment,
+) -> Result<Credits, ApiError> {
+    let Some(least) = least.filter(|least| *least > Credits::ZERO) else {
+        admit_unpriced(gateway, member, now).await?;
+        return Ok(Credits::ZERO);
+    };
+    let Limits { caps, shadow, .. } = &*member.limits;
+    if caps.credits.is_empty() && shadow.credits.is_empty() {
+        return Ok(Credits::ZERO);
+    }
+    let reserved = gateway.parts.store.reserve(&member.tenant.id, least, &caps.credits, now).await?;
+    if let Begun::OverBudget { window, spent } = reserved {
+        return Err(over_budget(least, window, spent, now.at()));
+    }
+    shadow_credits(gateway, member, least, now).await?;
+    Ok(least)
+}
+
+/// Lets in what nobody knows the price of, such as a model that no file tells of, while there is something left at `now`.
 ///
 /// # Errors
 /// A window whose credits are spent; a store that cannot be reached.
@@ -106,13 +133,18 @@ pub(super) async fn admit_unpriced(gateway: &Gateway, member: &Member, now: Mome
 }
 
 /// Tells where a budget that is only tried out would have refused what has been counted.
-async fn shadow_credits(gateway: &Gateway, member: &Member, task: &Task) -> Result<(), StoreError> {
+async fn shadow_credits(
+    gateway: &Gateway,
+    member: &Member,
+    counted: Credits,
+    at: Moment,
+) -> Result<(), StoreError> {
     let credits = &member.limits.shadow.credits;
     // What nobody knows the price of was looked at before.
-    if credits.is_empty() || task.reserved == Credits::ZERO {
+    if credits.is_empty() || counted == Credits::ZERO {
         return Ok(());
     }
-    let spent = gateway.parts.store.spent(&task.tenant, task.counts_at).await?;
+    let spent = gateway.parts.store.spent(&member.tenant.id, at).await?;
     if credits.iter().any(|(window, most)| spent[window.position()] > *most) {
         gateway.parts.metrics.shadow_refused(&member.label, Reason::BudgetExceeded);
     }

@@ -30,7 +30,7 @@ use super::idempotency::{self, Outcome};
 use super::look::{self, Look, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, reserve, upgrade};
+use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::{Timestamp, hex_digits};
@@ -563,9 +563,7 @@ async fn talk(
     lane: Lane,
     ask: Ask,
 ) -> Result<Response, ApiError> {
-    let at = gateway.moment(member, &ask.parts.headers);
-    reserve::admit_unpriced(gateway, member, at).await?;
-    let meter = chat::Meter::new(gateway, member, &ask, at);
+    let meter = chat::Meter::begin(gateway, member, &ask).await?;
     match pass(gateway, call, lane, ask.into_request()).await {
         Ok(response) => Ok(meter.over(response)),
         Err(error) => {

@@ -65,6 +65,22 @@ impl Account {
     }
 }
 
+impl Account {
+    /// Counts `amount`, if it fits.
+    fn reserve(&mut self, amount: Credits, caps: &[(Window, Credits)], moment: Moment) -> Begun {
+        let (spending, at) = self.spending(moment);
+        // Of several windows that are full the longest ends last.
+        for (window, most) in caps.iter().rev() {
+            let spent = spending.spent(*window, at);
+            if spent + amount > *most {
+                return Begun::OverBudget { window: *window, spent };
+            }
+        }
+        spending.spend(amount, at);
+        Begun::Yes
+    }
+}
+
 impl Spending {
     /// What is spent in the `window` that `now` lies in.
     fn spent(&self, window: Window, now: Timestamp) -> Credits {
@@ -74,10 +90,10 @@ impl Spending {
         known.map(|(_, spent)| *spent).unwrap_or_default()
     }
 
-    /// Adds `amount` to the windows that `now` lies in. The one that was not counted in for longest gives way.
+    /// Adds `amount`, which may be negative, to the windows that `now` lies in. The one that was not counted in for longest gives way.
     fn spend(&mut self, amount: Credits, now: Timestamp) {
         for window in Window::ALL {
-            let spent = self.spent(window, now) + amount;
+            let spent = (self.spent(window, now) + amount).max(Credits::ZERO);
             let (number, windows) = (window.number(now), &mut self.0[window.position()]);
             windows.retain(|(known, _)| *known != number);
             windows.push_back((number, spent));
@@ -116,15 +132,10 @@ impl State {
         {
             return Begun::TooMany { running: account.running };
         }
-        let (spending, at) = account.spending(task.counts_at);
-        // Of several windows that are full the longest ends last.
-        for (window, most) in caps.credits.iter().rev() {
-            let spent = spending.spent(*window, at);
-            if spent + task.reserved > *most {
-                return Begun::OverBudget { window: *window, spent };
-            }
+        if let over @ Begun::OverBudget { .. } = account.reserve(task.reserved, &caps.credits, task.counts_at)
+        {
+            return over;
         }
-        spending.spend(task.reserved, at);
         account.running += 1;
         let now = task.created;
         self.order.push_back((now, task.create));
@@ -321,6 +332,16 @@ impl Store for Embedded {
         let mut state = self.state();
         let (spending, now) = state.account(tenant).spending(now);
         at_once(Window::ALL.map(|window| spending.spent(window, now)))
+    }
+
+    fn reserve<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        amount: Credits,
+        caps: &'a [(Window, Credits)],
+        now: Moment,
+    ) -> Reply<'a, Begun> {
+        at_once(self.state().account(tenant).reserve(amount, caps, now))
     }
 
     fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Moment) -> Reply<'a, ()> {

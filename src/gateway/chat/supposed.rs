@@ -48,6 +48,11 @@ impl Supposed {
         }
     }
 
+    /// What it costs if nothing is said; `None` where nobody knows the model's price.
+    pub(super) fn least(&self, catalogue: &Catalogue) -> Option<Credits> {
+        chat(catalogue, self.operation)?.price(&self.model, self.input.max(1), 0)
+    }
+
     /// What it has cost up to now; `None` where nobody knows the model's price.
     pub(super) fn cost(&self, catalogue: &Catalogue) -> Option<Credits> {
         let chat = chat(catalogue, self.operation)?;

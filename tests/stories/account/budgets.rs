@@ -305,6 +305,43 @@ async fn a_chat_whose_client_leaves_before_the_answer_costs_its_words_and_the_ti
     assert!(at_once > 0.5 && later > at_once + 0.5, "{at_once} and {later}");
 }
 
+/// They were let in as long as anything was left, and counted at their ends.
+#[tokio::test(start_paused = true)]
+async fn the_words_of_a_chat_are_reserved_while_it_lasts() {
+    let world = with_limits("credits = { month = 8 }");
+    world.upstream.takes(Duration::from_secs(100));
+    let under_way = async || {
+        let answers = (0..20).map(|_| world.plane.answer(chat(4000)));
+        let answers = futures_util::future::join_all(answers);
+        let spent = async {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            spent_exactly(&world).await
+        };
+        let (answers, reserved) = tokio::join!(answers, spent);
+        let (mut let_in, mut refused) = (0, 0);
+        for answer in answers {
+            match answer.status().as_u16() {
+                200 => let_in += 1,
+                402 => refused += 1,
+                other => panic!("{other}"),
+            }
+            axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        }
+        (let_in, refused, reserved)
+    };
+    let (let_in, refused, reserved) = under_way().await;
+    assert!(let_in > 1 && refused > 1, "{let_in} and {refused}");
+    let each = reserved / f64::from(let_in);
+    assert!(reserved <= 8.0 && reserved + each > 8.0, "{let_in} of {each} each");
+    let settled = spent_exactly(&world).await;
+    assert!(settled > reserved, "what was said costs, too: {settled} after {reserved}");
+    assert_eq!(under_way().await.0, 0, "all is spent");
+    let world = with_limits("credits = { month = 8 }");
+    world.upstream.meets([Misfortune::Broken]);
+    world.plane.answer(chat(4000)).await;
+    assert!(spent_exactly(&world).await < 0.001, "what is not answered is given back");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_chat_that_is_not_answered_costs_nothing() {
     let world = with_limits("credits = { month = 1000 }");
