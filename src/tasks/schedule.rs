@@ -52,9 +52,11 @@ impl Schedule {
         };
         let Some(pause) = pause else { return Next::GiveUp };
         let at = now + pause.max(retry_after.unwrap_or_default());
+        let last = first + TRIED_FOR;
         match &self.0 {
-            None if at > first + TRIED_FOR => Next::GiveUp,
-            None => Next::At(at),
+            None if now + SHORTEST > last => Next::GiveUp,
+            // Whatever the receiver asks for, a last attempt is made before the day is over.
+            None => Next::At(at.min(last)),
             // The pauses that were configured hold, however long; what the receiver asks for does so within reason.
             Some(_) => Next::At(at.min(now + pause.max(TRIED_FOR))),
         }
@@ -153,7 +155,8 @@ mod tests {
         circuits.enter("b", until).unwrap();
     }
 
-    /// With pauses of one's own it once waited for as long as a receiver liked, and later stages behind it.
+    /// With pauses of one's own it once waited for as long as a receiver liked, and later stages behind it; without any it was
+    /// given up at once where a receiver asked for a day.
     #[test]
     fn what_a_receiver_asks_for_counts_for_a_day_at_most() {
         let minute = Duration::from_mins(1);
@@ -164,7 +167,10 @@ mod tests {
         check(Some(minute), minute * 2, Next::At(START + minute * 2));
         check(Some(minute), TRIED_FOR * 9, Next::At(START + TRIED_FOR));
         check(Some(TRIED_FOR * 2), TRIED_FOR * 9, Next::At(START + TRIED_FOR * 2));
-        check(None, TRIED_FOR * 9, Next::GiveUp);
+        check(None, TRIED_FOR * 9, Next::At(START + TRIED_FOR));
+        let late = |now| Schedule::new(None).next(2, START, now, Some(TRIED_FOR), 1.0);
+        assert_eq!(late(START + TRIED_FOR - minute), Next::At(START + TRIED_FOR));
+        assert_eq!(late(START + TRIED_FOR), Next::GiveUp);
     }
 
     proptest! {
@@ -178,7 +184,8 @@ mod tests {
             for draw in draws {
                 match schedule.next(attempts, START, now, after, draw) {
                     Next::At(at) => {
-                        prop_assert!(at >= now + SHORTEST.max(after.unwrap_or_default()));
+                        let asked = now + SHORTEST.max(after.unwrap_or_default());
+                        prop_assert!(at >= asked.min(START + TRIED_FOR) && at >= now + SHORTEST);
                         prop_assert!(at <= START + TRIED_FOR);
                         (now, attempts) = (at, attempts + 1);
                     }
