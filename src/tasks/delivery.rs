@@ -44,8 +44,8 @@ pub struct Delivery {
     pub tenant: TenantId,
     /// What the upstream calls the task; what the signature is over.
     pub task_id: Arc<str>,
-    /// Its place among the task's callbacks.
-    pub stage: usize,
+    /// Which of the task's callbacks it is.
+    pub stage: Stage,
     /// Where to; absent: nowhere, it is only noted.
     pub url: Option<Arc<str>>,
     /// Sent byte for byte.
@@ -55,7 +55,32 @@ pub struct Delivery {
 impl Delivery {
     /// What `X-Kiegate-Delivery` says: the same for every attempt, another for every stage.
     pub fn id(&self) -> String {
-        hex(&digest(&[self.create.to_string().as_bytes(), &self.stage.to_le_bytes()])[..12])
+        let create = self.create.to_string();
+        let id = match &self.stage {
+            Stage::Known(place) => digest(&[create.as_bytes(), &place.to_le_bytes()]),
+            Stage::Unknown(print) => digest(&[create.as_bytes(), print]),
+        };
+        hex(&id[..12])
+    }
+}
+
+/// Which of its task's callbacks one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The one of that place among those of such tasks.
+    Known(usize),
+    /// None that is known: told apart by a digest of its body.
+    Unknown([u8; 32]),
+}
+
+impl Stage {
+    /// Whether it goes out before `other`, if both wait. What is not known goes as it comes, behind all that is.
+    fn goes_before(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Known(place), Self::Known(other)) => place < other,
+            (Self::Known(_), Self::Unknown(_)) => true,
+            (Self::Unknown(_), _) => false,
+        }
     }
 }
 
@@ -125,7 +150,7 @@ struct Line {
 /// The callbacks of one task.
 #[derive(Default)]
 struct Thread {
-    seen: BTreeSet<usize>,
+    seen: BTreeSet<Stage>,
     waiting: VecDeque<Pending>,
     /// The first one is on its way.
     busy: bool,
@@ -208,9 +233,8 @@ impl State {
             let stage = delivery.stage;
             let pending = Pending { delivery, attempts: 0, first: now, due: now, last: None };
             // Behind those of earlier stages, and never before one that is being tried.
-            let tried = |pending: &Pending| pending.attempts > 0 || pending.delivery.stage < stage;
-            let place =
-                thread.waiting.iter().position(|pending| !tried(pending)).unwrap_or(thread.waiting.len());
+            let is_later = |other: &Pending| other.attempts == 0 && stage.goes_before(other.delivery.stage);
+            let place = thread.waiting.iter().position(is_later).unwrap_or(thread.waiting.len());
             let place = if thread.busy { place.max(1) } else { place };
             thread.waiting.insert(place.min(thread.waiting.len()), pending);
             self.line_up(create);

@@ -63,7 +63,7 @@ fn delivery(create: CreateId, stage: usize, body: &'static str) -> Delivery {
         create,
         tenant: TenantId::new("acme"),
         task_id: "task-1".into(),
-        stage,
+        stage: Stage::Known(stage),
         url: Some("https://hooks.example.com/kie".into()),
         body: Bytes::from_static(body.as_bytes()),
     }
