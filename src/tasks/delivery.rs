@@ -5,6 +5,8 @@
 //! it is signed with, is told by [`Post`]. The order is: an attempt is made, then written down; so after a crash in between
 //! it is made again.
 
+mod dead;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use tokio::sync::{Notify, Semaphore};
 
+use self::dead::DeadLetters;
 use super::schedule::{Circuits, Next, Schedule};
 use crate::clock::{Clock, Timestamp, digest, hex};
 use crate::ids::{Secret, TenantId};
@@ -31,9 +34,8 @@ const AT_ONCE: usize = 1024;
 const AT_ONCE_EACH: usize = 64;
 /// At least that often it is looked whether anybody still wants something delivered.
 const LOOKS: Duration = Duration::from_mins(1);
-/// So many tasks are remembered, and so many callbacks that were given up.
+/// So many tasks are remembered.
 const MOST_THREADS: usize = 1_000_000;
-const MOST_DEAD: usize = 10_000;
 
 /// A callback to be delivered.
 #[derive(Clone, Debug)]
@@ -133,7 +135,7 @@ struct State {
     order: VecDeque<CreateId>,
     /// By tenant, as far as there is something to do or under way.
     lines: HashMap<TenantId, Line>,
-    dead: VecDeque<Pending>,
+    dead: DeadLetters,
     circuits: Circuits,
     driven: bool,
 }
@@ -197,8 +199,7 @@ impl Deliveries {
     pub fn redeliver(&self, id: &str) -> bool {
         let now = self.0.clock.now();
         let mut state = self.0.state();
-        let Some(place) = state.dead.iter().position(|dead| dead.delivery.id() == id) else { return false };
-        let Some(dead) = state.dead.remove(place) else { return false };
+        let Some(dead) = state.dead.take(id) else { return false };
         let create = dead.delivery.create;
         let again = Pending { attempts: 0, first: now, due: now, ..dead };
         self.0.metrics.callback_planned(again.delivery.tenant.as_str());
@@ -328,10 +329,7 @@ impl State {
         } else {
             thread.waiting.pop_front();
             if is_dead {
-                self.dead.push_back(pending);
-            }
-            if self.dead.len() > MOST_DEAD {
-                self.dead.pop_front();
+                self.dead.add(pending);
             }
         }
         self.line_up(create);

@@ -210,3 +210,26 @@ async fn a_receiver_that_fails_for_one_tenant_is_there_for_another() {
     after(10).await;
     assert_eq!(receiver.bodies()[5..], ["another's", "left alone"]);
 }
+
+/// They were those of all tenants in one row, and whoever had many pushed out everybody else's.
+#[test]
+fn the_dead_letters_of_one_tenant_push_out_no_others() {
+    let mut dead = DeadLetters::default();
+    let letter = |tenant: &str| {
+        let delivery = Delivery { tenant: TenantId::new(tenant), ..delivery(CreateId::new(), 0, "x") };
+        let now = Timestamp::default();
+        Pending { delivery, attempts: 1, first: now, due: now, last: None }
+    };
+    let of = |dead: &DeadLetters, tenant: &str| {
+        dead.iter().filter(|dead| dead.delivery.tenant.as_str() == tenant).count()
+    };
+    let first = letter("bolt");
+    dead.add(first.clone());
+    (0..20_000).for_each(|_| dead.add(letter("acme")));
+    assert_eq!((of(&dead, "bolt"), of(&dead, "acme")), (1, 9_999));
+    (0..20_000).for_each(|_| dead.add(letter("bolt")));
+    assert_eq!((of(&dead, "bolt"), of(&dead, "acme")), (5_000, 5_000));
+    assert!(dead.take(&first.delivery.id()).is_none(), "the oldest of whoever has most goes first");
+    let last = dead.iter().last().unwrap().delivery.id();
+    assert!(dead.take(&last).is_some() && dead.take(&last).is_none());
+}
