@@ -1,11 +1,12 @@
 //! Callbacks on their way to tenants: each stage of a task once, in order, until it is taken or given up.
 //!
 //! [`Deliveries`] holds what is to be delivered and drives it: a few attempts at once, one at a time for a task, none to a
-//! receiver that does not answer. When the next attempt is due `schedule` says; how a request gets out, and whose secret
-//! it is signed with, is told by [`Post`]. The order is: an attempt is made, then written down; so after a crash in between
-//! it is made again.
+//! receiver that does not answer. When the next attempt is due `schedule` says, whose turn it is then `queue`; how a request
+//! gets out, and whose secret it is signed with, is told by [`Post`]. The order is: an attempt is made, then written down; so
+//! after a crash in between it is made again.
 
 mod dead;
+mod queue;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,11 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{Notify, Semaphore};
 
 use self::dead::DeadLetters;
-use super::schedule::{Circuits, Next, Schedule};
+use self::queue::{Queue, Receiver};
+use super::schedule::{Next, Schedule};
 use crate::clock::{Clock, Timestamp, digest, hex};
 use crate::ids::{Secret, TenantId};
 use crate::outbound::guard::{Delivered, Failure, FailureKind};
@@ -30,8 +32,6 @@ const DELIVERY: HeaderName = HeaderName::from_static("x-kiegate-delivery");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-kiegate-attempt");
 /// So many attempts at once, of all tenants.
 const AT_ONCE: usize = 1024;
-/// And of one, so that the receivers of one cannot keep the others waiting.
-const AT_ONCE_EACH: usize = 64;
 /// At least that often it is looked whether anybody still wants something delivered.
 const LOOKS: Duration = Duration::from_mins(1);
 /// So many tasks are remembered.
@@ -113,6 +113,8 @@ pub struct Pending {
     pub due: Timestamp,
     /// What the last one met with.
     pub last: Option<String>,
+    /// Where it goes.
+    receiver: Receiver,
 }
 
 /// Everything that is to be delivered. Clones share it; with the last one it ends.
@@ -133,20 +135,9 @@ struct Shared {
 struct State {
     threads: HashMap<CreateId, Thread>,
     order: VecDeque<CreateId>,
-    /// By tenant, as far as there is something to do or under way.
-    lines: HashMap<TenantId, Line>,
+    queue: Queue,
     dead: DeadLetters,
-    circuits: Circuits,
     driven: bool,
-}
-
-/// What one tenant waits for.
-#[derive(Default)]
-struct Line {
-    /// Threads whose first callback is waiting, by when it is due.
-    due: BTreeSet<(Timestamp, CreateId)>,
-    /// Attempts that are being made.
-    under_way: usize,
 }
 
 /// The callbacks of one task.
@@ -156,8 +147,8 @@ struct Thread {
     waiting: VecDeque<Pending>,
     /// The first one is on its way.
     busy: bool,
-    /// When the first one is due, as it stands among all that are.
-    lined_up: Option<Timestamp>,
+    /// Whom the first one waits for, and when it is due.
+    lined_up: Option<(Receiver, Timestamp)>,
 }
 
 impl Deliveries {
@@ -176,8 +167,10 @@ impl Deliveries {
 
     /// Takes a callback on; false if that stage of the task is there already.
     pub fn add(&self, delivery: Delivery) -> bool {
-        let (now, tenant, is_sent) = (self.0.clock.now(), delivery.tenant.clone(), delivery.url.is_some());
-        let is_new = self.0.state().add(delivery, now);
+        let (now, tenant) = (self.0.clock.now(), delivery.tenant.clone());
+        let receiver = delivery.url.as_deref().map(|url| Receiver::of(&tenant, url));
+        let is_sent = receiver.is_some();
+        let is_new = self.0.state().add(delivery, receiver, now);
         if is_new && is_sent {
             self.0.metrics.callback_planned(tenant.as_str());
             self.drive();
@@ -204,7 +197,7 @@ impl Deliveries {
         let again = Pending { attempts: 0, first: now, due: now, ..dead };
         self.0.metrics.callback_planned(again.delivery.tenant.as_str());
         state.threads.entry(create).or_default().waiting.push_back(again);
-        state.line_up(create);
+        state.line_up(create, now);
         drop(state);
         self.drive();
         true
@@ -221,7 +214,7 @@ impl Deliveries {
 }
 
 impl State {
-    fn add(&mut self, delivery: Delivery, now: Timestamp) -> bool {
+    fn add(&mut self, delivery: Delivery, receiver: Option<Receiver>, now: Timestamp) -> bool {
         let create = delivery.create;
         if !self.threads.contains_key(&create) {
             self.order.push_back(create);
@@ -230,30 +223,30 @@ impl State {
         if !thread.seen.insert(delivery.stage) {
             return false;
         }
-        if delivery.url.is_some() {
+        if let Some(receiver) = receiver {
             let stage = delivery.stage;
-            let pending = Pending { delivery, attempts: 0, first: now, due: now, last: None };
+            let pending = Pending { delivery, attempts: 0, first: now, due: now, last: None, receiver };
             // Behind those of earlier stages, and never before one that is being tried.
             let is_later = |other: &Pending| other.attempts == 0 && stage.goes_before(other.delivery.stage);
             let place = thread.waiting.iter().position(is_later).unwrap_or(thread.waiting.len());
             let place = if thread.busy { place.max(1) } else { place };
             thread.waiting.insert(place.min(thread.waiting.len()), pending);
-            self.line_up(create);
+            self.line_up(create, now);
         }
         self.forget_old();
         true
     }
 
     /// Puts the first callback of a task among those that wait for their time, if it is not on its way.
-    fn line_up(&mut self, create: CreateId) {
+    fn line_up(&mut self, create: CreateId, now: Timestamp) {
         let Some(thread) = self.threads.get_mut(&create).filter(|thread| !thread.busy) else { return };
-        // All callbacks of a task are the same tenant's, and it has its place only once.
-        let Some(first) = thread.waiting.front() else { return };
-        let line = self.lines.entry(first.delivery.tenant.clone()).or_default();
-        if let Some(before) = thread.lined_up.replace(first.due) {
-            line.due.remove(&(before, create));
+        // It has its place only once.
+        if let Some((receiver, due)) = thread.lined_up.take() {
+            self.queue.withdraw(&receiver, due, create, now);
         }
-        line.due.insert((first.due, create));
+        let Some(first) = thread.waiting.front() else { return };
+        self.queue.wait(&first.receiver, first.due, create, now);
+        thread.lined_up = Some((first.receiver.clone(), first.due));
     }
 
     fn forget_old(&mut self) {
@@ -270,56 +263,24 @@ impl State {
 
     /// Takes the next callback out that may be sent now; or says when to look again.
     fn next(&mut self, now: Timestamp) -> Result<Pending, Option<Timestamp>> {
-        loop {
-            let (tenant, at, create) = self.next_in_line(now).ok_or(None)?;
-            if at > now {
-                return Err(Some(at));
-            }
-            let Some(line) = self.lines.get_mut(&tenant) else { continue };
-            line.due.pop_first();
-            let Some(thread) = self.threads.get_mut(&create) else { continue };
-            thread.lined_up = None;
-            let Some(first) = thread.waiting.front_mut() else { continue };
-            match self.circuits.enter(&receiver(&first.delivery), now) {
-                Ok(()) => {
-                    thread.busy = true;
-                    line.under_way += 1;
-                    return Ok(first.clone());
-                }
-                Err(later) => {
-                    first.due = later;
-                    thread.lined_up = Some(later);
-                    line.due.insert((later, create));
-                }
-            }
-        }
-    }
-
-    /// The callback that is to be sent next, and when: of those that are due, one of the tenant that has the fewest attempts
-    /// under way. Tenants that have their share under way wait for one of it to end.
-    fn next_in_line(&self, now: Timestamp) -> Option<(TenantId, Timestamp, CreateId)> {
-        let waiting = self.lines.iter().filter(|(_, line)| line.under_way < AT_ONCE_EACH);
-        let first = waiting.filter_map(|(tenant, line)| Some((tenant, line.under_way, *line.due.first()?)));
-        let turn = |(_, under_way, (at, create)): &(&TenantId, usize, (Timestamp, CreateId))| {
-            // What is not due yet comes after all that is, in its order.
-            if *at <= now { (Timestamp::default(), *under_way, *at, *create) } else { (*at, 0, *at, *create) }
-        };
-        first.min_by_key(turn).map(|(tenant, _, (at, create))| (tenant.clone(), at, create))
+        let create = self.queue.take(now)?;
+        let thread =
+            self.threads.get_mut(&create).expect("what is in the queue is a task that is remembered");
+        let first = thread.waiting.front().expect("a task is in the queue for its first callback").clone();
+        thread.lined_up = None;
+        thread.busy = true;
+        Ok(first)
     }
 
     /// Whether there is nothing to do and nothing under way; then nobody drives it any more.
     fn rest(&mut self) -> bool {
-        self.lines.retain(|_, line| !line.due.is_empty() || line.under_way > 0);
-        self.driven = !self.lines.is_empty();
+        self.driven = !self.queue.is_idle();
         !self.driven
     }
 
     /// Writes down what came of an attempt.
-    fn ended(&mut self, pending: Pending, next: Option<Timestamp>, is_dead: bool) {
+    fn ended(&mut self, pending: Pending, next: Option<Timestamp>, is_dead: bool, now: Timestamp) {
         let create = pending.delivery.create;
-        if let Some(line) = self.lines.get_mut(&pending.delivery.tenant) {
-            line.under_way = line.under_way.saturating_sub(1);
-        }
         let Some(thread) = self.threads.get_mut(&create) else { return };
         thread.busy = false;
         if let Some(due) = next {
@@ -332,16 +293,8 @@ impl State {
                 self.dead.add(pending);
             }
         }
-        self.line_up(create);
+        self.line_up(create, now);
     }
-}
-
-/// Tenant, scheme, host and port: what one tenant does to a host that many use delays nobody else.
-fn receiver(delivery: &Delivery) -> String {
-    let uri: Option<Uri> = delivery.url.as_deref().and_then(|url| url.parse().ok());
-    let uri = uri.unwrap_or_default();
-    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-    format!("{} {}://{authority}", delivery.tenant, uri.scheme_str().unwrap_or_default())
 }
 
 impl Shared {
@@ -388,8 +341,8 @@ impl Shared {
         self.metrics.callback_sent(delivery.tenant.as_str(), result, now.saturating_since(pending.due));
         let healthy = !matches!(verdict, Verdict::Failed { receiver_is_able: false });
         let mut state = self.state();
-        state.circuits.leave(&receiver(&delivery), healthy, now);
-        state.ended(pending, due, is_dead);
+        state.queue.leave(&pending.receiver, healthy, now);
+        state.ended(pending, due, is_dead, now);
     }
 
     fn headers(&self, pending: &Pending) -> HeaderMap {

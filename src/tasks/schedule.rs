@@ -1,6 +1,5 @@
-//! When a callback that was not taken is tried again, and which receivers are left alone for a while.
+//! When a callback that was not taken is tried again.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -63,64 +62,6 @@ impl Schedule {
     }
 }
 
-/// So many failures in a row close a receiver's circuit.
-const FAILURES: u32 = 5;
-/// How long it is left alone at first, and at most.
-const ALONE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
-/// So many attempts go to one receiver at once.
-const AT_ONCE: u32 = 4;
-/// So many receivers are remembered.
-const RECEIVERS: usize = 10_000;
-
-/// The receivers of each tenant by scheme, host and port: how they do.
-#[derive(Debug, Default)]
-pub struct Circuits(HashMap<String, Circuit>);
-
-#[derive(Debug, Default)]
-struct Circuit {
-    failures: u32,
-    under_way: u32,
-    pause: Duration,
-    open_until: Option<Timestamp>,
-}
-
-impl Circuits {
-    /// Leave for an attempt at `now`, or when to ask again.
-    ///
-    /// # Errors
-    /// When a receiver that is left alone may be tried, or one that is busy may be free.
-    pub fn enter(&mut self, receiver: &str, now: Timestamp) -> Result<(), Timestamp> {
-        if self.0.len() > RECEIVERS {
-            self.0.retain(|_, circuit| circuit.under_way > 0 || circuit.open_until.is_some());
-        }
-        let circuit = self.0.entry(receiver.to_owned()).or_default();
-        let at_once = if circuit.open_until.is_some() { 1 } else { AT_ONCE };
-        if let Some(until) = circuit.open_until.filter(|until| now < *until) {
-            return Err(until);
-        }
-        if circuit.under_way >= at_once {
-            return Err(now + Duration::from_millis(100));
-        }
-        circuit.under_way += 1;
-        Ok(())
-    }
-
-    /// An attempt came to its end; `healthy` where the receiver is there and able.
-    pub fn leave(&mut self, receiver: &str, healthy: bool, now: Timestamp) {
-        let Some(circuit) = self.0.get_mut(receiver) else { return };
-        circuit.under_way = circuit.under_way.saturating_sub(1);
-        if healthy {
-            *circuit = Circuit { under_way: circuit.under_way, ..Circuit::default() };
-            return;
-        }
-        circuit.failures += 1;
-        if circuit.failures >= FAILURES {
-            circuit.pause = (circuit.pause * 2).clamp(ALONE.0, ALONE.1);
-            circuit.open_until = Some(now + circuit.pause);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -136,23 +77,6 @@ mod tests {
         assert_eq!(next(1), Next::At(START + Duration::from_secs(5)));
         assert_eq!(next(2), Next::At(START + Duration::from_secs(30)));
         assert_eq!(next(3), Next::GiveUp);
-    }
-
-    #[test]
-    fn a_dead_receiver_is_left_alone_and_probed() {
-        let mut circuits = Circuits::default();
-        for _ in 0..FAILURES {
-            circuits.enter("a", START).unwrap();
-            circuits.leave("a", false, START);
-        }
-        let until = circuits.enter("a", START).unwrap_err();
-        assert_eq!(until, START + ALONE.0);
-        circuits.enter("a", until).unwrap();
-        assert!(circuits.enter("a", until).is_err(), "one probe at a time");
-        circuits.leave("a", true, until);
-        (0..AT_ONCE).for_each(|_| circuits.enter("a", until).unwrap());
-        assert!(circuits.enter("a", until).is_err());
-        circuits.enter("b", until).unwrap();
     }
 
     /// With pauses of one's own it once waited for as long as a receiver liked, and later stages behind it; without any it was

@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt as _;
 
+use super::queue::{self, AT_ONCE_EACH};
 use super::*;
 
 #[derive(Default)]
@@ -156,6 +157,19 @@ async fn a_slow_receiver_gets_few_at_once_and_all_in_the_end() {
     assert_eq!(receiver.bodies().len(), 12);
 }
 
+/// Each that waited was looked at ten times a second, under the lock that all share.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_busy_receiver_is_not_looked_at_again_and_again() {
+    let (deliveries, receiver) = deliveries(None);
+    *receiver.slow.lock().unwrap() = Duration::from_secs(10);
+    (0..12).for_each(|_| assert!(deliveries.add(delivery(CreateId::new(), 0, "x"))));
+    after(1).await;
+    let now = deliveries.0.clock.now();
+    assert!(matches!(deliveries.0.state().next(now), Err(None)), "there is room when an attempt has ended");
+    after(60).await;
+    assert_eq!((receiver.bodies().len(), deliveries.waiting()), (12, 0));
+}
+
 /// All tenants once shared one number of attempts at once, and a tenant with many dead receivers kept others waiting.
 #[tokio::test(start_paused = true)]
 async fn the_receivers_of_one_tenant_keep_no_other_waiting() {
@@ -217,8 +231,9 @@ fn the_dead_letters_of_one_tenant_push_out_no_others() {
     let mut dead = DeadLetters::default();
     let letter = |tenant: &str| {
         let delivery = Delivery { tenant: TenantId::new(tenant), ..delivery(CreateId::new(), 0, "x") };
+        let receiver = queue::Receiver::of(&delivery.tenant, "https://hooks.example.com/kie");
         let now = Timestamp::default();
-        Pending { delivery, attempts: 1, first: now, due: now, last: None }
+        Pending { delivery, attempts: 1, first: now, due: now, last: None, receiver }
     };
     let of = |dead: &DeadLetters, tenant: &str| {
         dead.iter().filter(|dead| dead.delivery.tenant.as_str() == tenant).count()
