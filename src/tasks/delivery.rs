@@ -111,6 +111,8 @@ pub struct Pending {
     pub first: Timestamp,
     /// When the next is.
     pub due: Timestamp,
+    /// When it is given up if its receiver gets none before.
+    pub until: Timestamp,
     /// What the last one met with.
     pub last: Option<String>,
     /// Where it goes.
@@ -134,6 +136,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     threads: HashMap<CreateId, Thread>,
+    /// Tasks whose first callback waits, by when it is given up.
+    ends: BTreeSet<(Timestamp, CreateId)>,
     order: VecDeque<CreateId>,
     queue: Queue,
     dead: DeadLetters,
@@ -147,8 +151,15 @@ struct Thread {
     waiting: VecDeque<Pending>,
     /// The first one is on its way.
     busy: bool,
-    /// Whom the first one waits for, and when it is due.
-    lined_up: Option<(Receiver, Timestamp)>,
+    /// Where it stands while the first one waits.
+    place: Option<Place>,
+}
+
+/// Where a task stands among those whose first callback waits for its time.
+struct Place {
+    receiver: Receiver,
+    due: Timestamp,
+    until: Timestamp,
 }
 
 impl Deliveries {
@@ -170,7 +181,8 @@ impl Deliveries {
         let (now, tenant) = (self.0.clock.now(), delivery.tenant.clone());
         let receiver = delivery.url.as_deref().map(|url| Receiver::of(&tenant, url));
         let is_sent = receiver.is_some();
-        let is_new = self.0.state().add(delivery, receiver, now);
+        let until = self.0.schedule.waits_until(now, now);
+        let is_new = self.0.state().add(delivery, receiver, until, now);
         if is_new && is_sent {
             self.0.metrics.callback_planned(tenant.as_str());
             self.drive();
@@ -194,7 +206,8 @@ impl Deliveries {
         let mut state = self.0.state();
         let Some(dead) = state.dead.take(id) else { return false };
         let create = dead.delivery.create;
-        let again = Pending { attempts: 0, first: now, due: now, ..dead };
+        let until = self.0.schedule.waits_until(now, now);
+        let again = Pending { attempts: 0, first: now, due: now, until, ..dead };
         self.0.metrics.callback_planned(again.delivery.tenant.as_str());
         state.threads.entry(create).or_default().waiting.push_back(again);
         state.line_up(create, now);
@@ -214,7 +227,13 @@ impl Deliveries {
 }
 
 impl State {
-    fn add(&mut self, delivery: Delivery, receiver: Option<Receiver>, now: Timestamp) -> bool {
+    fn add(
+        &mut self,
+        delivery: Delivery,
+        receiver: Option<Receiver>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> bool {
         let create = delivery.create;
         if !self.threads.contains_key(&create) {
             self.order.push_back(create);
@@ -225,7 +244,8 @@ impl State {
         }
         if let Some(receiver) = receiver {
             let stage = delivery.stage;
-            let pending = Pending { delivery, attempts: 0, first: now, due: now, last: None, receiver };
+            let pending =
+                Pending { delivery, attempts: 0, first: now, due: now, until, last: None, receiver };
             // Behind those of earlier stages, and never before one that is being tried.
             let is_later = |other: &Pending| other.attempts == 0 && stage.goes_before(other.delivery.stage);
             let place = thread.waiting.iter().position(is_later).unwrap_or(thread.waiting.len());
@@ -241,12 +261,15 @@ impl State {
     fn line_up(&mut self, create: CreateId, now: Timestamp) {
         let Some(thread) = self.threads.get_mut(&create).filter(|thread| !thread.busy) else { return };
         // It has its place only once.
-        if let Some((receiver, due)) = thread.lined_up.take() {
-            self.queue.withdraw(&receiver, due, create, now);
+        if let Some(before) = thread.place.take() {
+            self.queue.withdraw(&before.receiver, before.due, create, now);
+            self.ends.remove(&(before.until, create));
         }
         let Some(first) = thread.waiting.front() else { return };
-        self.queue.wait(&first.receiver, first.due, create, now);
-        thread.lined_up = Some((first.receiver.clone(), first.due));
+        let (receiver, due, until) = (first.receiver.clone(), first.due, first.until);
+        self.queue.wait(&receiver, due, create, now);
+        self.ends.insert((until, create));
+        thread.place = Some(Place { receiver, due, until });
     }
 
     fn forget_old(&mut self) {
@@ -263,13 +286,24 @@ impl State {
 
     /// Takes the next callback out that may be sent now; or says when to look again.
     fn next(&mut self, now: Timestamp) -> Result<Pending, Option<Timestamp>> {
-        let create = self.queue.take(now)?;
+        let first_end = self.ends.first().map(|(until, _)| *until);
+        let create = self.queue.take(now).map_err(|at| at.into_iter().chain(first_end).min())?;
         let thread =
             self.threads.get_mut(&create).expect("what is in the queue is a task that is remembered");
         let first = thread.waiting.front().expect("a task is in the queue for its first callback").clone();
-        thread.lined_up = None;
+        thread.place = None;
         thread.busy = true;
+        self.ends.remove(&(first.until, create));
         Ok(first)
+    }
+
+    /// Gives one up whose time was over before its receiver could be called.
+    fn give_up_late(&mut self, now: Timestamp) -> Option<Pending> {
+        let (_, create) = *self.ends.first().filter(|(until, _)| *until <= now)?;
+        let late = self.threads.get_mut(&create)?.waiting.pop_front()?;
+        self.dead.add(late.clone());
+        self.line_up(create, now);
+        Some(late)
     }
 
     /// Whether there is nothing to do and nothing under way; then nobody drives it any more.
@@ -278,20 +312,25 @@ impl State {
         !self.driven
     }
 
-    /// Writes down what came of an attempt.
-    fn ended(&mut self, pending: Pending, next: Option<Timestamp>, is_dead: bool, now: Timestamp) {
+    /// An attempt has failed, and there is to be another one, as `pending` says.
+    fn again(&mut self, pending: Pending, now: Timestamp) {
         let create = pending.delivery.create;
         let Some(thread) = self.threads.get_mut(&create) else { return };
         thread.busy = false;
-        if let Some(due) = next {
-            if let Some(first) = thread.waiting.front_mut() {
-                *first = Pending { due, ..pending };
-            }
-        } else {
-            thread.waiting.pop_front();
-            if is_dead {
-                self.dead.add(pending);
-            }
+        if let Some(first) = thread.waiting.front_mut() {
+            *first = pending;
+        }
+        self.line_up(create, now);
+    }
+
+    /// An attempt was the last one.
+    fn over(&mut self, pending: Pending, is_dead: bool, now: Timestamp) {
+        let create = pending.delivery.create;
+        let Some(thread) = self.threads.get_mut(&create) else { return };
+        thread.busy = false;
+        thread.waiting.pop_front();
+        if is_dead {
+            self.dead.add(pending);
         }
         self.line_up(create, now);
     }
@@ -319,7 +358,6 @@ impl Shared {
             }
         };
         let due = if let Next::At(at) = next { Some(at) } else { None };
-        let is_dead = due.is_none() && verdict != Verdict::Taken;
         let result = match (verdict, due) {
             (Verdict::Taken, _) => "delivered",
             (_, Some(_)) => "retried",
@@ -342,7 +380,26 @@ impl Shared {
         let healthy = !matches!(verdict, Verdict::Failed { receiver_is_able: false });
         let mut state = self.state();
         state.queue.leave(&pending.receiver, healthy, now);
-        state.ended(pending, due, is_dead, now);
+        if let Some(due) = due {
+            let until = self.schedule.waits_until(pending.first, due);
+            state.again(Pending { due, until, ..pending }, now);
+        } else {
+            state.over(pending, verdict != Verdict::Taken, now);
+        }
+    }
+
+    /// Tells of a callback that was given up while it waited.
+    fn tell_given_up(&self, pending: &Pending) {
+        let delivery = &pending.delivery;
+        tracing::info!(
+            delivery.id = delivery.id(),
+            task.id = &*delivery.task_id,
+            tenant = delivery.tenant.as_str(),
+            attempts = pending.attempts,
+            answer = pending.last,
+            "a callback was given up while it waited for its receiver"
+        );
+        self.metrics.callback_given_up(delivery.tenant.as_str());
     }
 
     fn headers(&self, pending: &Pending) -> HeaderMap {
@@ -394,6 +451,13 @@ async fn drive(shared: Weak<Shared>) {
     while let Some(deliveries) = shared.upgrade() {
         let now = deliveries.clock.now();
         let changed = deliveries.changed.notified();
+        let late = deliveries.state().give_up_late(now);
+        if let Some(late) = late {
+            deliveries.tell_given_up(&late);
+            // There may be many, and others have work to do.
+            tokio::task::yield_now().await;
+            continue;
+        }
         let next = deliveries.state().next(now);
         match next {
             Ok(pending) => {

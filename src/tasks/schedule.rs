@@ -13,6 +13,9 @@ const LONGEST: Duration = Duration::from_hours(1);
 /// No pause is shorter.
 const SHORTEST: Duration = Duration::from_secs(1);
 
+/// How long a receiver that fails is left alone at first, and at most.
+pub(super) const ALONE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
+
 /// The pauses between attempts.
 #[derive(Clone, Debug)]
 pub struct Schedule(Option<Vec<Duration>>);
@@ -60,6 +63,13 @@ impl Schedule {
             Some(_) => Next::At(at.min(now + pause.max(TRIED_FOR))),
         }
     }
+
+    /// Until when an attempt that is `due` waits for a receiver that gets none meanwhile; the first one was due at `first`. That
+    /// is as long as there would be attempts, and always long enough for a receiver that is left alone to be tried again.
+    pub fn waits_until(&self, first: Timestamp, due: Timestamp) -> Timestamp {
+        let tried_for = self.0.as_ref().map_or(TRIED_FOR, |pauses| pauses.iter().sum());
+        (first + tried_for).max(due + ALONE.1 * 2)
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +105,20 @@ mod tests {
         let late = |now| Schedule::new(None).next(2, START, now, Some(TRIED_FOR), 1.0);
         assert_eq!(late(START + TRIED_FOR - minute), Next::At(START + TRIED_FOR));
         assert_eq!(late(START + TRIED_FOR), Next::GiveUp);
+    }
+
+    #[test]
+    fn what_is_due_waits_for_its_receiver_as_long_as_there_would_be_attempts() {
+        let check = |pauses: Option<&[Duration]>, due: Timestamp, expected: Timestamp| {
+            let schedule = Schedule::new(pauses.map(<[_]>::to_vec));
+            assert_eq!(schedule.waits_until(START, due), expected, "{pauses:?}");
+        };
+        let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
+        check(None, START, START + TRIED_FOR);
+        check(None, START + TRIED_FOR, START + TRIED_FOR + ALONE.1 * 2);
+        check(Some(&[hour, TRIED_FOR]), START + hour, START + TRIED_FOR + hour);
+        check(Some(&[second]), START + second, START + second + ALONE.1 * 2);
+        check(Some(&[]), START, START + ALONE.1 * 2);
     }
 
     proptest! {

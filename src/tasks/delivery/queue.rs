@@ -14,6 +14,7 @@ use http::uri::Authority;
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 use crate::store::CreateId;
+use crate::tasks::schedule::ALONE;
 
 /// Of one tenant so many attempts are made at once, so that its receivers cannot keep the others waiting.
 pub(super) const AT_ONCE_EACH: usize = 64;
@@ -21,8 +22,6 @@ pub(super) const AT_ONCE_EACH: usize = 64;
 const AT_ONCE: u32 = 4;
 /// So many failures in a row close a receiver's circuit.
 const FAILURES: u32 = 5;
-/// How long it is left alone at first, and at most.
-const ALONE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 /// So many receivers that have failed are remembered when nothing waits for them any more, and for so long.
 const REMEMBERED: usize = 10_000;
 const REMEMBERED_FOR: Duration = Duration::from_hours(1);

@@ -157,6 +157,43 @@ async fn a_slow_receiver_gets_few_at_once_and_all_in_the_end() {
     assert_eq!(receiver.bodies().len(), 12);
 }
 
+/// How long they had waited was looked at only after an attempt, of which there were none: there were ever more of them, and
+/// weeks later they were delivered.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_dead_receiver_is_given_up_when_its_time_is_over() {
+    let (deliveries, receiver) = deliveries(None);
+    receiver.answers.lock().unwrap().extend(std::iter::repeat_n(Err(FailureKind::Connect), 2000));
+    for hour in 0..48 {
+        deliveries.add(delivery(CreateId::new(), 0, "x"));
+        (0..20).for_each(|_| assert!(deliveries.add(delivery(CreateId::new(), 0, "x"))));
+        after(3600).await;
+        let waiting = deliveries.waiting();
+        assert!(waiting <= 21 * 25, "{waiting} wait after {hour} hours");
+    }
+    after(25 * 3600).await;
+    assert_eq!((deliveries.waiting(), deliveries.dead().len()), (0, 48 * 21));
+    let told = String::from_utf8(deliveries.0.metrics.page().1).unwrap();
+    for line in ["pending{tenant=\"acme\"} 0", "result=\"dead\",tenant=\"acme\"} 1008"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    receiver.answers.lock().unwrap().clear();
+    receiver.got.lock().unwrap().clear();
+    deliveries.add(delivery(CreateId::new(), 0, "new"));
+    after(600).await;
+    assert_eq!(receiver.bodies(), ["new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn configured_pauses_bound_how_long_a_callback_waits_for_its_receiver() {
+    let (deliveries, receiver) = deliveries(Some(vec![10]));
+    receiver.answers.lock().unwrap().extend(std::iter::repeat_n(Err(FailureKind::Timeout), 200));
+    (0..100).for_each(|_| assert!(deliveries.add(delivery(CreateId::new(), 0, "x"))));
+    after(60).await;
+    assert!(deliveries.waiting() > 80);
+    after(20 * 60).await;
+    assert_eq!((deliveries.waiting(), deliveries.dead().len()), (0, 100));
+}
+
 /// Each that waited was looked at ten times a second, under the lock that all share.
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_a_busy_receiver_is_not_looked_at_again_and_again() {
@@ -165,7 +202,8 @@ async fn what_waits_for_a_busy_receiver_is_not_looked_at_again_and_again() {
     (0..12).for_each(|_| assert!(deliveries.add(delivery(CreateId::new(), 0, "x"))));
     after(1).await;
     let now = deliveries.0.clock.now();
-    assert!(matches!(deliveries.0.state().next(now), Err(None)), "there is room when an attempt has ended");
+    let next = deliveries.0.state().next(now).unwrap_err();
+    assert!(next > Some(now + Duration::from_hours(1)), "{next:?}: there is room when an attempt has ended");
     after(60).await;
     assert_eq!((receiver.bodies().len(), deliveries.waiting()), (12, 0));
 }
@@ -233,7 +271,7 @@ fn the_dead_letters_of_one_tenant_push_out_no_others() {
         let delivery = Delivery { tenant: TenantId::new(tenant), ..delivery(CreateId::new(), 0, "x") };
         let receiver = queue::Receiver::of(&delivery.tenant, "https://hooks.example.com/kie");
         let now = Timestamp::default();
-        Pending { delivery, attempts: 1, first: now, due: now, last: None, receiver }
+        Pending { delivery, attempts: 1, first: now, due: now, until: now, last: None, receiver }
     };
     let of = |dead: &DeadLetters, tenant: &str| {
         dead.iter().filter(|dead| dead.delivery.tenant.as_str() == tenant).count()
