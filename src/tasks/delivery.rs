@@ -20,7 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use self::dead::DeadLetters;
 use self::queue::{Queue, Receiver};
-use super::schedule::{Next, Schedule};
+use super::schedule::{Next, PATIENCE, Schedule};
 use crate::clock::{Clock, Timestamp, digest, hex};
 use crate::ids::{Secret, TenantId};
 use crate::outbound::guard::{Delivered, Failure, FailureKind};
@@ -329,6 +329,10 @@ impl State {
         let Some(thread) = self.threads.get_mut(&create) else { return };
         thread.busy = false;
         thread.waiting.pop_front();
+        if let Some(next) = thread.waiting.front_mut() {
+            // So far it has waited for the one before it.
+            next.until = next.until.max(now + PATIENCE);
+        }
         if is_dead {
             self.dead.add(pending);
         }

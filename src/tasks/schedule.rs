@@ -15,6 +15,8 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// How long a receiver that fails is left alone at first, and at most.
 pub(super) const ALONE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
+/// So long whatever is due waits for its receiver, at least: one that is left alone is tried again meanwhile.
+pub(super) const PATIENCE: Duration = Duration::from_mins(10);
 
 /// The pauses between attempts.
 #[derive(Clone, Debug)]
@@ -65,10 +67,10 @@ impl Schedule {
     }
 
     /// Until when an attempt that is `due` waits for a receiver that gets none meanwhile; the first one was due at `first`. That
-    /// is as long as there would be attempts, and always long enough for a receiver that is left alone to be tried again.
+    /// is as long as there would be attempts.
     pub fn waits_until(&self, first: Timestamp, due: Timestamp) -> Timestamp {
         let tried_for = self.0.as_ref().map_or(TRIED_FOR, |pauses| pauses.iter().sum());
-        (first + tried_for).max(due + ALONE.1 * 2)
+        (first + tried_for).max(due + PATIENCE)
     }
 }
 
@@ -115,10 +117,10 @@ mod tests {
         };
         let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
         check(None, START, START + TRIED_FOR);
-        check(None, START + TRIED_FOR, START + TRIED_FOR + ALONE.1 * 2);
+        check(None, START + TRIED_FOR, START + TRIED_FOR + PATIENCE);
         check(Some(&[hour, TRIED_FOR]), START + hour, START + TRIED_FOR + hour);
-        check(Some(&[second]), START + second, START + second + ALONE.1 * 2);
-        check(Some(&[]), START, START + ALONE.1 * 2);
+        check(Some(&[second]), START + second, START + second + PATIENCE);
+        check(Some(&[]), START, START + PATIENCE);
     }
 
     proptest! {

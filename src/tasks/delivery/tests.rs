@@ -194,6 +194,21 @@ async fn configured_pauses_bound_how_long_a_callback_waits_for_its_receiver() {
     assert_eq!((deliveries.waiting(), deliveries.dead().len()), (0, 100));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stage_that_waited_for_the_one_before_it_is_tried_however_late_it_is() {
+    let (deliveries, receiver) = deliveries(Some(vec![3600]));
+    *receiver.slow.lock().unwrap() = Duration::from_secs(5);
+    receiver.answers(&[400, 400]);
+    let create = CreateId::new();
+    deliveries.add(delivery(create, 0, "text"));
+    deliveries.add(delivery(create, 1, "complete"));
+    after(2 * 3600).await;
+    assert_eq!(
+        (receiver.bodies(), deliveries.dead().len()),
+        (vec!["text".into(), "text".into(), "complete".into()], 1)
+    );
+}
+
 /// Each that waited was looked at ten times a second, under the lock that all share.
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_a_busy_receiver_is_not_looked_at_again_and_again() {
