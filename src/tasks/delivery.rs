@@ -34,7 +34,7 @@ const ATTEMPT: HeaderName = HeaderName::from_static("x-kiegate-attempt");
 const AT_ONCE: usize = 1024;
 /// At least that often it is looked whether anybody still wants something delivered.
 const LOOKS: Duration = Duration::from_mins(1);
-/// So many tasks are remembered.
+/// So many tasks are remembered, besides those of which a callback is under way.
 const MOST_THREADS: usize = 1_000_000;
 
 /// A callback to be delivered.
@@ -138,7 +138,8 @@ struct State {
     threads: HashMap<CreateId, Thread>,
     /// Tasks whose first callback waits, by when it is given up.
     ends: BTreeSet<(Timestamp, CreateId)>,
-    order: VecDeque<CreateId>,
+    /// Tasks of which nothing waits or is under way, by since when.
+    resting: BTreeSet<(Timestamp, CreateId)>,
     queue: Queue,
     dead: DeadLetters,
     driven: bool,
@@ -153,6 +154,8 @@ struct Thread {
     busy: bool,
     /// Where it stands while the first one waits.
     place: Option<Place>,
+    /// Since when there is none.
+    resting: Option<Timestamp>,
 }
 
 /// Where a task stands among those whose first callback waits for its time.
@@ -182,10 +185,16 @@ impl Deliveries {
         let receiver = delivery.url.as_deref().map(|url| Receiver::of(&tenant, url));
         let is_sent = receiver.is_some();
         let until = self.0.schedule.waits_until(now, now);
-        let is_new = self.0.state().add(delivery, receiver, until, now);
+        let mut state = self.0.state();
+        let is_new = state.add(delivery, receiver, until, now);
+        let given_up = state.make_room(MOST_THREADS, now);
+        drop(state);
         if is_new && is_sent {
             self.0.metrics.callback_planned(tenant.as_str());
             self.drive();
+        }
+        for pending in &given_up {
+            self.0.tell_given_up(pending);
         }
         is_new
     }
@@ -235,9 +244,6 @@ impl State {
         now: Timestamp,
     ) -> bool {
         let create = delivery.create;
-        if !self.threads.contains_key(&create) {
-            self.order.push_back(create);
-        }
         let thread = self.threads.entry(create).or_default();
         if !thread.seen.insert(delivery.stage) {
             return false;
@@ -251,13 +257,13 @@ impl State {
             let place = thread.waiting.iter().position(is_later).unwrap_or(thread.waiting.len());
             let place = if thread.busy { place.max(1) } else { place };
             thread.waiting.insert(place.min(thread.waiting.len()), pending);
-            self.line_up(create, now);
         }
-        self.forget_old();
+        self.line_up(create, now);
         true
     }
 
-    /// Puts the first callback of a task among those that wait for their time, if it is not on its way.
+    /// Puts the first callback of a task among those that wait for their time, if it is not on its way; a task that has none,
+    /// among those that rest.
     fn line_up(&mut self, create: CreateId, now: Timestamp) {
         let Some(thread) = self.threads.get_mut(&create).filter(|thread| !thread.busy) else { return };
         // It has its place only once.
@@ -265,23 +271,34 @@ impl State {
             self.queue.withdraw(&before.receiver, before.due, create, now);
             self.ends.remove(&(before.until, create));
         }
-        let Some(first) = thread.waiting.front() else { return };
+        if let Some(since) = thread.resting.take() {
+            self.resting.remove(&(since, create));
+        }
+        let Some(first) = thread.waiting.front() else {
+            thread.resting = Some(now);
+            self.resting.insert((now, create));
+            return;
+        };
         let (receiver, due, until) = (first.receiver.clone(), first.due, first.until);
         self.queue.wait(&receiver, due, create, now);
         self.ends.insert((until, create));
         thread.place = Some(Place { receiver, due, until });
     }
 
-    fn forget_old(&mut self) {
-        while self.threads.len() > MOST_THREADS {
-            let Some(oldest) = self.order.pop_front() else { return };
-            if self.threads.get(&oldest).is_some_and(|thread| thread.waiting.is_empty()) {
-                self.threads.remove(&oldest);
-            } else {
-                self.order.push_back(oldest);
-                return;
+    /// Forgets tasks until there are no more than `most`: those that have rested for longest, and where none rests those whose
+    /// callbacks would be given up next. Those are given up now. What is under way stays.
+    fn make_room(&mut self, most: usize, now: Timestamp) -> Vec<Pending> {
+        let mut given_up = Vec::new();
+        while self.threads.len() > most {
+            if let Some((_, longest)) = self.resting.pop_first() {
+                self.threads.remove(&longest);
+                continue;
             }
+            let Some((_, next)) = self.ends.first().copied() else { break };
+            let Some(pending) = self.give_up(next, now) else { break };
+            given_up.push(pending);
         }
+        given_up
     }
 
     /// Takes the next callback out that may be sent now; or says when to look again.
@@ -300,10 +317,15 @@ impl State {
     /// Gives one up whose time was over before its receiver could be called.
     fn give_up_late(&mut self, now: Timestamp) -> Option<Pending> {
         let (_, create) = *self.ends.first().filter(|(until, _)| *until <= now)?;
-        let late = self.threads.get_mut(&create)?.waiting.pop_front()?;
-        self.dead.add(late.clone());
+        self.give_up(create, now)
+    }
+
+    /// Gives up the callback of that task that waits for its receiver.
+    fn give_up(&mut self, create: CreateId, now: Timestamp) -> Option<Pending> {
+        let pending = self.threads.get_mut(&create)?.waiting.pop_front()?;
+        self.dead.add(pending.clone());
         self.line_up(create, now);
-        Some(late)
+        Some(pending)
     }
 
     /// Whether there is nothing to do and nothing under way; then nobody drives it any more.

@@ -301,3 +301,25 @@ fn the_dead_letters_of_one_tenant_push_out_no_others() {
     let last = dead.iter().last().unwrap().delivery.id();
     assert!(dead.take(&last).is_some() && dead.take(&last).is_none());
 }
+
+/// Where the oldest had something to deliver, there was no bound.
+#[test]
+fn tasks_are_bounded_whether_they_wait_or_rest() {
+    let (mut state, now) = (State::default(), Timestamp::from_millis(1_700_000_000_000));
+    let tasks: Vec<_> = (0..6).map(|_| CreateId::new()).collect();
+    for (second, create) in tasks.iter().enumerate() {
+        let delivery = delivery(*create, 0, "x");
+        let waits = second < 3;
+        let receiver = waits.then(|| queue::Receiver::of(&delivery.tenant, "https://hooks.example.com/kie"));
+        let now = now + Duration::from_secs(second as u64);
+        assert!(state.add(delivery, receiver, now + Duration::from_hours(1), now));
+    }
+    let now = now + Duration::from_mins(1);
+    assert!(state.make_room(4, now).is_empty(), "what rests is forgotten first");
+    assert!(state.threads.contains_key(&tasks[0]) && !state.threads.contains_key(&tasks[4]));
+    let given_up: Vec<_> = state.make_room(1, now).iter().map(|pending| pending.delivery.create).collect();
+    assert_eq!((&given_up[..], state.dead.iter().count()), (&tasks[..2], 2));
+    assert_eq!(state.next(now).unwrap().delivery.create, tasks[2]);
+    assert!(state.make_room(0, now).is_empty() && state.threads.len() == 1, "what is under way stays");
+    assert!(state.ends.is_empty() && state.resting.is_empty());
+}
