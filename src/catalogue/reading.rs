@@ -43,6 +43,8 @@ pub struct EndedAs {
 pub struct Stage<'v> {
     /// Its place among the callbacks of its kind of task; one past the last for a body of which that cannot be told.
     pub index: usize,
+    /// Whether that can be told. There may be several of which it cannot.
+    pub is_known: bool,
     /// The task that it names.
     pub task_id: Option<&'v str>,
     /// How the task ended, if this callback tells of that.
@@ -168,15 +170,16 @@ impl Catalogue {
         let known = &self.readings.operations[operation.position()];
         let task_id = known.called.find(body).and_then(Value::as_str);
         let Some((task, lifecycle)) = self.kind_of(operation, model) else {
-            return Stage { index: 0, task_id, ended: None, by: Likeness::Code };
+            return Stage { index: 0, is_known: false, task_id, ended: None, by: Likeness::Code };
         };
         let is_failure = known.called_state.find(body).is_some_and(|state| is_failure(lifecycle, state));
         let well = went_well(body).map(|well| well && !is_failure);
         if let Some((index, ended)) = well.and_then(|well| stage_by_template(task, lifecycle, body, well)) {
-            return Stage { index, task_id, ended, by: Likeness::Template };
+            return Stage { index, is_known: true, task_id, ended, by: Likeness::Template };
         }
         let (index, ended) = stage_by_code(task, lifecycle, well);
-        Stage { index, task_id, ended, by: Likeness::Code }
+        let is_known = index < task.callbacks.len();
+        Stage { index, is_known, task_id, ended, by: Likeness::Code }
     }
 }
 

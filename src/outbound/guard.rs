@@ -15,6 +15,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Pooled;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -209,8 +210,9 @@ impl Failure {
     }
 }
 
-/// So much of an answer is read.
+/// So much of an answer's body is read, and for so long.
 const READ: usize = 4096;
+const READ_FOR: Duration = Duration::from_secs(1);
 
 type GuardedPool = Pooled<HttpsConnector<HttpConnector<Resolver>>, Body>;
 
@@ -224,7 +226,7 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// Calls that take no longer than `timeout`, from the name's resolution to the answer.
+    /// Calls that take no longer than `timeout`, from the name's resolution to the head of the answer.
     pub fn new(timeout: Duration) -> Self {
         let resolve: Arc<Resolve> = Arc::new(|name| Box::pin(system(name)));
         Self::with_resolver(timeout, &resolve)
@@ -257,25 +259,24 @@ impl Guarded {
             .body(Body::from(body))
             .map_err(|error| Failure::new(FailureKind::Refused, error))?;
         *request.headers_mut() = headers;
-        let exchange = async {
-            let response = pool.request(request).await.map_err(|error| failure(&error))?;
-            let (parts, mut body) = response.into_parts();
-            let mut read = 0;
-            // A little is read, so that the connection can serve again; more than that is not wanted.
-            while let Some(Ok(frame)) = body.frame().await {
-                read += frame.data_ref().map_or(0, Bytes::len);
-                if read > READ {
-                    break;
-                }
-            }
-            let now = Clock::system().now();
-            Ok(Delivered {
-                status: parts.status,
-                retry_after: wire::retry_after(&parts.headers, now.millis()),
-            })
-        };
         let late = |_| Failure::new(FailureKind::Timeout, format!("no answer within {:?}", self.timeout));
-        tokio::time::timeout(self.timeout, exchange).await.map_err(late)?
+        let response = tokio::time::timeout(self.timeout, pool.request(request)).await.map_err(late)?;
+        let (parts, body) = response.map_err(|error| failure(&error))?.into_parts();
+        let retry_after = wire::retry_after(&parts.headers, Clock::system().now().millis());
+        // The head has said all; whether the rest of it comes is nobody's concern.
+        let _ = tokio::time::timeout(READ_FOR, read_a_little(body)).await;
+        Ok(Delivered { status: parts.status, retry_after })
+    }
+}
+
+/// Reads the beginning of a body, so that the connection can serve again if that is all; more is not wanted.
+async fn read_a_little(mut body: Incoming) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        read += frame.data_ref().map_or(0, Bytes::len);
+        if read > READ {
+            break;
+        }
     }
 }
 
@@ -445,5 +446,18 @@ mod tests {
             guarded.post(&url, HeaderMap::new(), Bytes::new(), &allow("\"127.0.0.1\"")).await.unwrap();
         assert_eq!((answer.status, answer.retry_after), (StatusCode::FOUND, Some(Duration::from_secs(7))));
         assert!(guarded.post(&url, HeaderMap::new(), Bytes::new(), &[]).await.is_err());
+    }
+
+    /// The call once took as long as its answer's body, and the callback was sent again, for a day, though it had been taken.
+    #[tokio::test]
+    async fn an_answer_whose_body_does_not_end_is_an_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let endless = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let router = axum::Router::new().fallback(move || async move { endless() });
+        crate::background::spawn(async move { axum::serve(listener, router).await });
+        let guarded = Guarded::new(Duration::from_secs(5));
+        let answer = guarded.post(&url, HeaderMap::new(), Bytes::new(), &allow("\"127.0.0.1\"")).await;
+        assert_eq!(answer.unwrap().status, StatusCode::OK);
     }
 }

@@ -1,9 +1,12 @@
 //! Callbacks on their way to tenants: each stage of a task once, in order, until it is taken or given up.
 //!
 //! [`Deliveries`] holds what is to be delivered and drives it: a few attempts at once, one at a time for a task, none to a
-//! receiver that does not answer. When the next attempt is due `schedule` says; how a request gets out, and whose secret
-//! it is signed with, is told by [`Post`]. The order is: an attempt is made, then written down; so after a crash in between
-//! it is made again.
+//! receiver that does not answer. When the next attempt is due `schedule` says, whose turn it is then `queue`; how a request
+//! gets out, and whose secret it is signed with, is told by [`Post`]. The order is: an attempt is made, then written down; so
+//! after a crash in between it is made again.
+
+mod dead;
+mod queue;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,10 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{Notify, Semaphore};
 
-use super::schedule::{Circuits, Next, Schedule};
+use self::dead::DeadLetters;
+use self::queue::{Queue, Receiver};
+use super::schedule::{Next, PATIENCE, Schedule};
 use crate::clock::{Clock, Timestamp, digest, hex};
 use crate::ids::{Secret, TenantId};
 use crate::outbound::guard::{Delivered, Failure, FailureKind};
@@ -27,13 +32,10 @@ const DELIVERY: HeaderName = HeaderName::from_static("x-kiegate-delivery");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-kiegate-attempt");
 /// So many attempts at once, of all tenants.
 const AT_ONCE: usize = 1024;
-/// And of one, so that the receivers of one cannot keep the others waiting.
-const AT_ONCE_EACH: usize = 64;
 /// At least that often it is looked whether anybody still wants something delivered.
 const LOOKS: Duration = Duration::from_mins(1);
-/// So many tasks are remembered, and so many callbacks that were given up.
+/// So many tasks are remembered, besides those of which a callback is under way.
 const MOST_THREADS: usize = 1_000_000;
-const MOST_DEAD: usize = 10_000;
 
 /// A callback to be delivered.
 #[derive(Clone, Debug)]
@@ -44,8 +46,8 @@ pub struct Delivery {
     pub tenant: TenantId,
     /// What the upstream calls the task; what the signature is over.
     pub task_id: Arc<str>,
-    /// Its place among the task's callbacks.
-    pub stage: usize,
+    /// Which of the task's callbacks it is.
+    pub stage: Stage,
     /// Where to; absent: nowhere, it is only noted.
     pub url: Option<Arc<str>>,
     /// Sent byte for byte.
@@ -55,7 +57,37 @@ pub struct Delivery {
 impl Delivery {
     /// What `X-Kiegate-Delivery` says: the same for every attempt, another for every stage.
     pub fn id(&self) -> String {
-        hex(&digest(&[self.create.to_string().as_bytes(), &self.stage.to_le_bytes()])[..12])
+        let create = self.create.to_string();
+        let id = match &self.stage {
+            Stage::Known(place) => digest(&[create.as_bytes(), &place.to_le_bytes()]),
+            Stage::Unknown(print) => digest(&[create.as_bytes(), print]),
+        };
+        hex(&id[..12])
+    }
+}
+
+/// Which of its task's callbacks one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The one of that place among those of such tasks.
+    Known(usize),
+    /// None that is known: told apart by a digest of its body.
+    Unknown([u8; 32]),
+}
+
+impl Stage {
+    /// That of a callback which has this place, if it has one.
+    pub fn of(place: Option<usize>, body: &[u8]) -> Self {
+        place.map_or_else(|| Self::Unknown(digest(&[body])), Self::Known)
+    }
+
+    /// Whether it goes out before `other`, if both wait. What is not known goes as it comes, behind all that is.
+    fn goes_before(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Known(place), Self::Known(other)) => place < other,
+            (Self::Known(_), Self::Unknown(_)) => true,
+            (Self::Unknown(_), _) => false,
+        }
     }
 }
 
@@ -84,8 +116,12 @@ pub struct Pending {
     pub first: Timestamp,
     /// When the next is.
     pub due: Timestamp,
+    /// When it is given up if its receiver gets none before.
+    pub until: Timestamp,
     /// What the last one met with.
     pub last: Option<String>,
+    /// Where it goes.
+    receiver: Receiver,
 }
 
 /// Everything that is to be delivered. Clones share it; with the last one it ends.
@@ -105,32 +141,33 @@ struct Shared {
 #[derive(Default)]
 struct State {
     threads: HashMap<CreateId, Thread>,
-    order: VecDeque<CreateId>,
-    /// By tenant, as far as there is something to do or under way.
-    lines: HashMap<TenantId, Line>,
-    dead: VecDeque<Pending>,
-    circuits: Circuits,
+    /// Tasks whose first callback waits, by when it is given up.
+    ends: BTreeSet<(Timestamp, CreateId)>,
+    /// Tasks of which nothing waits or is under way, by since when.
+    resting: BTreeSet<(Timestamp, CreateId)>,
+    queue: Queue,
+    dead: DeadLetters,
     driven: bool,
-}
-
-/// What one tenant waits for.
-#[derive(Default)]
-struct Line {
-    /// Threads whose first callback is waiting, by when it is due.
-    due: BTreeSet<(Timestamp, CreateId)>,
-    /// Attempts that are being made.
-    under_way: usize,
 }
 
 /// The callbacks of one task.
 #[derive(Default)]
 struct Thread {
-    seen: BTreeSet<usize>,
+    seen: BTreeSet<Stage>,
     waiting: VecDeque<Pending>,
     /// The first one is on its way.
     busy: bool,
-    /// When the first one is due, as it stands among all that are.
-    lined_up: Option<Timestamp>,
+    /// Where it stands while the first one waits.
+    place: Option<Place>,
+    /// Since when there is none.
+    resting: Option<Timestamp>,
+}
+
+/// Where a task stands among those whose first callback waits for its time.
+struct Place {
+    receiver: Receiver,
+    due: Timestamp,
+    until: Timestamp,
 }
 
 impl Deliveries {
@@ -149,11 +186,20 @@ impl Deliveries {
 
     /// Takes a callback on; false if that stage of the task is there already.
     pub fn add(&self, delivery: Delivery) -> bool {
-        let (now, tenant, is_sent) = (self.0.clock.now(), delivery.tenant.clone(), delivery.url.is_some());
-        let is_new = self.0.state().add(delivery, now);
+        let (now, tenant) = (self.0.clock.now(), delivery.tenant.clone());
+        let receiver = delivery.url.as_deref().map(|url| Receiver::of(&tenant, url));
+        let is_sent = receiver.is_some();
+        let until = self.0.schedule.waits_until(now, now);
+        let mut state = self.0.state();
+        let is_new = state.add(delivery, receiver, until, now);
+        let given_up = state.make_room(MOST_THREADS, now);
+        drop(state);
         if is_new && is_sent {
             self.0.metrics.callback_planned(tenant.as_str());
             self.drive();
+        }
+        for pending in &given_up {
+            self.0.tell_given_up(pending);
         }
         is_new
     }
@@ -172,13 +218,13 @@ impl Deliveries {
     pub fn redeliver(&self, id: &str) -> bool {
         let now = self.0.clock.now();
         let mut state = self.0.state();
-        let Some(place) = state.dead.iter().position(|dead| dead.delivery.id() == id) else { return false };
-        let Some(dead) = state.dead.remove(place) else { return false };
+        let Some(dead) = state.dead.take(id) else { return false };
         let create = dead.delivery.create;
-        let again = Pending { attempts: 0, first: now, due: now, ..dead };
+        let until = self.0.schedule.waits_until(now, now);
+        let again = Pending { attempts: 0, first: now, due: now, until, ..dead };
         self.0.metrics.callback_planned(again.delivery.tenant.as_str());
         state.threads.entry(create).or_default().waiting.push_back(again);
-        state.line_up(create);
+        state.line_up(create, now);
         drop(state);
         self.drive();
         true
@@ -195,131 +241,130 @@ impl Deliveries {
 }
 
 impl State {
-    fn add(&mut self, delivery: Delivery, now: Timestamp) -> bool {
+    fn add(
+        &mut self,
+        delivery: Delivery,
+        receiver: Option<Receiver>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> bool {
         let create = delivery.create;
-        if !self.threads.contains_key(&create) {
-            self.order.push_back(create);
-        }
         let thread = self.threads.entry(create).or_default();
         if !thread.seen.insert(delivery.stage) {
             return false;
         }
-        if delivery.url.is_some() {
+        if let Some(receiver) = receiver {
             let stage = delivery.stage;
-            let pending = Pending { delivery, attempts: 0, first: now, due: now, last: None };
+            let pending =
+                Pending { delivery, attempts: 0, first: now, due: now, until, last: None, receiver };
             // Behind those of earlier stages, and never before one that is being tried.
-            let tried = |pending: &Pending| pending.attempts > 0 || pending.delivery.stage < stage;
-            let place =
-                thread.waiting.iter().position(|pending| !tried(pending)).unwrap_or(thread.waiting.len());
+            let is_later = |other: &Pending| other.attempts == 0 && stage.goes_before(other.delivery.stage);
+            let place = thread.waiting.iter().position(is_later).unwrap_or(thread.waiting.len());
             let place = if thread.busy { place.max(1) } else { place };
             thread.waiting.insert(place.min(thread.waiting.len()), pending);
-            self.line_up(create);
         }
-        self.forget_old();
+        self.line_up(create, now);
         true
     }
 
-    /// Puts the first callback of a task among those that wait for their time, if it is not on its way.
-    fn line_up(&mut self, create: CreateId) {
+    /// Puts the first callback of a task among those that wait for their time, if it is not on its way; a task that has none,
+    /// among those that rest.
+    fn line_up(&mut self, create: CreateId, now: Timestamp) {
         let Some(thread) = self.threads.get_mut(&create).filter(|thread| !thread.busy) else { return };
-        // All callbacks of a task are the same tenant's, and it has its place only once.
-        let Some(first) = thread.waiting.front() else { return };
-        let line = self.lines.entry(first.delivery.tenant.clone()).or_default();
-        if let Some(before) = thread.lined_up.replace(first.due) {
-            line.due.remove(&(before, create));
+        // It has its place only once.
+        if let Some(before) = thread.place.take() {
+            self.queue.withdraw(&before.receiver, before.due, create, now);
+            self.ends.remove(&(before.until, create));
         }
-        line.due.insert((first.due, create));
+        if let Some(since) = thread.resting.take() {
+            self.resting.remove(&(since, create));
+        }
+        let Some(first) = thread.waiting.front() else {
+            thread.resting = Some(now);
+            self.resting.insert((now, create));
+            return;
+        };
+        let (receiver, due, until) = (first.receiver.clone(), first.due, first.until);
+        self.queue.wait(&receiver, due, create, now);
+        self.ends.insert((until, create));
+        thread.place = Some(Place { receiver, due, until });
     }
 
-    fn forget_old(&mut self) {
-        while self.threads.len() > MOST_THREADS {
-            let Some(oldest) = self.order.pop_front() else { return };
-            if self.threads.get(&oldest).is_some_and(|thread| thread.waiting.is_empty()) {
-                self.threads.remove(&oldest);
-            } else {
-                self.order.push_back(oldest);
-                return;
+    /// Forgets tasks until there are no more than `most`: those that have rested for longest, and where none rests those whose
+    /// callbacks would be given up next. Those are given up now. What is under way stays.
+    fn make_room(&mut self, most: usize, now: Timestamp) -> Vec<Pending> {
+        let mut given_up = Vec::new();
+        while self.threads.len() > most {
+            if let Some((_, longest)) = self.resting.pop_first() {
+                self.threads.remove(&longest);
+                continue;
             }
+            let Some((_, next)) = self.ends.first().copied() else { break };
+            let Some(pending) = self.give_up(next, now) else { break };
+            given_up.push(pending);
         }
+        given_up
     }
 
     /// Takes the next callback out that may be sent now; or says when to look again.
     fn next(&mut self, now: Timestamp) -> Result<Pending, Option<Timestamp>> {
-        loop {
-            let (tenant, at, create) = self.next_in_line(now).ok_or(None)?;
-            if at > now {
-                return Err(Some(at));
-            }
-            let Some(line) = self.lines.get_mut(&tenant) else { continue };
-            line.due.pop_first();
-            let Some(thread) = self.threads.get_mut(&create) else { continue };
-            thread.lined_up = None;
-            let Some(first) = thread.waiting.front_mut() else { continue };
-            match self.circuits.enter(&receiver(&first.delivery), now) {
-                Ok(()) => {
-                    thread.busy = true;
-                    line.under_way += 1;
-                    return Ok(first.clone());
-                }
-                Err(later) => {
-                    first.due = later;
-                    thread.lined_up = Some(later);
-                    line.due.insert((later, create));
-                }
-            }
-        }
+        let first_end = self.ends.first().map(|(until, _)| *until);
+        let create = self.queue.take(now).map_err(|at| at.into_iter().chain(first_end).min())?;
+        let thread =
+            self.threads.get_mut(&create).expect("what is in the queue is a task that is remembered");
+        let first = thread.waiting.front().expect("a task is in the queue for its first callback").clone();
+        thread.place = None;
+        thread.busy = true;
+        self.ends.remove(&(first.until, create));
+        Ok(first)
     }
 
-    /// The callback that is to be sent next, and when: of those that are due, one of the tenant that has the fewest attempts
-    /// under way. Tenants that have their share under way wait for one of it to end.
-    fn next_in_line(&self, now: Timestamp) -> Option<(TenantId, Timestamp, CreateId)> {
-        let waiting = self.lines.iter().filter(|(_, line)| line.under_way < AT_ONCE_EACH);
-        let first = waiting.filter_map(|(tenant, line)| Some((tenant, line.under_way, *line.due.first()?)));
-        let turn = |(_, under_way, (at, create)): &(&TenantId, usize, (Timestamp, CreateId))| {
-            // What is not due yet comes after all that is, in its order.
-            if *at <= now { (Timestamp::default(), *under_way, *at, *create) } else { (*at, 0, *at, *create) }
-        };
-        first.min_by_key(turn).map(|(tenant, _, (at, create))| (tenant.clone(), at, create))
+    /// Gives one up whose time was over before its receiver could be called.
+    fn give_up_late(&mut self, now: Timestamp) -> Option<Pending> {
+        let (_, create) = *self.ends.first().filter(|(until, _)| *until <= now)?;
+        self.give_up(create, now)
+    }
+
+    /// Gives up the callback of that task that waits for its receiver.
+    fn give_up(&mut self, create: CreateId, now: Timestamp) -> Option<Pending> {
+        let pending = self.threads.get_mut(&create)?.waiting.pop_front()?;
+        self.dead.add(pending.clone());
+        self.line_up(create, now);
+        Some(pending)
     }
 
     /// Whether there is nothing to do and nothing under way; then nobody drives it any more.
     fn rest(&mut self) -> bool {
-        self.lines.retain(|_, line| !line.due.is_empty() || line.under_way > 0);
-        self.driven = !self.lines.is_empty();
+        self.driven = !self.queue.is_idle();
         !self.driven
     }
 
-    /// Writes down what came of an attempt.
-    fn ended(&mut self, pending: Pending, next: Option<Timestamp>, is_dead: bool) {
+    /// An attempt has failed, and there is to be another one, as `pending` says.
+    fn again(&mut self, pending: Pending, now: Timestamp) {
         let create = pending.delivery.create;
-        if let Some(line) = self.lines.get_mut(&pending.delivery.tenant) {
-            line.under_way = line.under_way.saturating_sub(1);
-        }
         let Some(thread) = self.threads.get_mut(&create) else { return };
         thread.busy = false;
-        if let Some(due) = next {
-            if let Some(first) = thread.waiting.front_mut() {
-                *first = Pending { due, ..pending };
-            }
-        } else {
-            thread.waiting.pop_front();
-            if is_dead {
-                self.dead.push_back(pending);
-            }
-            if self.dead.len() > MOST_DEAD {
-                self.dead.pop_front();
-            }
+        if let Some(first) = thread.waiting.front_mut() {
+            *first = pending;
         }
-        self.line_up(create);
+        self.line_up(create, now);
     }
-}
 
-/// Tenant, scheme, host and port: what one tenant does to a host that many use delays nobody else.
-fn receiver(delivery: &Delivery) -> String {
-    let uri: Option<Uri> = delivery.url.as_deref().and_then(|url| url.parse().ok());
-    let uri = uri.unwrap_or_default();
-    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-    format!("{} {}://{authority}", delivery.tenant, uri.scheme_str().unwrap_or_default())
+    /// An attempt was the last one.
+    fn over(&mut self, pending: Pending, is_dead: bool, now: Timestamp) {
+        let create = pending.delivery.create;
+        let Some(thread) = self.threads.get_mut(&create) else { return };
+        thread.busy = false;
+        thread.waiting.pop_front();
+        if let Some(next) = thread.waiting.front_mut() {
+            // So far it has waited for the one before it.
+            next.until = next.until.max(now + PATIENCE);
+        }
+        if is_dead {
+            self.dead.add(pending);
+        }
+        self.line_up(create, now);
+    }
 }
 
 impl Shared {
@@ -344,7 +389,6 @@ impl Shared {
             }
         };
         let due = if let Next::At(at) = next { Some(at) } else { None };
-        let is_dead = due.is_none() && verdict != Verdict::Taken;
         let result = match (verdict, due) {
             (Verdict::Taken, _) => "delivered",
             (_, Some(_)) => "retried",
@@ -366,8 +410,27 @@ impl Shared {
         self.metrics.callback_sent(delivery.tenant.as_str(), result, now.saturating_since(pending.due));
         let healthy = !matches!(verdict, Verdict::Failed { receiver_is_able: false });
         let mut state = self.state();
-        state.circuits.leave(&receiver(&delivery), healthy, now);
-        state.ended(pending, due, is_dead);
+        state.queue.leave(&pending.receiver, healthy, now);
+        if let Some(due) = due {
+            let until = self.schedule.waits_until(pending.first, due);
+            state.again(Pending { due, until, ..pending }, now);
+        } else {
+            state.over(pending, verdict != Verdict::Taken, now);
+        }
+    }
+
+    /// Tells of a callback that was given up while it waited.
+    fn tell_given_up(&self, pending: &Pending) {
+        let delivery = &pending.delivery;
+        tracing::info!(
+            delivery.id = delivery.id(),
+            task.id = &*delivery.task_id,
+            tenant = delivery.tenant.as_str(),
+            attempts = pending.attempts,
+            answer = pending.last,
+            "a callback was given up while it waited for its receiver"
+        );
+        self.metrics.callback_given_up(delivery.tenant.as_str());
     }
 
     fn headers(&self, pending: &Pending) -> HeaderMap {
@@ -419,6 +482,13 @@ async fn drive(shared: Weak<Shared>) {
     while let Some(deliveries) = shared.upgrade() {
         let now = deliveries.clock.now();
         let changed = deliveries.changed.notified();
+        let late = deliveries.state().give_up_late(now);
+        if let Some(late) = late {
+            deliveries.tell_given_up(&late);
+            // There may be many, and others have work to do.
+            tokio::task::yield_now().await;
+            continue;
+        }
         let next = deliveries.state().next(now);
         match next {
             Ok(pending) => {

@@ -1,6 +1,5 @@
-//! When a callback that was not taken is tried again, and which receivers are left alone for a while.
+//! When a callback that was not taken is tried again.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -13,6 +12,11 @@ const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_hours(1);
 /// No pause is shorter.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How long a receiver that fails is left alone at first, and at most.
+pub(super) const ALONE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
+/// So long whatever is due waits for its receiver, at least: one that is left alone is tried again meanwhile.
+pub(super) const PATIENCE: Duration = Duration::from_mins(10);
 
 /// The pauses between attempts.
 #[derive(Clone, Debug)]
@@ -52,70 +56,21 @@ impl Schedule {
         };
         let Some(pause) = pause else { return Next::GiveUp };
         let at = now + pause.max(retry_after.unwrap_or_default());
+        let last = first + TRIED_FOR;
         match &self.0 {
-            None if at > first + TRIED_FOR => Next::GiveUp,
-            None => Next::At(at),
+            None if now + SHORTEST > last => Next::GiveUp,
+            // Whatever the receiver asks for, a last attempt is made before the day is over.
+            None => Next::At(at.min(last)),
             // The pauses that were configured hold, however long; what the receiver asks for does so within reason.
             Some(_) => Next::At(at.min(now + pause.max(TRIED_FOR))),
         }
     }
-}
 
-/// So many failures in a row close a receiver's circuit.
-const FAILURES: u32 = 5;
-/// How long it is left alone at first, and at most.
-const ALONE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
-/// So many attempts go to one receiver at once.
-const AT_ONCE: u32 = 4;
-/// So many receivers are remembered.
-const RECEIVERS: usize = 10_000;
-
-/// The receivers of each tenant by scheme, host and port: how they do.
-#[derive(Debug, Default)]
-pub struct Circuits(HashMap<String, Circuit>);
-
-#[derive(Debug, Default)]
-struct Circuit {
-    failures: u32,
-    under_way: u32,
-    pause: Duration,
-    open_until: Option<Timestamp>,
-}
-
-impl Circuits {
-    /// Leave for an attempt at `now`, or when to ask again.
-    ///
-    /// # Errors
-    /// When a receiver that is left alone may be tried, or one that is busy may be free.
-    pub fn enter(&mut self, receiver: &str, now: Timestamp) -> Result<(), Timestamp> {
-        if self.0.len() > RECEIVERS {
-            self.0.retain(|_, circuit| circuit.under_way > 0 || circuit.open_until.is_some());
-        }
-        let circuit = self.0.entry(receiver.to_owned()).or_default();
-        let at_once = if circuit.open_until.is_some() { 1 } else { AT_ONCE };
-        if let Some(until) = circuit.open_until.filter(|until| now < *until) {
-            return Err(until);
-        }
-        if circuit.under_way >= at_once {
-            return Err(now + Duration::from_millis(100));
-        }
-        circuit.under_way += 1;
-        Ok(())
-    }
-
-    /// An attempt came to its end; `healthy` where the receiver is there and able.
-    pub fn leave(&mut self, receiver: &str, healthy: bool, now: Timestamp) {
-        let Some(circuit) = self.0.get_mut(receiver) else { return };
-        circuit.under_way = circuit.under_way.saturating_sub(1);
-        if healthy {
-            *circuit = Circuit { under_way: circuit.under_way, ..Circuit::default() };
-            return;
-        }
-        circuit.failures += 1;
-        if circuit.failures >= FAILURES {
-            circuit.pause = (circuit.pause * 2).clamp(ALONE.0, ALONE.1);
-            circuit.open_until = Some(now + circuit.pause);
-        }
+    /// Until when an attempt that is `due` waits for a receiver that gets none meanwhile; the first one was due at `first`. That
+    /// is as long as there would be attempts.
+    pub fn waits_until(&self, first: Timestamp, due: Timestamp) -> Timestamp {
+        let tried_for = self.0.as_ref().map_or(TRIED_FOR, |pauses| pauses.iter().sum());
+        (first + tried_for).max(due + PATIENCE)
     }
 }
 
@@ -136,24 +91,8 @@ mod tests {
         assert_eq!(next(3), Next::GiveUp);
     }
 
-    #[test]
-    fn a_dead_receiver_is_left_alone_and_probed() {
-        let mut circuits = Circuits::default();
-        for _ in 0..FAILURES {
-            circuits.enter("a", START).unwrap();
-            circuits.leave("a", false, START);
-        }
-        let until = circuits.enter("a", START).unwrap_err();
-        assert_eq!(until, START + ALONE.0);
-        circuits.enter("a", until).unwrap();
-        assert!(circuits.enter("a", until).is_err(), "one probe at a time");
-        circuits.leave("a", true, until);
-        (0..AT_ONCE).for_each(|_| circuits.enter("a", until).unwrap());
-        assert!(circuits.enter("a", until).is_err());
-        circuits.enter("b", until).unwrap();
-    }
-
-    /// With pauses of one's own it once waited for as long as a receiver liked, and later stages behind it.
+    /// With pauses of one's own it once waited for as long as a receiver liked, and later stages behind it; without any it was
+    /// given up at once where a receiver asked for a day.
     #[test]
     fn what_a_receiver_asks_for_counts_for_a_day_at_most() {
         let minute = Duration::from_mins(1);
@@ -164,7 +103,24 @@ mod tests {
         check(Some(minute), minute * 2, Next::At(START + minute * 2));
         check(Some(minute), TRIED_FOR * 9, Next::At(START + TRIED_FOR));
         check(Some(TRIED_FOR * 2), TRIED_FOR * 9, Next::At(START + TRIED_FOR * 2));
-        check(None, TRIED_FOR * 9, Next::GiveUp);
+        check(None, TRIED_FOR * 9, Next::At(START + TRIED_FOR));
+        let late = |now| Schedule::new(None).next(2, START, now, Some(TRIED_FOR), 1.0);
+        assert_eq!(late(START + TRIED_FOR - minute), Next::At(START + TRIED_FOR));
+        assert_eq!(late(START + TRIED_FOR), Next::GiveUp);
+    }
+
+    #[test]
+    fn what_is_due_waits_for_its_receiver_as_long_as_there_would_be_attempts() {
+        let check = |pauses: Option<&[Duration]>, due: Timestamp, expected: Timestamp| {
+            let schedule = Schedule::new(pauses.map(<[_]>::to_vec));
+            assert_eq!(schedule.waits_until(START, due), expected, "{pauses:?}");
+        };
+        let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
+        check(None, START, START + TRIED_FOR);
+        check(None, START + TRIED_FOR, START + TRIED_FOR + PATIENCE);
+        check(Some(&[hour, TRIED_FOR]), START + hour, START + TRIED_FOR + hour);
+        check(Some(&[second]), START + second, START + second + PATIENCE);
+        check(Some(&[]), START, START + PATIENCE);
     }
 
     proptest! {
@@ -178,7 +134,8 @@ mod tests {
             for draw in draws {
                 match schedule.next(attempts, START, now, after, draw) {
                     Next::At(at) => {
-                        prop_assert!(at >= now + SHORTEST.max(after.unwrap_or_default()));
+                        let asked = now + SHORTEST.max(after.unwrap_or_default());
+                        prop_assert!(at >= asked.min(START + TRIED_FOR) && at >= now + SHORTEST);
                         prop_assert!(at <= START + TRIED_FOR);
                         (now, attempts) = (at, attempts + 1);
                     }

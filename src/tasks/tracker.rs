@@ -15,7 +15,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 
-use super::delivery::{Deliveries, Delivery};
+use super::delivery::{Deliveries, Delivery, Stage};
 use super::pace::{Pace, Paces};
 use crate::catalogue::{Catalogue, EndedAs, Known, ModelIx, OperationIx};
 use crate::clock::{Clock, Timestamp};
@@ -380,7 +380,7 @@ impl Tracker {
         let now = self.0.parts.clock.now();
         let known = Known { operation, model, request: &request, id, created: task.created, now };
         for (stage, body) in self.0.parts.catalogue.callbacks_from_record(known, answer) {
-            self.0.tell(task, stage, body.into()).await?;
+            self.0.tell(task, Stage::Known(stage), body.into()).await?;
         }
         let ended =
             self.0.parts.catalogue.progress(operation, model, answer).is_some_and(|now| now.ended.is_some());
@@ -464,7 +464,8 @@ impl Tracker {
         let Some((operation, model)) = shared.kind(&task) else { return Ok(Received::Malformed) };
         let stage = shared.parts.catalogue.stage(operation, model, &value);
         shared.learn(&task, &value).await?;
-        let is_new = shared.tell(&task, stage.index, body.clone()).await?;
+        let told = Stage::of(stage.is_known.then_some(stage.index), body);
+        let is_new = shared.tell(&task, told, body.clone()).await?;
         if let Some(end) = &stage.ended {
             shared.note(task.create, |watch| watch.told = true);
             shared.end(&task, end, shared.parts.catalogue.charged(&value)).await?;
@@ -490,7 +491,8 @@ impl Tracker {
         let shared = &self.0;
         let Some((operation, model)) = shared.kind(task) else { return Ok(Received::Malformed) };
         let stage = shared.parts.catalogue.stage(operation, model, value);
-        let is_new = shared.tell(task, stage.index, body.clone()).await?;
+        let told = Stage::of(stage.is_known.then_some(stage.index), body);
+        let is_new = shared.tell(task, told, body.clone()).await?;
         if stage.ended.is_some() {
             shared.forget(task.create);
         }
@@ -599,7 +601,7 @@ impl Shared {
     }
 
     /// Passes a stage on to the tenant, the first time; says whether it was.
-    async fn tell(&self, task: &Task, stage: usize, body: Bytes) -> Result<bool, StoreError> {
+    async fn tell(&self, task: &Task, stage: Stage, body: Bytes) -> Result<bool, StoreError> {
         let Some(id) = task.name().cloned() else { return Ok(false) };
         let is_new = self.parts.deliveries.add(Delivery {
             create: task.create,
@@ -786,7 +788,7 @@ impl Shared {
             return Ok(());
         };
         self.learn(task, &answer).await?;
-        self.tell(task, stage, body.into()).await?;
+        self.tell(task, Stage::Known(stage), body.into()).await?;
         self.forget(task.create);
         self.ask_anew(id).await
     }

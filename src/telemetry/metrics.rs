@@ -274,6 +274,12 @@ impl Metrics {
         }
     }
 
+    /// A callback was given up while it waited.
+    pub fn callback_given_up(&self, tenant: &str) {
+        self.callbacks.with_label_values(&[tenant, "out", "dead"]).inc();
+        self.callback_pending.with_label_values(&[tenant]).dec();
+    }
+
     /// The live upstream answered, or did not.
     pub fn upstream_answered(&self, key: &str, operation: &str, status: Option<u16>, took: Duration) {
         self.busy.here().upstream_answered(key, operation, status, took);

@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt as _;
 
+use super::queue::{self, AT_ONCE_EACH};
 use super::*;
 
 #[derive(Default)]
@@ -63,7 +64,7 @@ fn delivery(create: CreateId, stage: usize, body: &'static str) -> Delivery {
         create,
         tenant: TenantId::new("acme"),
         task_id: "task-1".into(),
-        stage,
+        stage: Stage::Known(stage),
         url: Some("https://hooks.example.com/kie".into()),
         body: Bytes::from_static(body.as_bytes()),
     }
@@ -156,6 +157,72 @@ async fn a_slow_receiver_gets_few_at_once_and_all_in_the_end() {
     assert_eq!(receiver.bodies().len(), 12);
 }
 
+/// How long they had waited was looked at only after an attempt, of which there were none: there were ever more of them, and
+/// weeks later they were delivered.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_dead_receiver_is_given_up_when_its_time_is_over() {
+    let (deliveries, receiver) = deliveries(None);
+    receiver.answers.lock().unwrap().extend(std::iter::repeat_n(Err(FailureKind::Connect), 2000));
+    for hour in 0..48 {
+        deliveries.add(delivery(CreateId::new(), 0, "x"));
+        (0..20).for_each(|_| assert!(deliveries.add(delivery(CreateId::new(), 0, "x"))));
+        after(3600).await;
+        let waiting = deliveries.waiting();
+        assert!(waiting <= 21 * 25, "{waiting} wait after {hour} hours");
+    }
+    after(25 * 3600).await;
+    assert_eq!((deliveries.waiting(), deliveries.dead().len()), (0, 48 * 21));
+    let told = String::from_utf8(deliveries.0.metrics.page().1).unwrap();
+    for line in ["pending{tenant=\"acme\"} 0", "result=\"dead\",tenant=\"acme\"} 1008"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    receiver.answers.lock().unwrap().clear();
+    receiver.got.lock().unwrap().clear();
+    deliveries.add(delivery(CreateId::new(), 0, "new"));
+    after(600).await;
+    assert_eq!(receiver.bodies(), ["new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn configured_pauses_bound_how_long_a_callback_waits_for_its_receiver() {
+    let (deliveries, receiver) = deliveries(Some(vec![10]));
+    receiver.answers.lock().unwrap().extend(std::iter::repeat_n(Err(FailureKind::Timeout), 200));
+    (0..100).for_each(|_| assert!(deliveries.add(delivery(CreateId::new(), 0, "x"))));
+    after(60).await;
+    assert!(deliveries.waiting() > 80);
+    after(20 * 60).await;
+    assert_eq!((deliveries.waiting(), deliveries.dead().len()), (0, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_that_waited_for_the_one_before_it_is_tried_however_late_it_is() {
+    let (deliveries, receiver) = deliveries(Some(vec![3600]));
+    *receiver.slow.lock().unwrap() = Duration::from_secs(5);
+    receiver.answers(&[400, 400]);
+    let create = CreateId::new();
+    deliveries.add(delivery(create, 0, "text"));
+    deliveries.add(delivery(create, 1, "complete"));
+    after(2 * 3600).await;
+    assert_eq!(
+        (receiver.bodies(), deliveries.dead().len()),
+        (vec!["text".into(), "text".into(), "complete".into()], 1)
+    );
+}
+
+/// Each that waited was looked at ten times a second, under the lock that all share.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_busy_receiver_is_not_looked_at_again_and_again() {
+    let (deliveries, receiver) = deliveries(None);
+    *receiver.slow.lock().unwrap() = Duration::from_secs(10);
+    (0..12).for_each(|_| assert!(deliveries.add(delivery(CreateId::new(), 0, "x"))));
+    after(1).await;
+    let now = deliveries.0.clock.now();
+    let next = deliveries.0.state().next(now).unwrap_err();
+    assert!(next > Some(now + Duration::from_hours(1)), "{next:?}: there is room when an attempt has ended");
+    after(60).await;
+    assert_eq!((receiver.bodies().len(), deliveries.waiting()), (12, 0));
+}
+
 /// All tenants once shared one number of attempts at once, and a tenant with many dead receivers kept others waiting.
 #[tokio::test(start_paused = true)]
 async fn the_receivers_of_one_tenant_keep_no_other_waiting() {
@@ -209,4 +276,50 @@ async fn a_receiver_that_fails_for_one_tenant_is_there_for_another() {
     assert_eq!(receiver.bodies()[5..], ["another's"]);
     after(10).await;
     assert_eq!(receiver.bodies()[5..], ["another's", "left alone"]);
+}
+
+/// They were those of all tenants in one row, and whoever had many pushed out everybody else's.
+#[test]
+fn the_dead_letters_of_one_tenant_push_out_no_others() {
+    let mut dead = DeadLetters::default();
+    let letter = |tenant: &str| {
+        let delivery = Delivery { tenant: TenantId::new(tenant), ..delivery(CreateId::new(), 0, "x") };
+        let receiver = queue::Receiver::of(&delivery.tenant, "https://hooks.example.com/kie");
+        let now = Timestamp::default();
+        Pending { delivery, attempts: 1, first: now, due: now, until: now, last: None, receiver }
+    };
+    let of = |dead: &DeadLetters, tenant: &str| {
+        dead.iter().filter(|dead| dead.delivery.tenant.as_str() == tenant).count()
+    };
+    let first = letter("bolt");
+    dead.add(first.clone());
+    (0..20_000).for_each(|_| dead.add(letter("acme")));
+    assert_eq!((of(&dead, "bolt"), of(&dead, "acme")), (1, 9_999));
+    (0..20_000).for_each(|_| dead.add(letter("bolt")));
+    assert_eq!((of(&dead, "bolt"), of(&dead, "acme")), (5_000, 5_000));
+    assert!(dead.take(&first.delivery.id()).is_none(), "the oldest of whoever has most goes first");
+    let last = dead.iter().last().unwrap().delivery.id();
+    assert!(dead.take(&last).is_some() && dead.take(&last).is_none());
+}
+
+/// Where the oldest had something to deliver, there was no bound.
+#[test]
+fn tasks_are_bounded_whether_they_wait_or_rest() {
+    let (mut state, now) = (State::default(), Timestamp::from_millis(1_700_000_000_000));
+    let tasks: Vec<_> = (0..6).map(|_| CreateId::new()).collect();
+    for (second, create) in tasks.iter().enumerate() {
+        let delivery = delivery(*create, 0, "x");
+        let waits = second < 3;
+        let receiver = waits.then(|| queue::Receiver::of(&delivery.tenant, "https://hooks.example.com/kie"));
+        let now = now + Duration::from_secs(second as u64);
+        assert!(state.add(delivery, receiver, now + Duration::from_hours(1), now));
+    }
+    let now = now + Duration::from_mins(1);
+    assert!(state.make_room(4, now).is_empty(), "what rests is forgotten first");
+    assert!(state.threads.contains_key(&tasks[0]) && !state.threads.contains_key(&tasks[4]));
+    let given_up: Vec<_> = state.make_room(1, now).iter().map(|pending| pending.delivery.create).collect();
+    assert_eq!((&given_up[..], state.dead.iter().count()), (&tasks[..2], 2));
+    assert_eq!(state.next(now).unwrap().delivery.create, tasks[2]);
+    assert!(state.make_room(0, now).is_empty() && state.threads.len() == 1, "what is under way stays");
+    assert!(state.ends.is_empty() && state.resting.is_empty());
 }

@@ -116,6 +116,28 @@ async fn what_is_not_what_it_says_is_refused_and_counted() {
     assert_eq!(count("unknown", "other"), 2);
 }
 
+/// All that no template knows was one stage once, and the second of them a repetition of the first.
+#[tokio::test(start_paused = true)]
+async fn callbacks_of_unknown_stages_are_told_apart_by_what_they_say() {
+    let world = Shared::with(&live(SIGNED), Settings { pace: sim::Pace::Realistic, ..Settings::default() });
+    let id =
+        world.client("acme").post("/api/v1/generate", &song("https://hooks.example.com/a")).await.task_id();
+    let path = relay_path(&world);
+    for verse in ["one", "two", "one", "three"] {
+        let body = json!({"code": 200, "msg": "x", "data": {"callbackType": verse, "task_id": id}});
+        assert_eq!(call_back(&world, &path, signed(&id), &body.to_string()).await, 200);
+    }
+    let got = world.receiver.until(3).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let verses: Vec<_> = got.iter().map(|got| got.json()["data"]["callbackType"].clone()).collect();
+    assert_eq!((verses, world.receiver.got().len()), (vec![json!("one"), json!("two"), json!("three")], 3));
+    assert_ne!(got[0].headers["x-kiegate-delivery"], got[1].headers["x-kiegate-delivery"]);
+    assert_eq!(
+        world.metric("kiegate_callbacks_total{direction=\"in\",result=\"duplicate\",tenant=\"acme\"}"),
+        1
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_callback_answers_later_polls_where_it_says_all() {
     let world = Shared::new(CALLED_BACK);
