@@ -453,22 +453,20 @@ pub struct DataPlane(Arc<PerLane<Arc<Both>>>);
 #[repr(align(128))]
 struct Both {
     gateway: Arc<Gateway>,
-    own: Router,
+    own: Option<Router>,
 }
 
 impl DataPlane {
     /// `own` are the simulator's routes below `/_…`; without them such paths are answered as not there, and never
     /// forwarded.
     pub fn new(gateway: Arc<Gateway>, own: Option<Router>) -> Self {
-        let own =
-            own.unwrap_or_else(|| Router::new().fallback(steps::not_here).with_state(Arc::clone(&gateway)));
         if gateway.parts.upstreams.live.is_some() {
             gateway.parts.tracker.start(Arc::new(OwnQuestions(Arc::downgrade(&gateway))));
         }
         let apart = gateway.apart();
         // One is the handle that others know.
         let mut given = Some(gateway);
-        let both = || {
+        let both = move || {
             let gateway = given.take().unwrap_or_else(|| Arc::new(apart.apart()));
             Arc::new(Both { gateway, own: own.clone() })
         };
@@ -557,13 +555,15 @@ impl Both {
             return relay::receive(gateway, call, request).await;
         }
         steps::authenticate_own(gateway, call, &mut request)?;
-        let request = steps::bound_body(gateway, call, request).await?;
         if relay::is_feed(&request) {
             return Ok(relay::feed(gateway, call, request).await);
         }
+        // Anybody can come here, so nothing is read before it is known that there is somebody to read it.
         if let Some(refusal) = steps::without_sandbox(call, request.uri()) {
             return Ok(refusal);
         }
-        Ok(self.own.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
+        let Some(own) = self.own.clone() else { return Ok(steps::not_here(gateway, request.uri())) };
+        let request = steps::bound_body(gateway, call, request).await?;
+        Ok(own.oneshot(request).await.unwrap_or_else(|never| match never {}))
     }
 }
