@@ -195,6 +195,8 @@ pub struct Core {
     /// An idempotency key was answered, or is free again.
     claims_changed: Arc<Notify>,
     draining: AtomicBool,
+    /// It is draining from now on.
+    drained: Notify,
 }
 
 /// All tenants, by their keys and by their names.
@@ -216,6 +218,7 @@ impl Gateway {
             room: room::Room::default(),
             claims_changed: Arc::default(),
             draining: AtomicBool::new(false),
+            drained: Notify::new(),
             cache: Cache::new(parts.freshness.max_bytes),
             parts,
         };
@@ -307,9 +310,24 @@ impl Gateway {
         }
     }
 
-    /// Takes nothing new in from now on.
+    /// Takes nothing new in from now on. Whoever waits for news is answered with what is known.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.store(true, Ordering::SeqCst);
+        self.drained.notify_waiters();
+    }
+
+    /// Whether nothing new is taken in.
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nothing new is taken in any more.
+    async fn drain_begins(&self) {
+        // Told from here on, whoever looks later.
+        let told = self.drained.notified();
+        if !self.draining.load(Ordering::SeqCst) {
+            told.await;
+        }
     }
 
     /// How each upstream key does: what is left of its quota, who waits for it, whether it rests.

@@ -273,8 +273,8 @@ impl Look {
     }
 }
 
-/// Looks again until the state is another than at first, or time is up: when the next look may bring news, or something was
-/// learned of the task in another way.
+/// Looks again until the state is another than at first, time is up, or the gateway is about to stop: when the next look may
+/// bring news, or something was learned of the task in another way.
 async fn wait_for_change(
     call: &Call,
     question: &Arc<Question>,
@@ -288,11 +288,18 @@ async fn wait_for_change(
     while Instant::now() < until && latest.0.0.seen == first.0.0.seen {
         let since = Instant::now();
         let due = until.min(since + next_look(gateway, &latest.0));
-        // Whether there was news or not, it is looked.
-        let _ = timeout_at(due, gateway.cache.news(mark)).await;
+        let stops = tokio::select! {
+            biased;
+            // Whether there was news or not, it is looked.
+            _ = timeout_at(due, gateway.cache.news(mark)) => false,
+            () = gateway.drain_begins() => true,
+        };
         mark = gateway.cache.mark(question.key());
         // The client asked for it, so it is no overhead.
         call.waited(since.elapsed());
+        if stops {
+            break;
+        }
         latest = once(call, question, head.clone(), Good::Kept).await;
     }
     latest
@@ -352,9 +359,10 @@ pub(super) const fn result_name(found: Found) -> &'static str {
     }
 }
 
-/// Looks at a simulated task until its details say something else than at first, or time is up. Every look is a call of
-/// its own there, since time is the sandbox's.
+/// Looks at a simulated task until its details say something else than at first, time is up, or the gateway is about to stop.
+/// Every look is a call of its own there, since time is the sandbox's.
 pub(super) async fn wait_for_news(
+    gateway: &Gateway,
     wait: u64,
     ask: impl Fn() -> BoxFuture<'static, Result<Whole, ApiError>>,
     is_running: impl Fn(&Whole) -> bool,
@@ -363,7 +371,9 @@ pub(super) async fn wait_for_news(
     let first = ask().await?;
     let mut latest = first.clone();
     while Instant::now() < until && is_running(&latest) && latest.body == first.body {
-        tokio::time::sleep_until(until.min(Instant::now() + LOOKS)).await;
+        if timeout_at(until.min(Instant::now() + LOOKS), gateway.drain_begins()).await.is_ok() {
+            break;
+        }
         latest = ask().await?;
     }
     Ok(latest)

@@ -404,7 +404,7 @@ fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> 
 
 /// Counts the call against the tenant's rate.
 pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
-    if gateway.draining.load(Ordering::Relaxed) {
+    if gateway.is_draining() {
         let what = "this gateway is about to stop; another one, or the next, will answer";
         return Err(ApiError::new(Reason::Draining, what).retry_after(Duration::from_secs(1)));
     }
@@ -867,7 +867,7 @@ async fn wait_for_news(
         .boxed()
     };
     let is_running = |answer: &Whole| gateway.parts.catalogue.is_running(ask.index, &answer.json());
-    look::wait_for_news(wait, once, is_running).await.map(Whole::into_response)
+    look::wait_for_news(gateway, wait, once, is_running).await.map(Whole::into_response)
 }
 
 /// The refusal as a whole answer, to be kept.
