@@ -6,6 +6,7 @@
 
 mod arriving;
 mod desk;
+mod patient;
 mod socket;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use desk::Desk;
+use patient::Patient;
 use socket::{Guarded, Phase, Socket};
 
 use super::Answering;
@@ -40,7 +42,7 @@ pub struct Bounds {
     pub head: usize,
     /// How long a head may take from its first byte to its last, and a TLS handshake altogether.
     pub head_timeout: Duration,
-    /// How long a connection may lie idle between requests.
+    /// How long a connection may lie idle between requests, and a client may read nothing of what there is for it.
     pub idle_timeout: Duration,
 }
 
@@ -141,6 +143,7 @@ impl Visit {
     /// Serves, after a handshake where that is asked for.
     async fn welcome(self, socket: TcpStream, peer: Peer) {
         let _counted = self.reception.metrics.connection(self.reception.name);
+        let socket = Patient::new(socket, self.reception.bounds.idle_timeout);
         match &self.reception.tls {
             None => self.serve(socket, peer).await,
             Some(tls) => {
@@ -151,7 +154,7 @@ impl Visit {
         }
     }
 
-    async fn shake_hands(mut self, acceptor: TlsAcceptor, socket: TcpStream, peer: Peer) {
+    async fn shake_hands(mut self, acceptor: TlsAcceptor, socket: Patient, peer: Peer) {
         let plane = self.reception.name;
         let patience = self.reception.bounds.head_timeout;
         let shaken = tokio::select! {

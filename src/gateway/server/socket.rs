@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use super::patient::Patient;
 use crate::gather::{self, gather};
 
 /// A TCP socket, perhaps under TLS.
@@ -26,15 +27,15 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn tcp(&self) -> &TcpStream;
 }
 
-impl Socket for TcpStream {
+impl Socket for Patient {
     fn tcp(&self) -> &TcpStream {
-        self
+        Patient::tcp(self)
     }
 }
 
-impl Socket for TlsStream<TcpStream> {
+impl Socket for TlsStream<Patient> {
     fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
+        self.get_ref().0.tcp()
     }
 }
 
