@@ -316,25 +316,47 @@ impl Visit {
         }
     }
 
-    /// Speaks HTTP/2 over `socket`.
+    /// Speaks HTTP/2 over `socket`, until it ends, the plane stops, or no request has been under way for a while: clients may
+    /// answer pings for ever.
     async fn serve_many<S: Socket>(mut self, socket: S, said: Bytes, desk: Desk) {
         let Bounds { head, head_timeout, idle_timeout } = self.reception.bounds;
-        let guarded = Guarded::new(socket, said, Arc::clone(&desk.phase), head_timeout);
+        let phase = Arc::clone(&desk.phase);
+        let guarded = Guarded::new(socket, said, Arc::clone(&phase), head_timeout);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .keep_alive_interval(idle_timeout);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), desk));
+        // Looked at when it has something to say, and not with each request.
+        let mut interrupted = FuturesOrdered::from_iter([self.until_unused(&phase)]);
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
-            _ = self.stopping.changed() => {
+            _ = interrupted.next() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
+        drop(interrupted);
         self.note_end(ended);
+    }
+
+    /// Waits until no request has been under way for at least as long as a connection may lie idle, or the plane stops.
+    async fn until_unused(&mut self, phase: &Phase) {
+        let idle_timeout = self.reception.bounds.idle_timeout;
+        let pause = idle_timeout / 4;
+        let mut requests = phase.requests();
+        let mut silent_for = Duration::ZERO;
+        // The first pause may have begun in the midst of a request.
+        while silent_for <= idle_timeout {
+            if tokio::time::timeout(pause, self.stopping.changed()).await.is_ok() {
+                return;
+            }
+            let is_silent = !phase.has_requests() && phase.requests() == requests;
+            requests = phase.requests();
+            silent_for = if is_silent { silent_for + pause } else { Duration::ZERO };
+        }
     }
 
     fn note_end(&self, ended: hyper::Result<()>) {

@@ -307,3 +307,27 @@ async fn a_client_that_reads_slowly_is_waited_for() {
         sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// It did, as long as its pings were answered.
+#[tokio::test]
+async fn an_http_2_connection_without_requests_ends_in_time() {
+    let answer: Answer = Arc::new(|_, _| {
+        let answered = async {
+            sleep(Duration::from_millis(2500)).await;
+            Response::new(Body::from("hello"))
+        };
+        Either::Right(answered.boxed())
+    });
+    let socket = connect_to(answer, Duration::from_secs(5), Duration::from_secs(1)).await;
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    let ended = background::spawn(connection);
+    let request = Request::get("http://x/").body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut answer = answer.await.expect("it may take longer").into_body();
+    assert_eq!(answer.data().await.unwrap().unwrap(), "hello");
+    let began = Instant::now();
+    let ended = timeout(Duration::from_secs(5), ended).await.expect("it ends").unwrap();
+    ended.expect("it ends in good order");
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
+}
