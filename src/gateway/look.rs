@@ -126,7 +126,7 @@ impl Question {
         let kept_for = parts.freshness.finished;
         let answered = |body| {
             let answer = Ok(Whole::as_upstream(&parts.catalogue, body));
-            let fresh_until = Some(parts.clock.now() + kept_for);
+            let fresh_until = Some(parts.clock.steady().now() + kept_for);
             // Which state that is, nobody has to know: it is the last.
             let seen = Some(Seen { state: 0, ended: true });
             Fetched(Arc::new(Inner { answer, fresh_until, turn: None, seen }))
@@ -165,7 +165,8 @@ impl Question {
             Ok(answer) => self.understand(answer).await,
             Err(_) => (None, None),
         };
-        let fresh_until = fresh_for.filter(|span| !span.is_zero()).map(|span| parts.clock.now() + span);
+        let fresh_until =
+            fresh_for.filter(|span| !span.is_zero()).map(|span| parts.clock.steady().now() + span);
         let answer = if fresh_until.is_some() { answer.map(|answer| answer.compact()) } else { answer };
         Fetched(Arc::new(Inner { answer, fresh_until, turn, seen }))
     }
@@ -218,11 +219,13 @@ impl Look {
         let uri = &ask.parts.uri;
         // Most operations have one path; with others it says what is asked for.
         let path = if operation.path.contains('{') { uri.path() } else { "" };
+        // What is kept is none the fresher for the time of day being set.
+        let clock = gateway.parts.clock.steady();
         let wait = ask.wait_seconds().filter(|_| operation.class == Class::Details);
         Self {
             key: key(call.tenant(), call.operation(), path, ask.query(), &ask.body),
             // A body may have taken its time.
-            asked: if ask.body.is_empty() { call.now() } else { gateway.parts.clock.now() },
+            asked: if ask.body.is_empty() { clock.at(call.began()) } else { clock.now() },
             wants_fresh: ask.wants_fresh(),
             wait: wait.map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT))),
             missed: None,
@@ -332,7 +335,8 @@ enum Good {
 
 /// One look, at what is kept first or at once at what there is to be asked; that wait counts as the upstream's.
 async fn once(call: &Call, question: &Arc<Question>, head: Box<Parts>, good: Good) -> (Fetched, Found) {
-    let (cache, clock, key) = (&question.gateway.cache, question.gateway.parts.clock, question.key());
+    let (cache, clock, key) =
+        (&question.gateway.cache, question.gateway.parts.clock.steady(), question.key());
     if good == Good::Kept
         && let Ok(kept) = cache.fresh(key, clock.now())
     {
@@ -346,7 +350,7 @@ async fn once(call: &Call, question: &Arc<Question>, head: Box<Parts>, good: Goo
 
 /// When the next look may bring news: when what is kept is no longer true.
 fn next_look(gateway: &Gateway, fetched: &Fetched) -> Duration {
-    let fresh = fetched.0.fresh_until.map(|until| until.saturating_since(gateway.parts.clock.now()));
+    let fresh = fetched.0.fresh_until.map(|until| until.saturating_since(gateway.parts.clock.steady().now()));
     fresh.unwrap_or_default().max(LOOKS)
 }
 

@@ -103,8 +103,8 @@ impl Call {
     }
 
     /// When it began.
-    pub(super) fn now(&self) -> Timestamp {
-        self.now
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// The operation's name in metrics.

@@ -149,7 +149,7 @@ impl Deliveries {
 
     /// Takes a callback on; false if that stage of the task is there already.
     pub fn add(&self, delivery: Delivery) -> bool {
-        let (now, tenant, is_sent) = (self.0.clock.now(), delivery.tenant.clone(), delivery.url.is_some());
+        let (now, tenant, is_sent) = (self.0.now(), delivery.tenant.clone(), delivery.url.is_some());
         let is_new = self.0.state().add(delivery, now);
         if is_new && is_sent {
             self.0.metrics.callback_planned(tenant.as_str());
@@ -170,7 +170,7 @@ impl Deliveries {
 
     /// Tries one that was given up again, from the beginning; false if there is none of that id.
     pub fn redeliver(&self, id: &str) -> bool {
-        let now = self.0.clock.now();
+        let now = self.0.now();
         let mut state = self.0.state();
         let Some(place) = state.dead.iter().position(|dead| dead.delivery.id() == id) else { return false };
         let Some(dead) = state.dead.remove(place) else { return false };
@@ -327,6 +327,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time that pauses are counted by.
+    fn now(&self) -> Timestamp {
+        self.clock.steady().now()
+    }
+
     /// Makes one attempt and writes down what came of it.
     async fn attempt(&self, mut pending: Pending) {
         let delivery = pending.delivery.clone();
@@ -334,7 +339,7 @@ impl Shared {
         let headers = self.headers(&pending);
         let url = delivery.url.clone().unwrap_or_default();
         let answer = self.post.post(&delivery.tenant, url, headers, delivery.body.clone()).await;
-        let now = self.clock.now();
+        let now = self.now();
         let verdict = Verdict::of(&answer);
         let retry_after = answer.as_ref().ok().and_then(|answer| answer.retry_after);
         let next = match verdict {
@@ -417,7 +422,7 @@ impl Verdict {
 /// Sends what is due when it is due, as long as something is to be sent.
 async fn drive(shared: Weak<Shared>) {
     while let Some(deliveries) = shared.upgrade() {
-        let now = deliveries.clock.now();
+        let now = deliveries.now();
         let changed = deliveries.changed.notified();
         let next = deliveries.state().next(now);
         match next {

@@ -191,7 +191,8 @@ impl Tracker {
 
     /// Looks after a task from now on: from before its create is sent, since a callback may come before the answer.
     pub fn watch(&self, task: &Task) {
-        let now = self.0.parts.clock.now();
+        let now = self.0.now();
+        let age = self.0.parts.clock.now().saturating_since(task.created);
         let wanted = task.callback.is_some();
         let mut watched = self.0.watched();
         if watched.tasks.contains_key(&task.create) {
@@ -201,7 +202,7 @@ impl Tracker {
         // Where nobody calls us, whoever wants to be called back waits for our own look.
         let pace =
             if wanted && !self.0.parts.can_be_called { Pace::bridge(usual) } else { Pace::overdue(usual) };
-        let due = task.created.max(now - GIVEN_UP) + pace.first();
+        let due = now - age.min(GIVEN_UP) + pace.first();
         let watch = Watch {
             tenant: task.tenant.clone(),
             slot: None,
@@ -278,7 +279,7 @@ impl Tracker {
 
     /// Asks for the task as soon as may be.
     pub fn wake(&self, create: CreateId) {
-        let now = self.0.parts.clock.now();
+        let now = self.0.now();
         // Anybody who knows the address that a create calls back can say so, again and again.
         let mut due = now;
         self.0.note(create, |watch| {
@@ -599,6 +600,11 @@ impl Shared {
         self.note(create, |watch| (watch.ended, watch.told) = (true, true));
     }
 
+    /// The time that looks are due by.
+    fn now(&self) -> Timestamp {
+        self.parts.clock.steady().now()
+    }
+
     /// Asks for the task at `due` and not before.
     fn put_off(&self, create: CreateId, due: Timestamp) {
         let mut watched = self.watched();
@@ -626,7 +632,7 @@ impl Shared {
 
     /// Those of the tenant's tasks that are looked at in a hurry; none too often.
     fn take_hurried(&self, tenant: &TenantId) -> Vec<CreateId> {
-        let now = self.parts.clock.now();
+        let now = self.now();
         let mut watched = self.watched();
         let Watched { tasks, hurried, .. } = &mut *watched;
         if hurried.get(tenant).is_some_and(|last| now.saturating_since(*last) < HURRY) {
@@ -681,7 +687,7 @@ async fn drive(shared: Weak<Shared>) {
     let room = Arc::new(Semaphore::new(POLLS_AT_ONCE));
     loop {
         let Some(tracker) = shared.upgrade() else { return };
-        let now = tracker.parts.clock.now();
+        let now = tracker.now();
         let (due, next) = tracker.take_due(now);
         for create in due {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
