@@ -6,6 +6,7 @@
 
 mod arriving;
 mod desk;
+mod lent;
 mod patient;
 mod socket;
 
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use desk::Desk;
+use lent::Leases;
 use patient::Patient;
 use socket::{Guarded, Phase, Socket};
 
@@ -173,10 +175,11 @@ impl Visit {
         let answer = Arc::clone(&self.reception.answer);
         let Some((protocol, mut said)) = self.greet(&mut socket).await else { return };
         if protocol == Protocol::Http2 {
-            let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::MANY)) };
+            let leases = Some(Arc::default());
+            let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::MANY)), leases };
             return Box::pin(self.serve_many(socket, said, desk)).await;
         }
-        let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::HEAD)) };
+        let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::HEAD)), leases: None };
         while let Some(silent) = self.converse(socket, said, &desk).await {
             socket = silent;
             said = Bytes::new();
@@ -320,7 +323,7 @@ impl Visit {
     /// answer pings for ever.
     async fn serve_many<S: Socket>(mut self, socket: S, said: Bytes, desk: Desk) {
         let Bounds { head, head_timeout, idle_timeout } = self.reception.bounds;
-        let phase = Arc::clone(&desk.phase);
+        let (phase, leases) = (Arc::clone(&desk.phase), desk.leases.clone().unwrap_or_default());
         let guarded = Guarded::new(socket, said, Arc::clone(&phase), head_timeout);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -329,7 +332,7 @@ impl Visit {
             .keep_alive_interval(idle_timeout);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), desk));
         // Looked at when it has something to say, and not with each request.
-        let mut interrupted = FuturesOrdered::from_iter([self.until_unused(&phase)]);
+        let mut interrupted = FuturesOrdered::from_iter([self.until_unused(&phase, &leases)]);
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
@@ -342,8 +345,9 @@ impl Visit {
         self.note_end(ended);
     }
 
-    /// Waits until no request has been under way for at least as long as a connection may lie idle, or the plane stops.
-    async fn until_unused(&mut self, phase: &Phase) {
+    /// Waits until no request has been under way for at least as long as a connection may lie idle, or the plane stops. Takes
+    /// answers back meanwhile of which their client takes no more.
+    async fn until_unused(&mut self, phase: &Phase, leases: &Leases) {
         let idle_timeout = self.reception.bounds.idle_timeout;
         let pause = idle_timeout / 4;
         let mut requests = phase.requests();
@@ -353,6 +357,7 @@ impl Visit {
             if tokio::time::timeout(pause, self.stopping.changed()).await.is_ok() {
                 return;
             }
+            leases.take_back();
             let is_silent = !phase.has_requests() && phase.requests() == requests;
             requests = phase.requests();
             silent_for = if is_silent { silent_for + pause } else { Duration::ZERO };

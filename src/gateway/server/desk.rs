@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 
 use super::arriving::{Arriving, unwanted};
+use super::lent::{Leases, Outgoing};
 use super::socket::Phase;
 use super::{Answer, Peer};
 use crate::gateway::{self, mishap};
@@ -29,6 +30,8 @@ pub(super) struct Desk {
     pub(super) answer: Answer,
     pub(super) peer: Peer,
     pub(super) phase: Arc<Phase>,
+    /// What is lent to streams, where there are many.
+    pub(super) leases: Option<Arc<Leases>>,
 }
 
 impl Service<Request<Incoming>> for Desk {
@@ -59,7 +62,8 @@ impl Service<Request<Incoming>> for Desk {
         };
         let heard_out = !has_body || unwanted > 0;
         let ending = Some(Answered(Arc::clone(&self.phase)));
-        Answering { answered, phase: Arc::clone(&self.phase), ending, many, heard_out }
+        let (phase, leases) = (Arc::clone(&self.phase), self.leases.clone());
+        Answering { answered, phase, leases, ending, many, heard_out }
     }
 }
 
@@ -67,6 +71,7 @@ impl Service<Request<Incoming>> for Desk {
 pub(super) struct Answering {
     answered: gateway::Answering,
     phase: Arc<Phase>,
+    leases: Option<Arc<Leases>>,
     /// Until it is made.
     ending: Option<Answered>,
     many: bool,
@@ -94,12 +99,10 @@ impl Future for Answering {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let ending = self.ending.take().expect("nobody asks for an answer that was given");
-        Poll::Ready(Ok(response.map(|body| Heard::new(body, ending))))
+        let leases = self.leases.take();
+        Poll::Ready(Ok(response.map(|body| Outgoing::new(Heard::new(body, ending), leases))))
     }
 }
-
-/// The body of an answer.
-pub(super) type Outgoing = Heard<Body, Answered>;
 
 /// Notes when an answer has been handed on, or is given up, be it before it is made: then nobody needs it any more.
 pub(super) struct Answered(Arc<Phase>);

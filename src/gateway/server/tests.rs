@@ -331,3 +331,29 @@ async fn an_http_2_connection_without_requests_ends_in_time() {
     let took = began.elapsed();
     assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
 }
+
+/// It need not read any less of the connection for that: the socket is never full.
+#[tokio::test]
+async fn over_http_2_a_client_that_takes_no_more_of_an_answer_is_not_waited_for() {
+    let (socket, talks) = connect_to_the_talkative(Duration::from_millis(200)).await;
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    background::spawn(async move { drop(connection.await) });
+    let request = Request::get("http://x/").body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut answer = answer.await.unwrap().into_body();
+    assert!(answer.data().await.unwrap().is_ok());
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(Arc::strong_count(&talks), 3, "it has a while");
+    let given_up = async {
+        while Arc::strong_count(&talks) == 3 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), given_up).await.expect("nobody talks any more");
+    let rest = async {
+        while let Some(Ok(piece)) = answer.data().await {
+            answer.flow_control().release_capacity(piece.len()).unwrap();
+        }
+    };
+    timeout(Duration::from_secs(5), rest).await.expect("it breaks off");
+}
