@@ -105,6 +105,7 @@ pub enum ReloadError {
 /// The whole program, built and listening, not yet serving.
 pub struct App {
     config: Config,
+    clock: Clock,
     gateway: Arc<Gateway>,
     sim: Option<Sim>,
     live: Option<Arc<Live>>,
@@ -189,7 +190,7 @@ impl App {
             tracing::warn!("{doubt}");
         }
         let metrics = Arc::new(Metrics::new());
-        let clock = Clock::system();
+        let clock = Clock::correctable();
         let store: Arc<dyn Store> = Arc::new(Embedded::default());
         let (told, live, post) = (Arc::clone(&metrics), None, None);
         let plan = Plan { config: &config, catalogue, clock, metrics: told, store, live, post };
@@ -198,7 +199,20 @@ impl App {
         let data = listen(config.listen).await?;
         let admin = listen(config.admin.listen).await?;
         let ready = Arc::new(AtomicBool::new(true));
-        Ok(Self { config, gateway, sim, live, recorder, metrics, tls, lanes: None, data, admin, ready })
+        Ok(Self {
+            config,
+            clock,
+            gateway,
+            sim,
+            live,
+            recorder,
+            metrics,
+            tls,
+            lanes: None,
+            data,
+            admin,
+            ready,
+        })
     }
 
     /// Lets connections to the data plane be served on `lanes`, and not on the runtime that it runs on.
@@ -287,7 +301,11 @@ impl App {
             let _ = admin_stopping.send(true);
         };
         let serve_admin = gateway::serve(admin, wait(admin_stopped), Duration::from_secs(1));
-        tokio::join!(announce, serve_data, serve_admin);
+        let serving = async { tokio::join!(announce, serve_data, serve_admin) };
+        tokio::select! {
+            _ = serving => {}
+            () = self.clock.follow_system() => {}
+        }
         if let Some(recorder) = &self.recorder {
             recorder.sync();
         }

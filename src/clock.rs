@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::{Rng, RngExt, SeedableRng};
@@ -108,27 +109,54 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The time of day that a process goes by: read once from the system, then counted by tokio's instant.
+/// The time of day that a process goes by: read from the system, then counted by tokio's instant. So in a test with paused
+/// time it stands still until the test advances it.
 ///
-/// So it never jumps when the system's clock is set, and in a test with paused time it stands still until
-/// the test advances it.
+/// When the system's clock is set, or has run on while the machine slept, a clock that is counted knows nothing of it. One of
+/// [`Clock::correctable`] is put right then, while somebody sees to that ([`Clock::follow_system`]): what goes by the calendar
+/// (windows of budgets, the end of keys, what is written down) is true again. Then it jumps, and may go back: a time that was
+/// noted may lie ahead, [`Timestamp::saturating_since`] says that no time has passed since, and a window that was over may go on.
+/// What measures spans and must not wait for longer goes by [`Clock::steady`], or by instants.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
     at_origin: Timestamp,
+    correction: Option<&'static Correction>,
 }
 
+/// How far a clock has been put forward since it was started, in milliseconds; less than nothing: back. Alone on its lines of a
+/// core's cache, since all who ask for the time look at it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Correction(AtomicI64);
+
+/// How often a clock is compared with the system's.
+const COMPARED: Duration = Duration::from_mins(1);
+/// So much they may differ: nobody puts a clock right that finely by jumps.
+const TOLERATED: Duration = Duration::from_secs(1);
+
 impl Clock {
-    /// Starts from the system's time of day.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    /// Starts from the system's time of day, and is never corrected.
     pub fn system() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::starting_at(Timestamp::default() + since_epoch)
+        Self::starting_at(system_time())
+    }
+
+    /// Starts from the system's time of day, and can be corrected. A few bytes of it are never given back, so that it can be
+    /// copied as any other: a process needs one.
+    pub fn correctable() -> Self {
+        let correction = Box::leak(Box::new(Correction(AtomicI64::new(0))));
+        Self { correction: Some(correction), ..Self::system() }
     }
 
     /// Starts from `start`, for tests.
     pub fn starting_at(start: Timestamp) -> Self {
-        Self { origin: Instant::now(), at_origin: start }
+        Self { origin: Instant::now(), at_origin: start, correction: None }
+    }
+
+    /// The same, as it would be if nobody ever corrected it: what is noted by it is to be compared with nothing else.
+    #[must_use]
+    pub fn steady(&self) -> Self {
+        Self { correction: None, ..*self }
     }
 
     /// The present time.
@@ -138,13 +166,46 @@ impl Clock {
 
     /// The time at that instant, which has been looked up already.
     pub fn at(&self, instant: Instant) -> Timestamp {
-        self.at_origin + instant.saturating_duration_since(self.origin)
+        let Timestamp(counted) = self.at_origin + instant.saturating_duration_since(self.origin);
+        let correction = self.correction.map_or(0, |correction| correction.0.load(Ordering::Relaxed));
+        Timestamp(counted.saturating_add(correction))
+    }
+
+    /// Puts a correctable clock right as often as it differs from the system's; never ends.
+    pub async fn follow_system(&self) {
+        loop {
+            tokio::time::sleep(COMPARED).await;
+            let before = self.now();
+            if self.correct(system_time()) {
+                tracing::warn!(
+                    "the system's clock was set, or the machine slept: it was {before}, and is {}",
+                    self.now()
+                );
+            }
+        }
+    }
+
+    /// Shows `time` from now on, if it is correctable and far enough from it; says whether it was.
+    fn correct(&self, time: Timestamp) -> bool {
+        let Some(correction) = self.correction else { return false };
+        let off = time.millis().saturating_sub(self.now().millis());
+        let is_off = Duration::from_millis(off.unsigned_abs()) > TOLERATED;
+        if is_off {
+            correction.0.fetch_add(off, Ordering::Relaxed);
+        }
+        is_off
     }
 
     /// Finer than [`Clock::now`], for measuring spans.
     pub fn instant(&self) -> Instant {
         Instant::now()
     }
+}
+
+/// The system's time of day.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+fn system_time() -> Timestamp {
+    Timestamp::default() + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A reproducible stream of random numbers.
@@ -293,5 +354,35 @@ mod tests {
         let clock = Clock::starting_at(Timestamp::from_millis(1000));
         tokio::time::advance(Duration::from_millis(250)).await;
         assert_eq!(clock.now(), Timestamp::from_millis(1250));
+    }
+
+    /// It stayed as far off as it was until the process was started again.
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_went_wrong_is_put_right() {
+        let (clock, fixed) = (Clock::correctable(), Clock::system());
+        let off = |clock: &Clock| clock.now().millis() - system_time().millis();
+        // As if the system's had been set back.
+        tokio::time::advance(Duration::from_hours(1)).await;
+        assert!(off(&clock) > 3_500_000);
+        tokio::select! {
+            () = clock.follow_system() => {}
+            () = tokio::time::sleep(COMPARED + TOLERATED) => {}
+        }
+        assert!(off(&clock).abs() < 30_000, "{}", off(&clock));
+        assert!(off(&fixed) > 3_500_000 && off(&clock.steady()) > 3_500_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_is_corrected_in_both_directions_and_by_no_trifles() {
+        let clock = Clock::correctable();
+        let start = clock.now();
+        let hour = Duration::from_hours(1);
+        assert!(!clock.correct(start + TOLERATED) && clock.now() == start);
+        assert!(clock.correct(start + hour) && clock.now() == start + hour);
+        tokio::time::advance(hour).await;
+        assert_eq!((clock.now(), clock.steady().now()), (start + hour * 2, start + hour));
+        assert!(clock.correct(start - hour) && clock.now() == start - hour);
+        let fixed = Clock::starting_at(start);
+        assert!(!fixed.correct(start + hour) && fixed.now() == start);
     }
 }

@@ -196,6 +196,8 @@ pub struct Core {
     /// An idempotency key was answered, or is free again.
     claims_changed: Arc<Notify>,
     draining: AtomicBool,
+    /// It is draining from now on.
+    drained: Notify,
 }
 
 /// All tenants, by their keys and by their names.
@@ -217,6 +219,7 @@ impl Gateway {
             room: room::Room::default(),
             claims_changed: Arc::default(),
             draining: AtomicBool::new(false),
+            drained: Notify::new(),
             cache: Cache::new(parts.freshness.max_bytes),
             parts,
         };
@@ -308,9 +311,24 @@ impl Gateway {
         }
     }
 
-    /// Takes nothing new in from now on.
+    /// Takes nothing new in from now on. Whoever waits for news is answered with what is known.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.store(true, Ordering::SeqCst);
+        self.drained.notify_waiters();
+    }
+
+    /// Whether nothing new is taken in.
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nothing new is taken in any more.
+    async fn drain_begins(&self) {
+        // Told from here on, whoever looks later.
+        let told = self.drained.notified();
+        if !self.draining.load(Ordering::SeqCst) {
+            told.await;
+        }
     }
 
     /// How each upstream key does: what is left of its quota, who waits for it, whether it rests.
@@ -465,22 +483,20 @@ pub struct DataPlane(Arc<PerLane<Arc<Both>>>);
 #[repr(align(128))]
 struct Both {
     gateway: Arc<Gateway>,
-    own: Router,
+    own: Option<Router>,
 }
 
 impl DataPlane {
     /// `own` are the simulator's routes below `/_…`; without them such paths are answered as not there, and never
     /// forwarded.
     pub fn new(gateway: Arc<Gateway>, own: Option<Router>) -> Self {
-        let own =
-            own.unwrap_or_else(|| Router::new().fallback(steps::not_here).with_state(Arc::clone(&gateway)));
         if gateway.parts.upstreams.live.is_some() {
             gateway.parts.tracker.start(Arc::new(OwnQuestions(Arc::downgrade(&gateway))));
         }
         let apart = gateway.apart();
         // One is the handle that others know.
         let mut given = Some(gateway);
-        let both = || {
+        let both = move || {
             let gateway = given.take().unwrap_or_else(|| Arc::new(apart.apart()));
             Arc::new(Both { gateway, own: own.clone() })
         };
@@ -569,13 +585,15 @@ impl Both {
             return relay::receive(gateway, call, request).await;
         }
         steps::authenticate_own(gateway, call, &mut request)?;
-        let request = steps::bound_body(gateway, call, request).await?;
         if relay::is_feed(&request) {
             return Ok(relay::feed(gateway, call, request).await);
         }
+        // Anybody can come here, so nothing is read before it is known that there is somebody to read it.
         if let Some(refusal) = steps::without_sandbox(call, request.uri()) {
             return Ok(refusal);
         }
-        Ok(self.own.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
+        let Some(own) = self.own.clone() else { return Ok(steps::not_here(gateway, request.uri())) };
+        let request = steps::bound_body(gateway, call, request).await?;
+        Ok(own.oneshot(request).await.unwrap_or_else(|never| match never {}))
     }
 }

@@ -208,7 +208,7 @@ impl Plan<'_> {
         let told = wiring::Told { metrics: Arc::clone(&self.metrics), ends: Arc::clone(ends) };
         Sim::new(sim::Parts {
             catalogue: Arc::clone(&self.catalogue),
-            clock: self.clock,
+            clock: self.clock.steady(), // a sandbox's own never goes back
             settings: sim::Settings {
                 pace: match mock.pace {
                     config::Pace::Instant => sim::Pace::Instant,

@@ -43,7 +43,7 @@ impl Account {
             quota: Quota::new(config.creates, config.max_concurrent_tasks, clock),
             max_wait: config.max_wait,
             rests_until: AtomicI64::new(i64::MIN),
-            clock,
+            clock: clock.steady(),
         }
     }
 

@@ -148,7 +148,7 @@ impl Question {
         let kept_for = parts.freshness.finished;
         let answered = |body| {
             let answer = Ok(Whole::as_upstream(&parts.catalogue, body));
-            let fresh_until = Some(parts.clock.now() + kept_for);
+            let fresh_until = Some(parts.clock.steady().now() + kept_for);
             // Which state that is, nobody has to know: it is the last.
             let seen = Some(Seen { state: 0, ended: true });
             Fetched(Arc::new(Inner { answer, fresh_until, turn: None, seen }))
@@ -187,7 +187,8 @@ impl Question {
             Ok(answer) => self.understand(answer).await,
             Err(_) => (None, None),
         };
-        let fresh_until = fresh_for.filter(|span| !span.is_zero()).map(|span| parts.clock.now() + span);
+        let fresh_until =
+            fresh_for.filter(|span| !span.is_zero()).map(|span| parts.clock.steady().now() + span);
         let answer = if fresh_until.is_some() { answer.map(|answer| answer.compact()) } else { answer };
         Fetched(Arc::new(Inner { answer, fresh_until, turn, seen }))
     }
@@ -242,11 +243,13 @@ impl Look {
         let uri = &ask.parts.uri;
         // Most operations have one path; with others it says what is asked for.
         let path = if operation.path.contains('{') { uri.path() } else { "" };
+        // What is kept is none the fresher for the time of day being set.
+        let clock = gateway.parts.clock.steady();
         let wait = ask.wait_seconds().filter(|_| operation.class == Class::Details);
         Self {
             key: key(call.tenant(), call.operation(), path, ask.query(), &ask.body),
             // A body may have taken its time.
-            asked: if ask.body.is_empty() { call.now() } else { gateway.parts.clock.now() },
+            asked: if ask.body.is_empty() { clock.at(call.began()) } else { clock.now() },
             wants_fresh: ask.wants_fresh(),
             wait: wait.map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT))),
             missed: None,
@@ -297,8 +300,8 @@ impl Look {
     }
 }
 
-/// Looks again until the state is another than at first, or time is up: when the next look may bring news, or something was
-/// learned of the task in another way.
+/// Looks again until the state is another than at first, time is up, or the gateway is about to stop: when the next look may
+/// bring news, or something was learned of the task in another way.
 async fn wait_for_change(
     call: &Call,
     question: &Arc<Question>,
@@ -312,11 +315,18 @@ async fn wait_for_change(
     while Instant::now() < until && latest.0.0.seen == first.0.0.seen {
         let since = Instant::now();
         let due = until.min(since + next_look(gateway, &latest.0));
-        // Whether there was news or not, it is looked.
-        let _ = timeout_at(due, gateway.cache.news(mark)).await;
+        let stops = tokio::select! {
+            biased;
+            // Whether there was news or not, it is looked.
+            _ = timeout_at(due, gateway.cache.news(mark)) => false,
+            () = gateway.drain_begins() => true,
+        };
         mark = gateway.cache.mark(question.key());
         // The client asked for it, so it is no overhead.
         call.waited(since.elapsed());
+        if stops {
+            break;
+        }
         latest = once(call, question, head.clone(), Good::Kept).await;
     }
     latest
@@ -349,7 +359,8 @@ enum Good {
 
 /// One look, at what is kept first or at once at what there is to be asked; that wait counts as the upstream's.
 async fn once(call: &Call, question: &Arc<Question>, head: Box<Parts>, good: Good) -> (Fetched, Found) {
-    let (cache, clock, key) = (&question.gateway.cache, question.gateway.parts.clock, question.key());
+    let (cache, clock, key) =
+        (&question.gateway.cache, question.gateway.parts.clock.steady(), question.key());
     if good == Good::Kept
         && let Ok(kept) = cache.fresh(key, clock.now())
     {
@@ -363,7 +374,7 @@ async fn once(call: &Call, question: &Arc<Question>, head: Box<Parts>, good: Goo
 
 /// When the next look may bring news: when what is kept is no longer true.
 fn next_look(gateway: &Gateway, fetched: &Fetched) -> Duration {
-    let fresh = fetched.0.fresh_until.map(|until| until.saturating_since(gateway.parts.clock.now()));
+    let fresh = fetched.0.fresh_until.map(|until| until.saturating_since(gateway.parts.clock.steady().now()));
     fresh.unwrap_or_default().max(LOOKS)
 }
 
@@ -376,9 +387,10 @@ pub(super) const fn result_name(found: Found) -> &'static str {
     }
 }
 
-/// Looks at a simulated task until its details say something else than at first, or time is up. Every look is a call of
-/// its own there, since time is the sandbox's.
+/// Looks at a simulated task until its details say something else than at first, time is up, or the gateway is about to stop.
+/// Every look is a call of its own there, since time is the sandbox's.
 pub(super) async fn wait_for_news(
+    gateway: &Gateway,
     wait: u64,
     ask: impl Fn() -> BoxFuture<'static, Result<Whole, ApiError>>,
     is_running: impl Fn(&Whole) -> bool,
@@ -387,7 +399,9 @@ pub(super) async fn wait_for_news(
     let first = ask().await?;
     let mut latest = first.clone();
     while Instant::now() < until && is_running(&latest) && latest.body == first.body {
-        tokio::time::sleep_until(until.min(Instant::now() + LOOKS)).await;
+        if timeout_at(until.min(Instant::now() + LOOKS), gateway.drain_begins()).await.is_ok() {
+            break;
+        }
         latest = ask().await?;
     }
     Ok(latest)

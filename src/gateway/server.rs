@@ -6,6 +6,8 @@
 
 mod arriving;
 mod desk;
+mod lent;
+mod patient;
 mod socket;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +28,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use desk::Desk;
+use lent::Leases;
+use patient::Patient;
 use socket::{Guarded, Phase, Socket};
 
 use super::Answering;
@@ -40,7 +44,7 @@ pub struct Bounds {
     pub head: usize,
     /// How long a head may take from its first byte to its last, and a TLS handshake altogether.
     pub head_timeout: Duration,
-    /// How long a connection may lie idle between requests.
+    /// How long a connection may lie idle between requests, and a client may read nothing of what there is for it.
     pub idle_timeout: Duration,
 }
 
@@ -141,6 +145,7 @@ impl Visit {
     /// Serves, after a handshake where that is asked for.
     async fn welcome(self, socket: TcpStream, peer: Peer) {
         let _counted = self.reception.metrics.connection(self.reception.name);
+        let socket = Patient::new(socket, self.reception.bounds.idle_timeout);
         match &self.reception.tls {
             None => self.serve(socket, peer).await,
             Some(tls) => {
@@ -151,7 +156,7 @@ impl Visit {
         }
     }
 
-    async fn shake_hands(mut self, acceptor: TlsAcceptor, socket: TcpStream, peer: Peer) {
+    async fn shake_hands(mut self, acceptor: TlsAcceptor, socket: Patient, peer: Peer) {
         let plane = self.reception.name;
         let patience = self.reception.bounds.head_timeout;
         let shaken = tokio::select! {
@@ -170,10 +175,11 @@ impl Visit {
         let answer = Arc::clone(&self.reception.answer);
         let Some((protocol, mut said)) = self.greet(&mut socket).await else { return };
         if protocol == Protocol::Http2 {
-            let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::MANY)) };
+            let leases = Some(Arc::default());
+            let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::MANY)), leases };
             return Box::pin(self.serve_many(socket, said, desk)).await;
         }
-        let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::HEAD)) };
+        let desk = Desk { answer, peer, phase: Arc::new(Phase::at(Phase::HEAD)), leases: None };
         while let Some(silent) = self.converse(socket, said, &desk).await {
             socket = silent;
             said = Bytes::new();
@@ -313,25 +319,49 @@ impl Visit {
         }
     }
 
-    /// Speaks HTTP/2 over `socket`.
+    /// Speaks HTTP/2 over `socket`, until it ends, the plane stops, or no request has been under way for a while: clients may
+    /// answer pings for ever.
     async fn serve_many<S: Socket>(mut self, socket: S, said: Bytes, desk: Desk) {
         let Bounds { head, head_timeout, idle_timeout } = self.reception.bounds;
-        let guarded = Guarded::new(socket, said, Arc::clone(&desk.phase), head_timeout);
+        let (phase, leases) = (Arc::clone(&desk.phase), desk.leases.clone().unwrap_or_default());
+        let guarded = Guarded::new(socket, said, Arc::clone(&phase), head_timeout);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .keep_alive_interval(idle_timeout);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), desk));
+        // Looked at when it has something to say, and not with each request.
+        let mut interrupted = FuturesOrdered::from_iter([self.until_unused(&phase, &leases)]);
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
-            _ = self.stopping.changed() => {
+            _ = interrupted.next() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
+        drop(interrupted);
         self.note_end(ended);
+    }
+
+    /// Waits until no request has been under way for at least as long as a connection may lie idle, or the plane stops. Takes
+    /// answers back meanwhile of which their client takes no more.
+    async fn until_unused(&mut self, phase: &Phase, leases: &Leases) {
+        let idle_timeout = self.reception.bounds.idle_timeout;
+        let pause = idle_timeout / 4;
+        let mut requests = phase.requests();
+        let mut silent_for = Duration::ZERO;
+        // The first pause may have begun in the midst of a request.
+        while silent_for <= idle_timeout {
+            if tokio::time::timeout(pause, self.stopping.changed()).await.is_ok() {
+                return;
+            }
+            leases.take_back();
+            let is_silent = !phase.has_requests() && phase.requests() == requests;
+            requests = phase.requests();
+            silent_for = if is_silent { silent_for + pause } else { Duration::ZERO };
+        }
     }
 
     fn note_end(&self, ended: hyper::Result<()>) {

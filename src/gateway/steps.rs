@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
@@ -103,8 +103,8 @@ impl Call {
     }
 
     /// When it began.
-    pub(super) fn now(&self) -> Timestamp {
-        self.now
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// The operation's name in metrics.
@@ -327,9 +327,7 @@ pub(super) fn authenticate_own(
     call: &Call,
     request: &mut Request,
 ) -> Result<(), ApiError> {
-    let path = request.uri().path();
-    let inbox = path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'));
-    if path.starts_with("/_media/") || inbox {
+    if is_open_to_all(request.uri()) {
         return Ok(());
     }
     authenticate(gateway, call, request)?;
@@ -339,6 +337,12 @@ pub(super) fn authenticate_own(
     }
     request.extensions_mut().insert(Caller(Arc::clone(&member.label)));
     Ok(())
+}
+
+/// Whether no key is asked for: of results and of inboxes.
+fn is_open_to_all(uri: &Uri) -> bool {
+    let path = uri.path();
+    path.starts_with("/_media/") || path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'))
 }
 
 /// The key of a request: from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`.
@@ -400,7 +404,7 @@ fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> 
 
 /// Counts the call against the tenant's rate.
 pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
-    if gateway.draining.load(Ordering::Relaxed) {
+    if gateway.is_draining() {
         let what = "this gateway is about to stop; another one, or the next, will answer";
         return Err(ApiError::new(Reason::Draining, what).retry_after(Duration::from_secs(1)));
     }
@@ -865,7 +869,7 @@ async fn wait_for_news(
         .boxed()
     };
     let is_running = |answer: &Whole| gateway.parts.catalogue.is_running(ask.index, &answer.json());
-    look::wait_for_news(wait, once, is_running).await.map(Whole::into_response)
+    look::wait_for_news(gateway, wait, once, is_running).await.map(Whole::into_response)
 }
 
 /// The refusal as a whole answer, to be kept.
@@ -890,21 +894,19 @@ impl From<StoreError> for ApiError {
 }
 
 /// A path of kiegate's own that does not exist in this mode.
-pub(super) async fn not_here(State(gateway): State<Arc<Gateway>>, uri: Uri) -> ProblemDocument {
-    is_not_in(gateway.parts.mode, &uri)
+pub(super) fn not_here(gateway: &Gateway, uri: &Uri) -> Response {
+    is_not_in(gateway.parts.mode, uri)
 }
 
-fn is_not_in(mode: Mode, uri: &Uri) -> ProblemDocument {
-    ProblemDocument::new(
-        StatusCode::NOT_FOUND,
-        format!("there is no {} in {} mode", uri.path(), mode.as_str()),
-    )
+fn is_not_in(mode: Mode, uri: &Uri) -> Response {
+    let what = format!("there is no {} in {} mode", uri.path(), mode.as_str());
+    ProblemDocument::new(StatusCode::NOT_FOUND, what).into_response()
 }
 
 /// The refusal of whoever asks for a sandbox and has none, since the real API answers it.
 pub(super) fn without_sandbox(call: &Call, uri: &Uri) -> Option<Response> {
     let member = call.member.get().filter(|member| !member.mode.has_sandbox())?;
-    Some(is_not_in(member.mode, uri).into_response())
+    Some(is_not_in(member.mode, uri))
 }
 
 /// Whether a request is about a whole sandbox, uploaded files included.
@@ -914,6 +916,8 @@ fn is_snapshot(uri: &Uri) -> bool {
 
 /// What a body with a file in base64 may have beside it, in bytes.
 const BESIDE_THE_FILE: usize = 4 * 1024;
+/// The most that is read of whoever needs no key, in bytes: callbacks are a few KiB long.
+const FROM_STRANGERS: usize = 1024 * 1024;
 
 /// Refuses bodies above the limit, and gives up on those that stop coming. A body that kiegate itself reads is read
 /// here, so that one that grows too large is refused and not cut off; anything else streams through.
@@ -929,6 +933,7 @@ pub(super) async fn bound_body(
     let by_base64 = |index| gateway.parts.catalogue.operation(index).takes_base64();
     let most = match call.index {
         _ if call.streams || is_snapshot(request.uri()) => largest_upload,
+        _ if call.own && is_open_to_all(request.uri()) => largest_json.min(FROM_STRANGERS),
         // What counts is the file, of which base64 makes four bytes of three.
         Some(index) if by_base64(index) => largest_json / 3 * 4 + BESIDE_THE_FILE,
         _ => largest_json,

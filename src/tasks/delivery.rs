@@ -186,7 +186,7 @@ impl Deliveries {
 
     /// Takes a callback on; false if that stage of the task is there already.
     pub fn add(&self, delivery: Delivery) -> bool {
-        let (now, tenant) = (self.0.clock.now(), delivery.tenant.clone());
+        let (now, tenant) = (self.0.now(), delivery.tenant.clone());
         let receiver = delivery.url.as_deref().map(|url| Receiver::of(&tenant, url));
         let is_sent = receiver.is_some();
         let until = self.0.schedule.waits_until(now, now);
@@ -216,7 +216,7 @@ impl Deliveries {
 
     /// Tries one that was given up again, from the beginning; false if there is none of that id.
     pub fn redeliver(&self, id: &str) -> bool {
-        let now = self.0.clock.now();
+        let now = self.0.now();
         let mut state = self.0.state();
         let Some(dead) = state.dead.take(id) else { return false };
         let create = dead.delivery.create;
@@ -372,6 +372,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time that pauses are counted by.
+    fn now(&self) -> Timestamp {
+        self.clock.steady().now()
+    }
+
     /// Makes one attempt and writes down what came of it.
     async fn attempt(&self, mut pending: Pending) {
         let delivery = pending.delivery.clone();
@@ -379,7 +384,7 @@ impl Shared {
         let headers = self.headers(&pending);
         let url = delivery.url.clone().unwrap_or_default();
         let answer = self.post.post(&delivery.tenant, url, headers, delivery.body.clone()).await;
-        let now = self.clock.now();
+        let now = self.now();
         let verdict = Verdict::of(&answer);
         let retry_after = answer.as_ref().ok().and_then(|answer| answer.retry_after);
         let next = match verdict {
@@ -480,7 +485,7 @@ impl Verdict {
 /// Sends what is due when it is due, as long as something is to be sent.
 async fn drive(shared: Weak<Shared>) {
     while let Some(deliveries) = shared.upgrade() {
-        let now = deliveries.clock.now();
+        let now = deliveries.now();
         let changed = deliveries.changed.notified();
         let late = deliveries.state().give_up_late(now);
         if let Some(late) = late {

@@ -217,7 +217,8 @@ impl Tracker {
 
     /// Looks after a task from now on: from before its create is sent, since a callback may come before the answer.
     pub fn watch(&self, task: &Task) {
-        let now = self.0.parts.clock.now();
+        let now = self.0.now();
+        let age = self.0.parts.clock.now().saturating_since(task.created);
         let wanted = task.callback.is_some();
         let mut watched = self.0.watched();
         if watched.tasks.contains_key(&task.create) {
@@ -227,7 +228,7 @@ impl Tracker {
         // Where nobody calls us, whoever wants to be called back waits for our own look.
         let pace =
             if wanted && !self.0.parts.can_be_called { Pace::bridge(usual) } else { Pace::overdue(usual) };
-        let due = task.created.max(now - GIVEN_UP) + pace.first();
+        let due = now - age.min(GIVEN_UP) + pace.first();
         let watch = Watch {
             tenant: task.tenant.clone(),
             key: task.key.clone(),
@@ -315,12 +316,12 @@ impl Tracker {
     /// Whether the details of a finished task may still become others.
     pub fn may_be_replaced(&self, task: &Task) -> bool {
         let until = task.id.as_ref().and_then(|id| self.0.watched().replaced.get(id).copied());
-        until.is_some_and(|until| until > self.0.parts.clock.now())
+        until.is_some_and(|until| until > self.0.now())
     }
 
     /// Asks for the task as soon as may be.
     pub fn wake(&self, create: CreateId) {
-        let now = self.0.parts.clock.now();
+        let now = self.0.now();
         // Anybody who knows the address that a create calls back can say so, again and again.
         let mut due = now;
         self.0.note(create, |watch| {
@@ -580,7 +581,7 @@ impl Shared {
     }
 
     fn note_replaced(&self, id: &str) {
-        let now = self.parts.clock.now();
+        let now = self.now();
         let mut watched = self.watched();
         watched.replaced.retain(|_, until| *until > now);
         watched.replaced.insert(id.into(), now + VERSION);
@@ -690,6 +691,11 @@ impl Shared {
         self.note(create, |watch| (watch.ended, watch.told) = (true, true));
     }
 
+    /// The time that looks are due by.
+    fn now(&self) -> Timestamp {
+        self.parts.clock.steady().now()
+    }
+
     /// Asks for the task at `due` and not before.
     fn put_off(&self, create: CreateId, due: Timestamp) {
         let mut watched = self.watched();
@@ -717,7 +723,7 @@ impl Shared {
 
     /// Those of the tasks that are looked at in a hurry; none too often.
     fn take_hurried(&self, whose: &Whose) -> Vec<CreateId> {
-        let now = self.parts.clock.now();
+        let now = self.now();
         let mut watched = self.watched();
         let Watched { tasks, hurried, .. } = &mut *watched;
         if hurried.get(whose).is_some_and(|last| now.saturating_since(*last) < HURRY) {
@@ -799,7 +805,7 @@ async fn drive(shared: Weak<Shared>) {
     let room = Arc::new(Semaphore::new(POLLS_AT_ONCE));
     loop {
         let Some(tracker) = shared.upgrade() else { return };
-        let now = tracker.parts.clock.now();
+        let now = tracker.now();
         let (due, next) = tracker.take_due(now);
         for create in due {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };

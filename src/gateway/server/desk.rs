@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 
 use super::arriving::{Arriving, unwanted};
+use super::lent::{Leases, Outgoing};
 use super::socket::Phase;
 use super::{Answer, Peer};
 use crate::gateway::{self, mishap};
@@ -29,6 +30,8 @@ pub(super) struct Desk {
     pub(super) answer: Answer,
     pub(super) peer: Peer,
     pub(super) phase: Arc<Phase>,
+    /// What is lent to streams, where there are many.
+    pub(super) leases: Option<Arc<Leases>>,
 }
 
 impl Service<Request<Incoming>> for Desk {
@@ -42,7 +45,7 @@ impl Service<Request<Incoming>> for Desk {
         let has_body = !request.body().is_end_stream();
         let unwanted = unwanted(&request);
         if many {
-            self.phase.set(Phase::MANY);
+            self.phase.request_joined();
         } else {
             self.phase.request_began(has_body);
         }
@@ -58,7 +61,9 @@ impl Service<Request<Incoming>> for Desk {
             (self.answer)(request.map(arriving), self.peer)
         };
         let heard_out = !has_body || unwanted > 0;
-        Answering { answered, phase: Arc::clone(&self.phase), many, heard_out }
+        let ending = Some(Answered(Arc::clone(&self.phase)));
+        let (phase, leases) = (Arc::clone(&self.phase), self.leases.clone());
+        Answering { answered, phase, leases, ending, many, heard_out }
     }
 }
 
@@ -66,6 +71,9 @@ impl Service<Request<Incoming>> for Desk {
 pub(super) struct Answering {
     answered: gateway::Answering,
     phase: Arc<Phase>,
+    leases: Option<Arc<Leases>>,
+    /// Until it is made.
+    ending: Option<Answered>,
     many: bool,
     /// The body of its request is read, whoever wants it.
     heard_out: bool,
@@ -90,19 +98,21 @@ impl Future for Answering {
             // What comes after it may never be found.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let answered = Answered(Arc::clone(&self.phase));
-        Poll::Ready(Ok(response.map(|body| Heard::new(body, answered))))
+        let ending = self.ending.take().expect("nobody asks for an answer that was given");
+        let leases = self.leases.take();
+        Poll::Ready(Ok(response.map(|body| Outgoing::new(Heard::new(body, ending), leases))))
     }
 }
 
-/// The body of an answer.
-pub(super) type Outgoing = Heard<Body, Answered>;
-
-/// Notes when an answer has been handed on, or is given up.
+/// Notes when an answer has been handed on, or is given up, be it before it is made: then nobody needs it any more.
 pub(super) struct Answered(Arc<Phase>);
 
 impl Listener for Answered {
-    fn end(&mut self, _: End) {
+    fn end(&mut self, _: End) {}
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
         self.0.request_ended();
     }
 }

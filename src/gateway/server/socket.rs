@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use super::patient::Patient;
 use crate::gather::{self, gather};
 
 /// A TCP socket, perhaps under TLS.
@@ -26,15 +27,15 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn tcp(&self) -> &TcpStream;
 }
 
-impl Socket for TcpStream {
+impl Socket for Patient {
     fn tcp(&self) -> &TcpStream {
-        self
+        Patient::tcp(self)
     }
 }
 
-impl Socket for TlsStream<TcpStream> {
+impl Socket for TlsStream<Patient> {
     fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
+        self.get_ref().0.tcp()
     }
 }
 
@@ -44,6 +45,8 @@ pub(super) struct Phase {
     at: AtomicU8,
     /// Requests so far.
     requests: AtomicU32,
+    /// Of many at once, those whose answers have been handed on or given up.
+    ended: AtomicU32,
     /// The body of the latest request has been read to its end, or there was none.
     body_ended: AtomicBool,
     /// A request takes so long that it is worth a look whether somebody still waits for its answer.
@@ -69,7 +72,13 @@ impl Phase {
     pub(super) const GARBAGE: u8 = 7;
 
     pub(super) fn at(phase: u8) -> Self {
-        Self { at: phase.into(), requests: 0.into(), body_ended: true.into(), doubted: false.into() }
+        Self {
+            at: phase.into(),
+            requests: 0.into(),
+            ended: 0.into(),
+            body_ended: true.into(),
+            doubted: false.into(),
+        }
     }
 
     pub(super) fn set(&self, phase: u8) {
@@ -92,9 +101,23 @@ impl Phase {
         self.body_ended.store(true, Ordering::Relaxed);
     }
 
-    /// The answer's last byte has been handed on.
+    /// Another of many requests at once has come.
+    pub(super) fn request_joined(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The answer's last byte has been handed on, or it is given up.
     pub(super) fn request_ended(&self) {
-        self.turn(Self::REQUEST, Self::ANSWERED);
+        if self.get() == Self::MANY {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.turn(Self::REQUEST, Self::ANSWERED);
+        }
+    }
+
+    /// Whether any of many requests at once is under way.
+    pub(super) fn has_requests(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) != self.requests()
     }
 
     /// How many requests have come.

@@ -264,3 +264,96 @@ async fn whoever_sends_a_head_that_is_too_large_is_told_so() {
     socket.read_to_string(&mut answer).await.expect("it is there");
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
 }
+
+/// Serves answers that never end, and tells by its count who still makes them; gives a connection to it.
+async fn connect_to_the_talkative(idle_timeout: Duration) -> (TcpStream, Arc<()>) {
+    let talks = Arc::new(());
+    let held = Arc::clone(&talks);
+    let answer: Answer = Arc::new(move |_, _| {
+        let held = Arc::clone(&held);
+        let pieces = futures_util::stream::unfold(held, async |held| {
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 16 * 1024])), held))
+        });
+        Either::Left(ready(Response::new(Body::from_stream(pieces))))
+    });
+    (connect_to(answer, Duration::from_secs(5), idle_timeout).await, talks)
+}
+
+/// Its connection, and what was made for it, stayed for as long as it liked.
+#[tokio::test]
+async fn a_client_that_stops_reading_is_not_waited_for() {
+    let (mut socket, talks) = connect_to_the_talkative(Duration::from_secs(1)).await;
+    socket.write_all(ASKING.as_bytes()).await.unwrap();
+    let until = async |count| {
+        while Arc::strong_count(&talks) != count {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), until(3)).await.expect("somebody talks");
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(Arc::strong_count(&talks), 3, "it has a while");
+    timeout(Duration::from_secs(5), until(2)).await.expect("nobody does");
+    socket.read_to_end(&mut Vec::new()).await.expect_err("it is reset");
+}
+
+/// The system takes its time to say that there is room again.
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_waited_for() {
+    let (mut socket, _) = connect_to_the_talkative(Duration::from_millis(500)).await;
+    socket.write_all(ASKING.as_bytes()).await.unwrap();
+    let mut piece = vec![0; 64 * 1024];
+    for _ in 0..60 {
+        socket.read_exact(&mut piece).await.expect("it goes on");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// It did, as long as its pings were answered.
+#[tokio::test]
+async fn an_http_2_connection_without_requests_ends_in_time() {
+    let answer: Answer = Arc::new(|_, _| {
+        let answered = async {
+            sleep(Duration::from_millis(2500)).await;
+            Response::new(Body::from("hello"))
+        };
+        Either::Right(answered.boxed())
+    });
+    let socket = connect_to(answer, Duration::from_secs(5), Duration::from_secs(1)).await;
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    let ended = background::spawn(connection);
+    let request = Request::get("http://x/").body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut answer = answer.await.expect("it may take longer").into_body();
+    assert_eq!(answer.data().await.unwrap().unwrap(), "hello");
+    let began = Instant::now();
+    let ended = timeout(Duration::from_secs(5), ended).await.expect("it ends").unwrap();
+    ended.expect("it ends in good order");
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
+}
+
+/// It need not read any less of the connection for that: the socket is never full.
+#[tokio::test]
+async fn over_http_2_a_client_that_takes_no_more_of_an_answer_is_not_waited_for() {
+    let (socket, talks) = connect_to_the_talkative(Duration::from_millis(200)).await;
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    background::spawn(async move { drop(connection.await) });
+    let request = Request::get("http://x/").body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut answer = answer.await.unwrap().into_body();
+    assert!(answer.data().await.unwrap().is_ok());
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(Arc::strong_count(&talks), 3, "it has a while");
+    let given_up = async {
+        while Arc::strong_count(&talks) == 3 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), given_up).await.expect("nobody talks any more");
+    let rest = async {
+        while let Some(Ok(piece)) = answer.data().await {
+            answer.flow_control().release_capacity(piece.len()).unwrap();
+        }
+    };
+    timeout(Duration::from_secs(5), rest).await.expect("it breaks off");
+}

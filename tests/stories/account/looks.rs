@@ -138,6 +138,30 @@ async fn waiting_ends_when_the_time_is_up() {
     assert_eq!(began.elapsed(), Duration::from_secs(3));
 }
 
+/// Such a wait may be longer than the grace of those under way, and was cut off without an answer.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_news_is_answered_when_the_gateway_is_about_to_stop() {
+    let slow = || Settings { pace: sim::Pace::Realistic, ..Settings::default() };
+    for mode in ["live", "mock"] {
+        let world = Shared::with(&live(&CALLED_BACK.replace("\"live\"", &format!("\"{mode}\""))), slow());
+        let acme = world.client("acme");
+        let id = acme.create().await.task_id();
+        if mode == "mock" {
+            acme.put("/_mock/clock", &json!({"rate": 0})).await.expect_status(200);
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let known = acme.details(&id).await.json();
+        let began = Instant::now();
+        let stop = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            world.gateway.drain();
+        };
+        let waiting = acme.with("prefer", "wait=60");
+        let (answer, ()) = tokio::join!(waiting.details(&id), stop);
+        assert_eq!((answer.expect_status(200).json(), began.elapsed()), (known, Duration::from_secs(1)));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_look_of_a_client_that_goes_away_goes_on_for_the_others() {
     let world = Shared::new(CALLED_BACK);

@@ -1,5 +1,7 @@
 //! Who may do what, and from where.
 
+use std::task::Poll;
+
 use http::Method;
 use kiegate::gateway::Peer;
 
@@ -148,6 +150,23 @@ async fn a_gateway_that_is_about_to_stop_takes_nothing_new() {
     world.gateway.drain();
     let refused = world.client("acme").send(Method::GET, "/api/v1/chat/credit", "").await.expect_status(503);
     assert_eq!((refused.header("x-kiegate-error"), refused.header("retry-after")), ("draining", "1"));
+}
+
+/// Ten megabytes of anybody were read before it was said that there is nothing there.
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_simulator_nothing_that_is_sent_to_it_is_read() {
+    let world = tenant("");
+    let unread = || {
+        let never = futures_util::stream::poll_fn(|_| -> Poll<Option<std::io::Result<Bytes>>> {
+            panic!("somebody reads it")
+        });
+        Body::from_stream(never)
+    };
+    for path in ["/_mock/inbox/87ed041204627c1d9292c5fe/a", "/_media/a/b/c.mp4"] {
+        world.client("nobody").send(Method::POST, path, unread()).await.expect_status(404);
+    }
+    world.client("nobody").send(Method::PUT, "/_mock/rules", unread()).await.expect_status(401);
+    world.client("acme").send(Method::PUT, "/_mock/rules", unread()).await.expect_status(404);
 }
 
 /// Paths that some servers take for another were once no operation here: nobody looked at what they named and cost.
