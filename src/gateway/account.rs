@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, select_all};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
@@ -142,7 +141,7 @@ async fn wait(account: Arc<Account>, waiter: Waiter<'_>) -> Result<Granted, Quot
 async fn first<'w>(
     waits: impl Iterator<Item = BoxFuture<'w, Result<Granted, QuotaTimeout>>>,
 ) -> Result<Granted, QuotaTimeout> {
-    let (mut waiting, mut soonest) = (FuturesUnordered::new(), None::<QuotaTimeout>);
+    let (mut waiting, mut soonest) = (Vec::new(), None::<QuotaTimeout>);
     let sooner = |known: Option<QuotaTimeout>, timeout: QuotaTimeout| match known {
         Some(known) if known.retry_after <= timeout.retry_after => known,
         _ => timeout,
@@ -154,7 +153,9 @@ async fn first<'w>(
             None => waiting.push(wait),
         }
     }
-    while let Some(ended) = waiting.next().await {
+    while !waiting.is_empty() {
+        let (ended, _, others) = select_all(waiting).await;
+        waiting = others;
         match ended {
             Ok(turn) => return Ok(turn),
             // Who has waited for long has waited for all.
