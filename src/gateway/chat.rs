@@ -55,7 +55,7 @@ impl Meter {
         let request = ask.request(catalogue.operation(ask.index));
         let supposed = Supposed::new(catalogue, ask.index, request);
         let reserved = reserve::chat(gateway, member, supposed.least(catalogue), at).await?;
-        Ok(Self {
+        let meter = Self {
             model: catalogue.model_label(ask.index, request).to_owned(),
             reader: Reader::default(),
             supposed,
@@ -64,7 +64,16 @@ impl Meter {
             at,
             gateway: Arc::clone(gateway),
             member: Arc::clone(member),
-        })
+        };
+        if meter.is_told() {
+            gateway.parts.metrics.chat_reserved(&member.label, &meter.model, reserved);
+        }
+        Ok(meter)
+    }
+
+    /// Whether the metrics are told of it: the simulator tells of its chats itself.
+    fn is_told(&self) -> bool {
+        self.member.mode != Mode::Mock
     }
 
     /// The answer, whose cost is noted as it passes.
@@ -85,14 +94,12 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let cost = self.cost();
-        // The simulator tells of its chats itself.
-        if let Some(cost) = cost
-            && self.member.mode != Mode::Mock
-        {
-            self.gateway.parts.metrics.chat_charged(&self.member.label, &self.model, cost);
+        let cost = self.cost().unwrap_or_default();
+        if self.is_told() {
+            let metrics = &self.gateway.parts.metrics;
+            metrics.chat_charged(&self.member.label, &self.model, self.reserved, cost);
         }
-        let more = cost.unwrap_or_default() - self.reserved;
+        let more = cost - self.reserved;
         if more == Credits::ZERO {
             return;
         }

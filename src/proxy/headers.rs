@@ -1,6 +1,6 @@
 //! Which headers travel from one connection to the next.
 
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::wire;
@@ -44,11 +44,13 @@ pub(super) fn keep_for_upstream(headers: &mut HeaderMap) {
     strip_with_hop_by_hop(headers, is_private, &[]);
 }
 
-/// As [`keep_for_upstream`], but for the host and the key: those of the upstream stand in their places.
+/// As [`keep_for_upstream`], but for the host and the key: those of the upstream stand in their places. What is answered is to
+/// be looked through for that key, so it is not to be compressed.
 pub(super) fn readdress(headers: &mut HeaderMap, host: &HeaderValue, authorization: &HeaderValue) {
     headers.insert(HOST, host.clone());
     headers.insert(AUTHORIZATION, authorization.clone());
-    strip_with_hop_by_hop(headers, is_private, &[HOST, AUTHORIZATION]);
+    let is_doomed = |name: &HeaderName| is_private(name) || *name == ACCEPT_ENCODING;
+    strip_with_hop_by_hop(headers, is_doomed, &[HOST, AUTHORIZATION]);
 }
 
 /// Takes out what does not travel from the upstream to a client: what is about its connection, or what only the gateway says.
@@ -189,6 +191,7 @@ mod tests {
             ("x-mock-outcome", "stall"),
             ("te", "trailers"),
             ("accept", "application/json"),
+            ("accept-encoding", "gzip"), // the key could not be looked for
         ] {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }

@@ -45,7 +45,9 @@ struct Host {
 
 impl Host {
     fn new(base: &Uri) -> Option<Self> {
-        let name = base.host()?.to_owned();
+        // With its port, where that is told: uploads may go to another one.
+        let (host, port) = (base.host()?, base.port());
+        let name = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         Some(Self { name, destination: Destination::of(base)?, breaker: Breaker::default() })
     }
 }

@@ -245,14 +245,23 @@ impl Metrics {
         self.tasks_finished.with_label_values(&[tenant, operation, outcome]).inc();
         self.tasks_running.with_label_values(&[tenant]).dec();
         self.task_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
-        self.credits.with_label_values(&[tenant, model, "settled"]).inc_by(charged.as_f64().max(0.0));
-        let refunded = (reserved - charged).as_f64().max(0.0);
-        self.credits.with_label_values(&[tenant, model, "refunded"]).inc_by(refunded);
+        self.settled(tenant, model, reserved, charged);
+    }
+
+    /// A chat with the upstream is let in, and so much is reserved for it.
+    pub fn chat_reserved(&self, tenant: &str, model: &str, reserved: Credits) {
+        self.credits.with_label_values(&[tenant, model, "reserved"]).inc_by(reserved.as_f64());
     }
 
     /// A chat with the upstream cost so much.
-    pub fn chat_charged(&self, tenant: &str, model: &str, charged: Credits) {
+    pub fn chat_charged(&self, tenant: &str, model: &str, reserved: Credits, charged: Credits) {
+        self.settled(tenant, model, reserved, charged);
+    }
+
+    fn settled(&self, tenant: &str, model: &str, reserved: Credits, charged: Credits) {
         self.credits.with_label_values(&[tenant, model, "settled"]).inc_by(charged.as_f64().max(0.0));
+        let refunded = (reserved - charged).as_f64().max(0.0);
+        self.credits.with_label_values(&[tenant, model, "refunded"]).inc_by(refunded);
     }
 
     /// A callback came in.
@@ -316,7 +325,7 @@ impl Observer for Metrics {
                 self.task_created(owner, operation, model, credits);
             }
             Event::ChatAnswered { owner, operation: _, model, credits } => {
-                self.chat_charged(owner, model, credits);
+                self.settled(owner, model, Credits::ZERO, credits);
             }
             Event::TaskFinished { owner, operation, model, task: _, outcome, took, credits, paid } => {
                 let charged = if paid { credits } else { Credits::ZERO };

@@ -53,7 +53,9 @@ fn envelope_code(start: &[u8]) -> Option<u16> {
     let rest = after.unwrap_or(inside).strip_prefix(b"\"code\":")?;
     let digits = rest.trim_ascii_start();
     let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
-    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+    let number = std::str::from_utf8(&digits[..end]).ok().filter(|number| !number.is_empty())?;
+    // A larger one is no code of the API.
+    Some(number.parse().unwrap_or(u16::MAX))
 }
 
 #[cfg(test)]
@@ -87,6 +89,6 @@ mod tests {
         assert_eq!(envelope_code(b"{\"success\":false,\"code\":400,\"msg\":\"x\"}"), Some(400));
         assert_eq!(envelope_code(b"{\"success\":true,\"data\":200}"), None);
         assert_eq!(envelope_code(b"{\"code\":\"x\"}"), None);
-        assert_eq!(envelope_code(b"{\"code\":99999999}"), None);
+        assert_eq!(envelope_code(b"{\"code\":99999999}"), Some(u16::MAX), "it is one that nobody knows");
     }
 }
