@@ -236,7 +236,9 @@ impl Plan<'_> {
 
     /// The simulator that answers in the real API's place where a request names what is not the tenant's.
     fn nowhere(&self, tracker: &Tracker) -> Sim {
-        let settings = sim::Settings { pace: sim::Pace::Realistic, ..sim::Settings::default() };
+        // What a task was to be made of does not exist, wherever it stood.
+        let settings =
+            sim::Settings { pace: sim::Pace::Realistic, failure_rate: 1.0, ..sim::Settings::default() };
         let courier = wiring::IntoRelay { tracker: tracker.clone(), store: Arc::clone(&self.store) };
         Sim::new(sim::Parts {
             catalogue: Arc::clone(&self.catalogue),

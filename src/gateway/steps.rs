@@ -495,7 +495,8 @@ fn inquire(
     async move {
         let member = call.member.get().ok_or_else(nobodys)?;
         let Way { lane, keys, task } = own(&gateway, member, &ask).await?;
-        if lane != Lane::Nowhere {
+        // A task that came of what did not exist is one all the same, whose end is to be noticed.
+        if lane != Lane::Nowhere || task.is_some() {
             return look.ask(&gateway, &call, ask, lane, task).await;
         }
         Box::pin(go(&gateway, &call, member, ask, (lane, keys), None)).await
@@ -640,6 +641,10 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
 /// Finds out whose the things are that a request names, and with that its way.
 async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiError> {
     let operation = gateway.parts.catalogue.operation(ask.index);
+    // What is said to a model leads to nothing, and nor does what is asked of the account as a whole.
+    if matches!(operation.class, Class::Chat | Class::Account) {
+        return Ok(Way::by(gateway, member, Verdict::Nothing));
+    }
     let (catalogue, store, tenant) = (&gateway.parts.catalogue, &*gateway.parts.store, &member.tenant.id);
     let verdict = if operation.by_query {
         ownership::judge_query(store, tenant, ask.query(), catalogue.ids_of(ask.index, None)).await?
@@ -719,6 +724,10 @@ async fn pass_unread(
                 let what = format!("this path is another spelling of {meant}: send it as that");
                 return Err(ApiError::new(Reason::Forbidden, what));
             }
+            if is_own_in_disguise(request.uri().path()) {
+                let what = "paths below /_ are this gateway's own and never passed on";
+                return Err(ApiError::new(Reason::Forbidden, what));
+            }
             // Servers mostly make the same of it as of a GET, which may cost something.
             if request.method() == Method::HEAD
                 && let Resolved::Operation(_) =
@@ -738,6 +747,12 @@ async fn pass_unread(
     let answer = Whole::read(response, gateway.parts.body_timeout).await?;
     gateway.learn(member, lane, FORM, &answer).await?;
     Ok(answer.into_response())
+}
+
+/// Whether a path that begins otherwise is one of kiegate's own once it is decoded; upstream may be a kiegate, too.
+fn is_own_in_disguise(path: &str) -> bool {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    decoded.trim_start_matches('/').starts_with('_')
 }
 
 /// What stands for the fields of a form, which nobody here reads.

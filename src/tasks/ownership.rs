@@ -319,7 +319,7 @@ mod tests {
                                      "lyrics": json!({"id": "gpt-4o-2024-08-06"}).to_string()}});
         learn(&store, &owner, b"{}", &record, Timestamp::default()).await.unwrap();
         let judged = async |text: &str| {
-            let words = words_of_body(json!({"messages": [{"content": text}]}).to_string().as_bytes());
+            let words = words_of_body(json!({"deep": [{"meta": text}]}).to_string().as_bytes());
             judge_words(&store, &other, words.into_iter()).await.unwrap()
         };
         assert!(matches!(judged("speaker_0").await, Verdict::Nothing));

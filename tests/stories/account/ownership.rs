@@ -235,6 +235,42 @@ async fn a_create_from_a_foreign_task_fails_as_one_from_an_unknown_task() {
     assert_eq!(acme.details(&phantom).await.json()["data"], Value::Null);
 }
 
+/// It was reported as made, at an address that leads nowhere, and paid for; and its end was noticed when it was overdue.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_made_of_what_does_not_exist() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    let mut quoting = video();
+    quoting["prompt"] = id.as_str().into();
+    let phantom = bolt.post("/api/v1/runway/generate", &quoting).await.expect_code(200).task_id();
+    assert_eq!((world.running("bolt").await, world.spent("bolt").await), (1, 12));
+    while bolt.details(&phantom).await.json()["data"]["state"] != "fail" {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    assert_eq!(
+        (world.running("bolt").await, world.spent("bolt").await),
+        (0, 0),
+        "whoever reads it settles it"
+    );
+    assert_eq!(world.upstream.count("runway.generate"), 1);
+}
+
+/// A chat that quoted another's task had an answer that no model gave, and the account's balance was another.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_to_a_model_or_asked_of_the_account_names_no_task() {
+    let world = Shared::new(CALLED_BACK);
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    let id = acme.create().await.task_id();
+    let chat = json!({"messages": [{"role": "user", "content": json!({"taskId": id}).to_string()}]});
+    bolt.post("/gpt-5-2/v1/chat/completions", &chat).await.expect_status(200);
+    assert_eq!(world.upstream.count("chat.gpt-5-2"), 1);
+    let balance = async |name: &str| bolt.get(&format!("/api/v1/chat/credit?x={name}")).await;
+    let (foreign, unknown) = (balance(&id).await, balance(NOBODYS).await);
+    assert_eq!(foreign.text(), unknown.text());
+    assert_eq!((foreign.header("x-cache"), unknown.header("x-cache")), ("miss", "miss"));
+}
+
 /// A record shows the request that it was made from; whoever writes another's id into a request does not come by it.
 #[tokio::test(start_paused = true)]
 async fn an_id_is_not_had_by_writing_it_into_a_request() {
