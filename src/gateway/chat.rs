@@ -55,7 +55,7 @@ impl Meter {
         let request = ask.request(catalogue.operation(ask.index));
         let supposed = Supposed::new(catalogue, ask.index, request);
         let reserved = reserve::chat(gateway, member, supposed.least(catalogue), at).await?;
-        let meter = Self {
+        let mut meter = Self {
             model: catalogue.model_label(ask.index, request).to_owned(),
             reader: Reader::default(),
             supposed,
@@ -67,6 +67,10 @@ impl Meter {
         };
         if meter.is_told() {
             gateway.parts.metrics.chat_reserved(&member.label, &meter.model, reserved);
+        }
+        if let Err(error) = reserve::shadow_credits(gateway, member, reserved, at).await {
+            meter.is_over = true;
+            return Err(error.into());
         }
         Ok(meter)
     }

@@ -140,7 +140,7 @@ pub(super) async fn create(
     }
     let _place = gateway.room.take(&member.label, ask.body.len()).ok_or_else(crowded)?;
     let task = Arc::new(intent(gateway, member, &ask, operation, callback.as_ref(), &lane));
-    if price(gateway, &ask, operation).is_none() {
+    if task.reserved == Credits::ZERO && price(gateway, &ask, operation).is_none() {
         reserve::admit_unpriced(gateway, member, task.counts_at).await?;
     }
     let draft = reserve::create(gateway, call, member, &task, claimed).await?;
@@ -203,23 +203,6 @@ pub(super) fn intent(
         id: None,
         base: None,
         state: TaskState::Sent,
-    }
-}
-
-impl Account {
-    /// What an answer tells of the key: also where nobody waits for it any more.
-    fn learn(&self, sent: &Sent) {
-        match sent {
-            Sent::KeyRefused(..) => {
-                self.rest();
-                tracing::warn!(
-                    key = &*self.name,
-                    "the upstream refuses this key; others go first for a while"
-                );
-            }
-            Sent::Answered(_) => self.works(),
-            _ => {}
-        }
     }
 }
 
@@ -340,12 +323,7 @@ impl Errand {
             parts.tracker.watch(&self.task);
         }
         match self.exchange().await {
-            Ok(answer) => {
-                let account = parts.accounts.get(self.lane.key()).filter(|_| turn.is_some()).cloned();
-                let sent = self.clone().understand(draft, turn, answer).await;
-                account.inspect(|account| account.learn(&sent));
-                sent
-            }
+            Ok(answer) => self.understand(draft, turn, answer).await,
             Err(error) if error.may_have_arrived() => {
                 tracing::warn!(create = %draft.create, "the answer to a create was lost: {error}");
                 Sent::Lost(draft.lost().await)
@@ -396,7 +374,13 @@ impl Errand {
             }
             (None, 401 | 402 | 433, Some(_)) => {
                 draft.did_not_arrive();
+                self.key_is_refused();
                 Sent::KeyRefused(draft, answer)
+            }
+            (None, _, turn) if reached_nobody(answer.status) && !body.is_object() => {
+                turn.into_iter().for_each(Turn::returned);
+                draft.not_sent().await;
+                Sent::Answered(answer)
             }
             _ if self.is_refusal(&answer, &body) => Sent::Answered(draft.refused(answer).await),
             _ => {
@@ -405,6 +389,13 @@ impl Errand {
                 Sent::Lost(draft.lost().await)
             }
         }
+    }
+
+    /// Others go first for a while, also where nobody waits for the answer any more.
+    fn key_is_refused(&self) {
+        let Some(account) = self.gateway.parts.accounts.get(self.lane.key()) else { return };
+        account.rest();
+        tracing::warn!(key = &*account.name, "the upstream refuses this key; others go first for a while");
     }
 
     /// Whether it is sure that nothing came of the create: the upstream's envelope says so, or an HTTP status which blames
@@ -449,6 +440,11 @@ impl Errand {
                 turn.refused();
             }
             return draft.refused(answer).await;
+        }
+        if let (Lane::Live(key), Some(_)) = (self.lane, &turn)
+            && let Some(account) = parts.accounts.get(key)
+        {
+            account.works();
         }
         if self.lane == Lane::Mock {
             // The simulator tells of its tasks itself.
@@ -558,9 +554,9 @@ impl Draft {
 
     /// It never reached the upstream.
     pub(super) async fn not_sent(mut self) {
-        self.settled = true;
         self.did_not_arrive();
         settle(self.store.refused(self.create).await);
+        self.settled = true;
     }
 
     /// Nobody knows what became of it.

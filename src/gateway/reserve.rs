@@ -80,8 +80,9 @@ pub(super) async fn version(gateway: &Gateway, member: &Member, task: &Task) -> 
     if let Begun::OverBudget { window, spent } = store.begin(task.clone(), &caps).await? {
         return Err(over_budget(task.reserved, window, spent, task.counts_at.at()));
     }
+    let draft = Draft::new(task.create, store, None);
     shadow_credits(gateway, member, task.reserved, task.counts_at).await?;
-    Ok(Draft::new(task.create, store, None))
+    Ok(draft)
 }
 
 /// Counts what a chat costs at `least`, if anybody knows: what it says costs as well, and is counted at its end. Gives what was
@@ -107,7 +108,6 @@ pub(super) async fn chat(
     if let Begun::OverBudget { window, spent } = reserved {
         return Err(over_budget(least, window, spent, now.at()));
     }
-    shadow_credits(gateway, member, least, now).await?;
     Ok(least)
 }
 
@@ -133,7 +133,10 @@ pub(super) async fn admit_unpriced(gateway: &Gateway, member: &Member, now: Mome
 }
 
 /// Tells where a budget that is only tried out would have refused what has been counted.
-async fn shadow_credits(
+///
+/// # Errors
+/// A store that cannot be reached.
+pub(super) async fn shadow_credits(
     gateway: &Gateway,
     member: &Member,
     counted: Credits,

@@ -338,7 +338,8 @@ impl Visit {
             ended = connection.as_mut() => ended,
             _ = interrupted.next() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // A client may keep a request open, or make another one, for as long as it likes.
+                tokio::time::timeout(idle_timeout * GOODBYE, connection).await.unwrap_or(Ok(()))
             }
         };
         drop(interrupted);
@@ -371,6 +372,8 @@ impl Visit {
     }
 }
 
+/// So many idle times a connection that carries many requests has to come to its end once it has been told to.
+const GOODBYE: u32 = 4;
 /// How long the rest of a request is read that has been answered already.
 const LINGER: Duration = Duration::from_secs(30);
 /// How long each piece of it may take to come.

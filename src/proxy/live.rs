@@ -184,8 +184,11 @@ fn answers(answer: Result<&Response<Body>, &UpstreamError>, operation: &str) -> 
 
 /// Whether an answer is a page of what stands in front of the API, which cannot reach it; the API itself speaks JSON.
 fn is_of_front(answer: &Response<Body>) -> bool {
-    let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    is_passing(answer.status()) && !kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
+    let is_json = || {
+        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
+    };
+    is_passing(answer.status()) && !is_json()
 }
 
 /// What became of a request that got no answer, where that was not the client's doing.

@@ -63,9 +63,7 @@ impl Account {
             Moment::Simulated(at) => (&mut self.simulated, at),
         }
     }
-}
 
-impl Account {
     /// Counts `amount`, if it fits.
     fn reserve(&mut self, amount: Credits, caps: &[(Window, Credits)], moment: Moment) -> Begun {
         let (spending, at) = self.spending(moment);
@@ -90,10 +88,10 @@ impl Spending {
         known.map(|(_, spent)| *spent).unwrap_or_default()
     }
 
-    /// Adds `amount`, which may be negative, to the windows that `now` lies in. The one that was not counted in for longest gives way.
+    /// Adds `amount` to the windows that `now` lies in. The one that was not counted in for longest gives way.
     fn spend(&mut self, amount: Credits, now: Timestamp) {
         for window in Window::ALL {
-            let spent = (self.spent(window, now) + amount).max(Credits::ZERO);
+            let spent = self.spent(window, now) + amount;
             let (number, windows) = (window.number(now), &mut self.0[window.position()]);
             windows.retain(|(known, _)| *known != number);
             windows.push_back((number, spent));
@@ -347,7 +345,11 @@ impl Store for Embedded {
     fn spend<'a>(&'a self, tenant: &'a TenantId, amount: Credits, then: Moment) -> Reply<'a, ()> {
         let mut state = self.state();
         let (spending, then) = state.account(tenant).spending(then);
-        spending.spend(amount, then);
+        if amount < Credits::ZERO {
+            spending.correct(amount, then);
+        } else {
+            spending.spend(amount, then);
+        }
         at_once(())
     }
 

@@ -192,12 +192,18 @@ pub async fn judge_words(
     Ok(verdict)
 }
 
-/// Whether a name looks as if it had been drawn at random, as the upstream's ids do: UUIDs, long hexadecimal numbers.
+/// Whether a name looks as if it had been drawn at random, as the upstream's ids do: UUIDs, long hexadecimal numbers, digits
+/// and letters of both cases.
 fn is_unguessable(name: &str) -> bool {
     const LONG: usize = 16;
     const DIGITS: usize = 4;
+    const LETTERS: usize = 3;
+    let count = |is_one: fn(&u8) -> bool| name.bytes().filter(is_one).count();
+    let digits = count(u8::is_ascii_digit);
     let is_hex = || name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    name.len() >= LONG && (name.bytes().filter(u8::is_ascii_digit).count() >= DIGITS || is_hex())
+    let is_mixed =
+        || digits > 0 && count(u8::is_ascii_uppercase) >= LETTERS && count(u8::is_ascii_lowercase) >= LETTERS;
+    name.len() >= LONG && (digits >= DIGITS || is_hex() || is_mixed())
 }
 
 async fn find(store: &dyn Store, name: &str, kind: IdKind) -> Result<Option<Thing>, StoreError> {
@@ -332,6 +338,28 @@ mod tests {
         assert!(matches!(named("speaker_0", IdKind::MadeOrPreset).await, Verdict::Nothing));
         assert!(matches!(named("speaker_0", IdKind::Made).await, Verdict::Foreign));
         assert!(matches!(named(ID, IdKind::MadeOrPreset).await, Verdict::Foreign));
+    }
+
+    #[test]
+    fn what_looks_drawn_at_random_is_no_word() {
+        for id in [
+            "0123456789abcdef0123456789abcdef",
+            "bbbbbbbbbbbbbbbb",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "veo_task_abcdef123456",
+            "qWeRtYuIoPaSdFgHjK1l",
+        ] {
+            assert!(is_unguessable(id), "{id}");
+        }
+        for word in [
+            "speaker_0",
+            "eleven_multilingual_v2",
+            "EnglishFemaleNarrator",
+            "kling/v2-1-master",
+            "task12345678",
+        ] {
+            assert!(!is_unguessable(word), "{word}");
+        }
     }
 
     /// Each is read by some server or other.

@@ -18,7 +18,6 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(super) struct Pace {
     first: Duration,
     step: Duration,
-    /// It is looked for the end all the time, and not only when that is overdue.
     is_close: bool,
 }
 
@@ -46,9 +45,9 @@ impl Pace {
         (self.step * 2_u32.saturating_pow(doublings)).min(LONGEST.max(self.step))
     }
 
-    /// Whether an end that is found out after so many looks came about then: one that nobody had told of came long before.
-    pub(super) fn is_timely(self, polls: u32) -> bool {
-        self.is_close || polls == 0
+    /// Whether it is looked for the end all the time, and not only when that is overdue.
+    pub(super) fn is_close(self) -> bool {
+        self.is_close
     }
 }
 
@@ -110,8 +109,6 @@ mod tests {
         let mut paces = Paces::default();
         paces.learn(&task, Duration::ZERO, || usual);
         assert_eq!(paces.usual(&task, || usual), usual * 13 / 16);
-        assert!(Pace::bridge(usual).is_timely(7) && Pace::overdue(usual).is_timely(0));
-        assert!(!Pace::overdue(usual).is_timely(1));
     }
 
     #[test]

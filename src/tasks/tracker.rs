@@ -5,6 +5,8 @@
 //! tenant; each of these once, whoever brings the news first. How a task is asked for, [`Poller`] knows; how a tenant
 //! is told, `delivery` does.
 
+mod version;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -97,6 +99,9 @@ struct Watch {
     tenant: TenantId,
     /// The upstream key that it was made with.
     key: Option<Arc<str>>,
+    /// When it was created, by the time that looks are due by.
+    began: Timestamp,
+    what: What,
     /// Its room among the upstream key's tasks, from the answer to its create until it ends.
     slot: Option<TaskSlot>,
     /// What callbacks that nobody vouches for said it is called, while that is not known.
@@ -113,10 +118,21 @@ struct Watch {
     woken: Option<Timestamp>,
     /// When it was looked at out of turn.
     hurried: Option<Timestamp>,
+    /// It was looked at because nothing had been heard of it for long: an end that shows then has come before.
+    is_late: bool,
     /// It has ended, and is settled.
     ended: bool,
     /// The tenant has been told of the end.
     told: bool,
+}
+
+/// What is looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// A task, which takes up room until it ends.
+    Task,
+    /// Another version of a result, which takes up none.
+    Version,
 }
 
 impl Watch {
@@ -190,8 +206,6 @@ const WAKES: Duration = Duration::from_secs(2);
 /// Some tasks of a tenant or a key are looked at out of turn so often, at most, and so many of them.
 pub const HURRY: Duration = Duration::from_secs(5);
 const HURRIED: usize = 8;
-/// How long another version of a result may take, of whose end nobody tells. Usual are five to ten minutes.
-const VERSION: Duration = Duration::from_hours(1);
 /// A task that nothing has been heard of for so long has no end any more.
 const GIVEN_UP: Duration = Duration::from_hours(24);
 /// A create whose answer was lost stops counting as under way after so long, if nothing is heard of it.
@@ -232,6 +246,8 @@ impl Tracker {
         let watch = Watch {
             tenant: task.tenant.clone(),
             key: task.key.clone(),
+            began: now - age,
+            what: if task.base.is_some() { What::Version } else { What::Task },
             slot: None,
             hints: Vec::new(),
             due,
@@ -241,6 +257,7 @@ impl Tracker {
             record: None,
             woken: None,
             hurried: None,
+            is_late: false,
             ended: false,
             told: false,
         };
@@ -304,21 +321,6 @@ impl Tracker {
         self.0.parts.store.ended(task.create, true, charged, self.0.parts.clock.now()).await.map(drop)
     }
 
-    /// Another version of what the task `id` made is on its way: whoever asks for its details may hear something else soon.
-    ///
-    /// # Errors
-    /// The store cannot be reached.
-    pub async fn is_replaced(&self, id: &str) -> Result<(), StoreError> {
-        self.0.note_replaced(id);
-        self.0.ask_anew(id).await
-    }
-
-    /// Whether the details of a finished task may still become others.
-    pub fn may_be_replaced(&self, task: &Task) -> bool {
-        let until = task.id.as_ref().and_then(|id| self.0.watched().replaced.get(id).copied());
-        until.is_some_and(|until| until > self.0.now())
-    }
-
     /// Asks for the task as soon as may be.
     pub fn wake(&self, create: CreateId) {
         let now = self.0.now();
@@ -364,7 +366,10 @@ impl Tracker {
         if let Some(end) = &progress.ended {
             shared.end(task, end, catalogue.charged(answer)).await?;
         }
-        shared.note(task.create, |watch| watch.record = print.filter(|_| !ended));
+        shared.note(task.create, |watch| {
+            watch.record = print.filter(|_| !ended);
+            watch.is_late &= ended;
+        });
         Ok(Some(Seen { state, ended }))
     }
 
@@ -442,9 +447,6 @@ impl Tracker {
         let Ok(value) = serde_json::from_slice::<Value>(body) else { return Ok(Received::Malformed) };
         let Some(id) = wire::task_id(&value) else { return Ok(Received::Malformed) };
         let is_named = task.name().is_some_and(|name| **name == *id);
-        if !vouched && is_named && task.base.is_some() {
-            return self.accept_version(task, &value, body).await;
-        }
         if !vouched {
             if !is_named && task.name().is_some() {
                 return Ok(Received::OtherTask);
@@ -472,33 +474,9 @@ impl Tracker {
             shared.end(&task, end, shared.parts.catalogue.charged(&value)).await?;
         }
         if let Some(base) = &task.base {
-            shared.ask_anew(base).await?;
+            shared.version_is_there(base).await?;
         } else if is_new || stage.ended.is_some() {
             shared.keep(&task, operation, model, &value);
-        }
-        Ok(if is_new { Received::Accepted } else { Received::Duplicate })
-    }
-}
-
-impl Tracker {
-    /// Takes a callback of another version in that nobody vouches for. There is no record to look it up in, and nothing is
-    /// settled by it: it is passed on, and nothing in it becomes the tenant's.
-    async fn accept_version(
-        &self,
-        task: &Arc<Task>,
-        value: &Value,
-        body: &Bytes,
-    ) -> Result<Received, StoreError> {
-        let shared = &self.0;
-        let Some((operation, model)) = shared.kind(task) else { return Ok(Received::Malformed) };
-        let stage = shared.parts.catalogue.stage(operation, model, value);
-        let told = Stage::of(stage.is_known.then_some(stage.index), body);
-        let is_new = shared.tell(task, told, body.clone()).await?;
-        if stage.ended.is_some() {
-            shared.forget(task.create);
-        }
-        if let (true, Some(base)) = (is_new, &task.base) {
-            shared.ask_anew(base).await?;
         }
         Ok(if is_new { Received::Accepted } else { Received::Duplicate })
     }
@@ -580,13 +558,6 @@ impl Shared {
         poller.known(Arc::clone(task), answer.map(Bytes::from));
     }
 
-    fn note_replaced(&self, id: &str) {
-        let now = self.now();
-        let mut watched = self.watched();
-        watched.replaced.retain(|_, until| *until > now);
-        watched.replaced.insert(id.into(), now + VERSION);
-    }
-
     /// What is kept of the details of the task `id` is not true any more.
     async fn ask_anew(&self, id: &str) -> Result<(), StoreError> {
         if let (Some(poller), Some(task)) = (self.poller.get(), self.parts.store.by_id(id).await?) {
@@ -629,7 +600,7 @@ impl Shared {
         self.note(task.create, |watch| {
             watch.slot = None;
             watch.ended = true;
-            is_timely = watch.hurried.is_none() && watch.pace.is_timely(watch.polls);
+            is_timely = !watch.is_late;
         });
         let Some(ended) = ended else { return Ok(()) };
         let took = now.saturating_since(ended.created);
@@ -691,6 +662,15 @@ impl Shared {
         self.note(create, |watch| (watch.ended, watch.told) = (true, true));
     }
 
+    /// How old a task is, whatever becomes of the time of day.
+    fn age(&self, task: &Task) -> Duration {
+        let began = self.watched().tasks.get(&task.create).map(|watch| watch.began);
+        began.map_or_else(
+            || self.parts.clock.now().saturating_since(task.created),
+            |began| self.now().saturating_since(began),
+        )
+    }
+
     /// The time that looks are due by.
     fn now(&self) -> Timestamp {
         self.parts.clock.steady().now()
@@ -713,6 +693,7 @@ impl Shared {
             watched.due.remove(&(at, create));
             let Some(watch) = watched.tasks.get_mut(&create) else { continue };
             watch.polls += 1;
+            watch.is_late |= watch.woken.is_none() && !watch.pace.is_close();
             watch.due = now + watch.pace.after(watch.polls);
             let next = (watch.due, create);
             watched.due.insert(next);
@@ -731,11 +712,13 @@ impl Shared {
         }
         hurried.insert(whose.clone(), now);
         // One without a name can only be asked about by its hints, of which there are few.
-        let is_meant = |watch: &Watch| !watch.ended && watch.hints.is_empty() && watch.is_of(whose);
+        let is_meant = |watch: &Watch| {
+            !watch.ended && watch.what == What::Task && watch.hints.is_empty() && watch.is_of(whose)
+        };
         let mut meant: Vec<_> = tasks.iter_mut().filter(|(_, watch)| is_meant(watch)).collect();
         meant.sort_unstable_by_key(|(_, watch)| (watch.hurried, watch.due));
         let looked_at = meant.into_iter().take(HURRIED).map(|(create, watch)| {
-            watch.hurried = Some(now);
+            (watch.hurried, watch.is_late) = (Some(now), true);
             *create
         });
         looked_at.collect()
@@ -753,8 +736,8 @@ impl Shared {
             self.forget(create);
             return Ok(());
         };
-        let age = self.parts.clock.now().saturating_since(task.created);
-        if task.base.is_some() && matches!(task.state, TaskState::Ended { .. }) {
+        let age = self.age(&task);
+        if task.base.is_some() && !task.is_open() {
             return self.look_at_version(&task, age).await;
         }
         let patience = if task.id.is_some() { GIVEN_UP } else { LOST };
@@ -773,30 +756,6 @@ impl Shared {
             poller.poll(task).await;
         }
         Ok(())
-    }
-}
-
-impl Shared {
-    /// Looks whether another version is done: it was settled when it began, and its tenant waits to be called back.
-    async fn look_at_version(&self, task: &Arc<Task>, age: Duration) -> Result<(), StoreError> {
-        if age >= VERSION {
-            self.forget(task.create);
-            return Ok(());
-        }
-        let (Some(poller), Some(id)) = (self.poller.get(), task.base.as_deref()) else { return Ok(()) };
-        let Some(answer) = poller.ask_version(Arc::clone(task)).await else { return Ok(()) };
-        let Some((operation, model)) = self.kind(task) else { return Ok(()) };
-        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        let request = serde_json::from_slice(&task.request).unwrap_or_default();
-        let (created, now) = (task.created, self.parts.clock.now());
-        let known = Known { operation, model, request: &request, id, created, now };
-        let Some((stage, body)) = self.parts.catalogue.callback_of_version(known, &answer) else {
-            return Ok(());
-        };
-        self.learn(task, &answer).await?;
-        self.tell(task, Stage::Known(stage), body.into()).await?;
-        self.forget(task.create);
-        self.ask_anew(id).await
     }
 }
 

@@ -109,9 +109,10 @@ impl http_body::Body for Outgoing {
         if let Some(lease) = &self.lent {
             return lock(lease).poll_frame(context);
         }
+        let is_one_of_many = self.leases.is_some();
         let Some(body) = &mut self.own else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *body).poll_frame(context);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) && !body.is_end_stream() {
+        if is_one_of_many && matches!(polled, Poll::Ready(Some(Ok(_)))) && !body.is_end_stream() {
             self.lend();
         }
         polled

@@ -57,6 +57,10 @@ impl Patient {
         self.stalled = None;
         let written = self.write_now(bytes);
         self.has_room = written.is_ok();
+        if written.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+            // It could not be tried, since there is no descriptor left perhaps: that says nothing of the client.
+            return self.bound(Poll::Pending, bytes, context);
+        }
         Poll::Ready(written.map_err(|_| {
             // What lies in the socket would be kept for a client that does not take it. Failing that, it is.
             let _ = self.socket.set_zero_linger();

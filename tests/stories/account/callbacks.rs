@@ -254,6 +254,28 @@ fn unsigned() -> String {
     )
 }
 
+/// Nothing was learned from callbacks that nobody vouches for: each end was taken for one that had come long before.
+#[tokio::test(start_paused = true)]
+async fn how_long_tasks_take_is_learned_from_unsigned_callbacks_too() {
+    let world = Shared::new(&unsigned());
+    let acme = world.client("acme");
+    let slow = async |drops: bool| {
+        let mut request = video_to("https://hooks.example.com/a");
+        request["prompt"] = if drops { "x [[mock:callback:drop]]" } else { "x" }.into();
+        let began = Instant::now();
+        acme.post("/api/v1/runway/generate", &request).await.expect_code(200);
+        let got = world.receiver.got().len();
+        world.receiver.until(got + 1).await;
+        began.elapsed()
+    };
+    let before = slow(true).await;
+    for _ in 0..12 {
+        slow(false).await;
+    }
+    let after = slow(true).await;
+    assert!(after < before / 2, "what is owed is looked for earlier: {before:?}, then {after:?}");
+}
+
 /// Whoever knew the address of a lost create could post any id to it, and own that task: its tenant is told the address.
 #[tokio::test(start_paused = true)]
 async fn a_callback_that_nobody_vouches_for_gives_nobody_a_task() {

@@ -319,13 +319,14 @@ async fn a_lost_answer_is_not_a_reason_to_pay_twice() {
 
 /// The network before the upstream says that it could not connect to it.
 #[tokio::test(start_paused = true)]
-async fn a_create_that_reached_nobody_costs_nothing() {
-    let world = Shared::new(CALLED_BACK);
-    let acme = world.client("acme");
+async fn a_create_that_reached_nobody_costs_nothing_and_may_be_sent_again() {
     for status in [521, 523, 525, 526] {
+        let world = Shared::new(CALLED_BACK);
+        let acme = world.client("acme").with("idempotency-key", "order-1");
         world.upstream.meets([Misfortune::Answers(status, json!("<html>it is down</html>"))]);
         acme.create().await.expect_status(status);
         assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 0), "{status}");
+        acme.create().await.expect_code(200);
     }
 }
 
@@ -434,20 +435,39 @@ async fn a_version_of_which_nobody_tells_is_asked_for() {
     }
 }
 
-/// Nobody can be asked whether it is true, and it was swallowed.
+/// What nobody vouches for was swallowed; it is looked whether it is true.
 #[tokio::test(start_paused = true)]
-async fn a_callback_of_another_version_is_passed_on_where_none_are_signed() {
+async fn a_callback_of_another_version_makes_the_gateway_look_where_none_are_signed() {
     let world = Shared::new(&CALLED_BACK.replace("%main", "name = \"main\"\nsecret = \"env:MAIN\""));
     let acme = world.client("acme");
     let wish = json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k"});
     acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+    let sent: Value = serde_json::from_slice(&world.upstream.arrived().pop().unwrap().body).unwrap();
+    let path = sent["callBackUrl"].as_str().unwrap().strip_prefix("https://gateway.test").unwrap();
+    let forged = json!({"code": 200, "data": {"taskId": wish["taskId"], "info": {"resultUrls": ["https://evil.test/"]}}});
+    let called = Request::post(path).body(Body::from(forged.to_string())).unwrap();
+    assert_eq!(world.plane.answer(called).await.status(), 200);
     let got = world.receiver.until(1).await;
+    assert!(!got[0].json().to_string().contains("evil"), "{}", got[0].json());
     assert_eq!(
         (&*got[0].url, &got[0].json()["data"]["taskId"]),
         ("https://hooks.example.com/4k", &wish["taskId"])
     );
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(world.receiver.until(1).await.len(), 1, "once");
+}
+
+/// It kept its place among the tasks for as long as it was remembered.
+#[tokio::test(start_paused = true)]
+async fn a_lost_version_takes_up_room_for_an_hour_whoever_calls() {
+    let world = Shared::new(&CALLED_BACK.replace("%main", "name = \"main\"\nsecret = \"env:MAIN\""));
+    let acme = world.client("acme");
+    let wish = json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k"});
+    world.upstream.meets([Misfortune::AnswerLost]);
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_status(504);
+    assert_eq!(world.running("acme").await, 1);
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 370));
 }
 
 /// A finished video of acme's, of 250 credits.
