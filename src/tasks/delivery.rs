@@ -32,6 +32,8 @@ const DELIVERY: HeaderName = HeaderName::from_static("x-kiegate-delivery");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-kiegate-attempt");
 /// So many attempts at once, of all tenants.
 const AT_ONCE: usize = 1024;
+/// So many callbacks are passed on for a task, at most; the families that tell most have four.
+const MOST_STAGES: usize = 32;
 /// At least that often it is looked whether anybody still wants something delivered.
 const LOOKS: Duration = Duration::from_mins(1);
 /// So many tasks are remembered, besides those of which a callback is under way.
@@ -250,7 +252,8 @@ impl State {
     ) -> bool {
         let create = delivery.create;
         let thread = self.threads.entry(create).or_default();
-        if !thread.seen.insert(delivery.stage) {
+        // A task goes through a few stages, and not through any number of them.
+        if thread.seen.len() >= MOST_STAGES || !thread.seen.insert(delivery.stage) {
             return false;
         }
         if let Some(receiver) = receiver {
