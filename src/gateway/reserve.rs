@@ -1,11 +1,11 @@
-//! What a tenant's limits make of what is paid for: counted before it is sent, all of them or none.
+//! What a tenant's limits make of calls and of what is paid for: counted before it is sent, all of them or none.
 
 use std::time::Duration;
 
 use super::Gateway;
 use super::create::Draft;
 use super::idempotency::Claimed;
-use super::member::{Limits, Member};
+use super::member::{Limits, Member, RateLimit};
 use super::steps::Call;
 use crate::clock::{Moment, Timestamp};
 use crate::error::{ApiError, Reason};
@@ -41,7 +41,10 @@ pub(super) async fn create(
         }
     }
     let draft = Draft::new(task.create, store, claimed);
-    if let Err(refusal) = admit_create(gateway, call, member) {
+    let what = "too many creates for this key in too short a time";
+    if let Some(limit) = &member.limits.creates
+        && let Err(refusal) = admit(gateway, call, member, limit, what)
+    {
         // Given back at once, or another create might find nothing left.
         draft.not_sent().await;
         return Err(refusal);
@@ -55,16 +58,23 @@ pub(super) async fn create(
     Ok(draft)
 }
 
-/// Counts a create against the tenant's rate of them.
-fn admit_create(gateway: &Gateway, call: &Call, member: &Member) -> Result<(), ApiError> {
-    let Some(limit) = &member.limits.creates else { return Ok(()) };
+/// Counts a call, or a create, against the tenant's rate of them.
+///
+/// # Errors
+/// It is too much, as `what` says.
+pub(super) fn admit(
+    gateway: &Gateway,
+    call: &Call,
+    member: &Member,
+    limit: &RateLimit,
+    what: &str,
+) -> Result<(), ApiError> {
     let told = limit.check();
     let (verdict, shadowed) = (told.verdict, told.shadowed);
     call.tell_rate(told);
     if shadowed {
         gateway.parts.metrics.shadow_refused(&member.label, Reason::RateLimited);
     } else if !verdict.admitted {
-        let what = "too many creates for this key in too short a time";
         return Err(ApiError::new(Reason::RateLimited, what).retry_after(verdict.next_in));
     }
     Ok(())

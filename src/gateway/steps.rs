@@ -30,7 +30,7 @@ use super::idempotency::{self, Outcome};
 use super::look::{self, Look, result_name};
 use super::member::{Member, Told};
 use super::server::Peer;
-use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, upgrade};
+use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, reserve, upgrade};
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::clock::{Timestamp, hex_digits};
@@ -413,16 +413,7 @@ pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     else {
         return Ok(());
     };
-    let told = limit.check();
-    let (verdict, shadowed) = (told.verdict, told.shadowed);
-    call.tell_rate(told);
-    if shadowed {
-        gateway.parts.metrics.shadow_refused(&member.label, Reason::RateLimited);
-    } else if !verdict.admitted {
-        let what = "too many calls with this key in too short a time";
-        return Err(ApiError::new(Reason::RateLimited, what).retry_after(verdict.next_in));
-    }
-    Ok(())
+    reserve::admit(gateway, call, member, limit, "too many calls with this key in too short a time")
 }
 
 /// What becomes an answer.
