@@ -1,14 +1,15 @@
 //! The data plane: its routes, and the steps that a request of the API goes through.
 //!
-//! A step is a few lines of glue in `steps`; verdicts come from the module that owns them. What answers in the end
-//! is an [`Upstream`], and no step knows which one. The two ways that are longer have files of their own: `create` for
-//! what costs money, `look` for questions that many ask; `chat` reads what a chat has cost, `reserve` counts what is paid for. `member` and `account` hold what belongs to a tenant and to an
-//! upstream key; `relay` takes callbacks in. `server` turns sockets into requests, for both planes; `tls` has their
-//! certificates.
+//! A step is a few lines of glue in `steps`, about a request of which `call` says what is known; verdicts come from the module
+//! that owns them. What answers in the end is an [`Upstream`], and no step knows which one. The two ways that are longer have
+//! files of their own: `create` for what costs money, `look` for questions that many ask; `reserve` counts what is paid for,
+//! `chat` reads what a chat has cost. `member` and `account` hold what belongs to a tenant and to an upstream key; `relay`
+//! takes callbacks in. `server` turns sockets into requests, for both planes; `tls` has their certificates.
 
 mod account;
 mod answer;
 mod ask;
+mod call;
 mod chat;
 mod create;
 mod idempotency;
@@ -48,8 +49,9 @@ pub use server::{Answer, Bounds, Peer, Plane, serve};
 pub use tls::{Tls, TlsError};
 
 use answer::Whole;
+use call::Call;
 use look::{Fetched, Question};
-use steps::{Call, Dispatched};
+use steps::Dispatched;
 
 use crate::background::PerLane;
 use crate::cache::Cache;

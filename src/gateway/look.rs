@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Whole;
 use super::ask::{Ask, is_read};
-use super::steps::Call;
+use super::call::Call;
 use super::{Gateway, Lane};
 use crate::cache::{Found, Keep, Key, Mark};
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx};

@@ -8,7 +8,8 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use super::steps::{self, Call};
+use super::call::Call;
+use super::steps;
 use super::{Gateway, Lane};
 use crate::error::{ApiError, ProblemDocument};
 use crate::ids::TenantId;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::Gateway;
+use super::call::Call;
 use super::create::Draft;
 use super::idempotency::Claimed;
 use super::member::{Limits, Member, RateLimit};
-use super::steps::Call;
 use crate::clock::{Moment, Timestamp};
 use crate::error::{ApiError, Reason};
 use crate::ids::Credits;

@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use super::answer::Whole;
 use super::ask::Ask;
+use super::call::Call;
 use super::create::{Callback, Draft, Errand, intent, lost};
 use super::idempotency::{self, Claimed, Outcome};
 use super::member::Member;
-use super::steps::{Call, pass};
+use super::steps::pass;
 use super::{Gateway, Lane, reserve};
 use crate::background;
 use crate::catalogue::{Behaviour, Catalogue, Operation, Reply, Upgrade};

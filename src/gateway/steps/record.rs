@@ -7,9 +7,10 @@ use std::time::Duration;
 use axum::response::Response;
 use http::HeaderValue;
 
-use super::{Call, MODE, REQUEST_ID};
+use super::MODE;
 use crate::error::{Reason, Refused};
 use crate::gateway::answer::OURS;
+use crate::gateway::call::{Call, REQUEST_ID};
 use crate::gateway::{Both, Gateway};
 use crate::telemetry::{Finished, Report, observed};
 
