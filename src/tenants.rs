@@ -30,8 +30,8 @@ pub struct Tenant {
 pub struct NamedModel<'a> {
     /// As the request spells it.
     pub name: &'a str,
-    /// The other models that the operation is known to take, if it has models of its own; empty for one that takes any
-    /// model of the Market.
+    /// The models that the family's operations are known to take, if it has models of its own; empty for what takes any model
+    /// of the Market.
     pub siblings: &'a [&'a str],
 }
 

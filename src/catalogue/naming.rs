@@ -57,6 +57,18 @@ impl Operation {
 }
 
 impl Catalogue {
+    /// The models among which a request of `operation` chooses, and those of the same family among which others do; of what
+    /// has only one, such as another version of a result, that alone. None where they are those of `models/`.
+    pub fn models_beside(&self, operation: OperationIx) -> Vec<&str> {
+        let known = self.operation(operation);
+        let chooses = |operation: &Operation| operation.model_at().is_some() || operation.chat().is_some();
+        if !chooses(known) || known.own_models().is_empty() {
+            return known.own_models();
+        }
+        let family = self.operations().map(|(_, other)| other).filter(|other| other.family == known.family);
+        family.filter(|other| chooses(other)).flat_map(Operation::own_models).collect()
+    }
+
     /// The model of that name, however it is spelt: whoever answers may not mind capitals and blanks.
     pub fn model_meant_by(&self, operation: OperationIx, name: &str) -> Option<ModelIx> {
         let folded = || {
@@ -93,6 +105,15 @@ impl Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_chooses_among_models_has_those_of_its_family_beside_it() {
+        let catalogue = Catalogue::embedded().unwrap();
+        let beside = |id: &str| catalogue.models_beside(catalogue.operation_by_id(id).unwrap());
+        assert!(beside("veo.extend").contains(&"veo3_lite") && beside("veo.generate").contains(&"quality"));
+        assert!(beside("chat.gpt-5-2").len() > 3);
+        assert_eq!((beside("veo.get4k"), beside("jobs.create")), (vec!["veo-4k"], vec![]));
+    }
 
     #[test]
     fn a_model_of_the_market_is_found_however_it_is_spelt() {

@@ -32,6 +32,7 @@ use super::look::{self, Look};
 use super::member::Member;
 use super::server::Peer;
 use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, reserve, upgrade};
+use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason};
@@ -72,7 +73,9 @@ pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request)
 fn is_text(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) else { return true };
     let kind = kind.to_ascii_lowercase();
-    ["json", "x-www-form-urlencoded", "text/plain"].iter().any(|text| kind.contains(text))
+    // What says nothing of itself may be anything.
+    let is_vague = !kind.trim().contains('/') || kind.contains('*');
+    is_vague || ["json", "x-www-form-urlencoded", "text/plain"].iter().any(|text| kind.contains(text))
 }
 
 /// What the log calls a request; nothing where nobody will read it. The rest of a relay's address is what its callers are
@@ -313,7 +316,7 @@ pub(super) fn dispatch(
 /// Sends a request that has been read on its way, unless it can be answered without waiting for anything.
 fn proceed(gateway: Arc<Gateway>, call: Arc<Call>, mode: Mode, ask: Ask) -> Dispatched<Boxed<impl Answers>> {
     let operation = gateway.parts.catalogue.operation(ask.index);
-    if let Err(refusal) = permit_model(&call, &ask, operation) {
+    if let Err(refusal) = permit_model(&gateway, &call, &ask, operation) {
         return Dispatched::Now(Err(refusal));
     }
     if matches!(mode, Mode::Mock | Mode::Replay) || call.member.get().is_none() || !is_read(operation) {
@@ -344,6 +347,7 @@ fn inquire(
         if lane != Lane::Nowhere || task.is_some() {
             return look.ask(&gateway, &call, ask, lane, task).await;
         }
+        call.cached(Some(Found::Miss)); // as the upstream's would be
         Box::pin(go(&gateway, &call, member, ask, (lane, keys), None)).await
     }
 }
@@ -439,7 +443,7 @@ async fn act(
 }
 
 /// Refuses models that the tenant may not use.
-fn permit_model(call: &Call, ask: &Ask, operation: &Operation) -> Result<(), ApiError> {
+fn permit_model(gateway: &Gateway, call: &Call, ask: &Ask, operation: &Operation) -> Result<(), ApiError> {
     let Some(member) = call.member.get().filter(|member| member.tenant.minds_models()) else { return Ok(()) };
     if operation.is_vague_about_its_model(ask.request(operation)) {
         let what = "this key may not use all models, and which one is meant cannot be told: \
@@ -448,7 +452,7 @@ fn permit_model(call: &Call, ask: &Ask, operation: &Operation) -> Result<(), Api
     }
     let named = operation.model_of(ask.request(operation)).map(Cow::Borrowed);
     let Some(name) = named.or_else(|| model_in_path(operation, ask.parts.uri.path())) else { return Ok(()) };
-    let siblings = operation.own_models();
+    let siblings = gateway.parts.catalogue.models_beside(ask.index);
     if member.tenant.may_use(crate::tenants::NamedModel { name: &name, siblings: &siblings }) {
         return Ok(());
     }
@@ -486,8 +490,8 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
 /// Finds out whose the things are that a request names, and with that its way.
 async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiError> {
     let operation = gateway.parts.catalogue.operation(ask.index);
-    // What is said to a model leads to nothing, and nor does what is asked of the account as a whole.
-    if matches!(operation.class, Class::Chat | Class::Account) {
+    // What is said to a model leads to nothing, and nor does what is asked of the account as a whole, or what a file is called.
+    if matches!(operation.class, Class::Chat | Class::Account | Class::Upload) {
         return Ok(Way::by(gateway, member, Verdict::Nothing));
     }
     let (catalogue, store, tenant) = (&gateway.parts.catalogue, &*gateway.parts.store, &member.tenant.id);

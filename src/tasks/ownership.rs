@@ -258,13 +258,19 @@ pub async fn learn(
     if made.is_empty() { Ok(()) } else { store.learn(owner, &made, now).await }
 }
 
-/// All texts in `value`.
+/// All texts in `value`, names and numbers among them: a record may show a number as a text.
 fn texts(value: &Value, found: &mut Vec<String>) {
     match value {
-        Value::Object(members) => members.values().for_each(|value| texts(value, found)),
+        Value::Object(members) => {
+            for (name, value) in members {
+                found.push(name.clone());
+                texts(value, found);
+            }
+        }
         Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
         Value::String(text) => found.push(text.clone()),
-        _ => {}
+        Value::Number(number) => found.push(number.to_string()),
+        Value::Null | Value::Bool(_) => {}
     }
 }
 
@@ -298,7 +304,7 @@ fn collect(value: &Value, name: &str, made: &mut Vec<String>) {
             {
                 return collect(&inner, "", made);
             }
-            let is_id = lower.ends_with("id") || lower.ends_with("ids");
+            let is_id = (lower.ends_with("id") || lower.ends_with("ids")) && !is_of_all(&lower);
             let is_address = text.starts_with("https://") || text.starts_with("http://");
             if text.len() >= SHORTEST && (is_id || is_address) {
                 made.push(text.clone());
@@ -306,6 +312,14 @@ fn collect(value: &Value, name: &str, made: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// Whether what has that name, in lower case, is the same for everybody: what a task was made with, not what came out of it.
+fn is_of_all(name: &str) -> bool {
+    const OF_ALL: [&str; 9] =
+        ["effect", "lang", "language", "locale", "model", "preset", "speaker", "style", "template"];
+    let of = name.trim_end_matches('s').trim_end_matches("id").trim_end_matches(['_', '-']);
+    OF_ALL.iter().any(|word| of.ends_with(word))
 }
 
 #[cfg(test)]
@@ -321,7 +335,8 @@ mod tests {
         let store = crate::store::Embedded::default();
         let [acme, other] = ["acme", "other"].map(TenantId::new);
         let owner = Owner { tenant: acme.clone(), key: Some("main".into()) };
-        let record = json!({"data": {"resultJson": json!({"words": [{"speaker_id": "speaker_0"}], "trackId": ID}).to_string(),
+        let record = json!({"data": {"modelId": "doubao-seedance-1-0-pro-250528", "voice_id": "voice_0",
+                                     "resultJson": json!({"words": [{"speaker_id": "speaker_0"}], "trackId": ID}).to_string(),
                                      "lyrics": json!({"id": "gpt-4o-2024-08-06"}).to_string()}});
         learn(&store, &owner, b"{}", &record, Timestamp::default()).await.unwrap();
         let judged = async |text: &str| {
@@ -329,14 +344,16 @@ mod tests {
             judge_words(&store, &other, words.into_iter()).await.unwrap()
         };
         assert!(matches!(judged("speaker_0").await, Verdict::Nothing));
-        assert!(matches!(judged("gpt-4o-2024-08-06").await, Verdict::Nothing));
+        for said in ["gpt-4o-2024-08-06", "doubao-seedance-1-0-pro-250528", "voice_0"] {
+            assert!(matches!(judged(said).await, Verdict::Nothing), "{said}");
+        }
         assert!(matches!(judged(ID).await, Verdict::Foreign));
         let preset = |kind| IdAt { at: "/voice".into(), kind, known_by: KnownBy::Declaration };
         let named = async |name: &str, kind| {
             judge_body(&store, &other, &json!({"voice": name}), &[preset(kind)]).await.unwrap()
         };
-        assert!(matches!(named("speaker_0", IdKind::MadeOrPreset).await, Verdict::Nothing));
-        assert!(matches!(named("speaker_0", IdKind::Made).await, Verdict::Foreign));
+        assert!(matches!(named("voice_0", IdKind::MadeOrPreset).await, Verdict::Nothing));
+        assert!(matches!(named("voice_0", IdKind::Made).await, Verdict::Foreign));
         assert!(matches!(named(ID, IdKind::MadeOrPreset).await, Verdict::Foreign));
     }
 

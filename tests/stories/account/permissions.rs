@@ -38,6 +38,23 @@ async fn operations_and_models_that_are_not_allowed_are_refused_in_the_familys_f
     assert_eq!(world.upstream.arrived().len(), 1);
 }
 
+/// A pattern bound one operation, and another one of the family made dearer things.
+#[tokio::test(start_paused = true)]
+async fn a_pattern_of_models_binds_its_family() {
+    let world = tenant("allow = [\"veo.*\", \"chat.*\", \"model:veo3_lite\"]");
+    let acme = world.client("acme");
+    let extend = json!({"taskId": "a", "prompt": "x", "model": "quality"});
+    acme.post("/api/v1/veo/extend", &extend).await.expect_status(403);
+    acme.post("/api/v1/veo/generate", &json!({"prompt": "x", "model": "veo3_lite"})).await.expect_status(200);
+    let version = acme.post("/api/v1/veo/get-4k-video", &json!({"taskId": "a"})).await;
+    assert_ne!(version.status, 403, "it chooses no model");
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}]});
+    acme.post("/gpt-5-2/v1/chat/completions", &chat).await.expect_status(200);
+    let world = tenant("allow = [\"chat.*\", \"model:gpt-5.2\"]");
+    world.client("acme").post("/gpt-5-2/v1/chat/completions", &chat).await.expect_status(200);
+    world.client("acme").post("/gemini-3-pro/v1/chat/completions", &chat).await.expect_status(403);
+}
+
 /// Whoever answers may be less strict than the rule.
 #[tokio::test(start_paused = true)]
 async fn a_model_that_is_spelt_so_that_a_rule_might_miss_it_is_denied() {
