@@ -34,6 +34,9 @@ pub struct StoreError(pub String);
 pub struct CreateId([u8; 16]);
 
 impl CreateId {
+    /// No other comes after it.
+    pub const LAST: Self = Self([u8::MAX; 16]);
+
     /// A new one.
     pub fn new() -> Self {
         Self(rand::random())

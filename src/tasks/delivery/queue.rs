@@ -98,12 +98,12 @@ impl Queue {
             if at > now {
                 return Err(Some(at));
             }
-            let first = self.change(&receiver, now, |standing| {
-                let first = standing.waiting.pop_first()?;
+            let next = self.change(&receiver, now, |standing| {
+                let next = standing.take(now)?;
                 standing.circuit.under_way += 1;
-                Some(first)
+                Some(next)
             });
-            if let Some((_, create)) = first {
+            if let Some((_, create)) = next {
                 self.line(&receiver).under_way += 1;
                 return Ok(create);
             }
@@ -186,6 +186,16 @@ impl Standing {
     fn turn(&self) -> Option<Timestamp> {
         let (due, _) = self.waiting.first()?;
         Some(self.circuit.opens()?.max(*due))
+    }
+
+    /// Takes out what waits for longest. Where an attempt is to try whether the receiver does well again, and the one before did
+    /// not find that, what was due last: it may be but one kind of callback that it cannot take.
+    fn take(&mut self, now: Timestamp) -> Option<(Timestamp, CreateId)> {
+        if self.circuit.open_until.is_none() || self.circuit.failures.is_multiple_of(2) {
+            return self.waiting.pop_first();
+        }
+        let last = self.waiting.range(..=(now, CreateId::LAST)).next_back().copied()?;
+        self.waiting.take(&last)
     }
 
     fn is_idle(&self) -> bool {
@@ -271,6 +281,34 @@ mod tests {
         queue.take(until).unwrap();
         queue.leave(&dead, true, until);
         queue.take(until).unwrap();
+    }
+
+    /// Each attempt went to one that could not be taken, and thousands waited behind them for hours.
+    #[test]
+    fn a_receiver_that_cannot_take_some_callbacks_gets_the_others() {
+        let (mut queue, picky) = (Queue::default(), receiver("picky"));
+        fail(&mut queue, &picky, START);
+        let bad: Vec<_> = (0..100).map(|_| CreateId::new()).collect();
+        for create in &bad {
+            queue.wait(&picky, START, *create, START);
+        }
+        let good = CreateId::new();
+        let due = START + Duration::from_secs(1);
+        queue.wait(&picky, due, good, due);
+        queue.wait(&picky, START + Duration::from_hours(9), CreateId::new(), due);
+        let (mut now, mut attempts) = (due, 0);
+        loop {
+            match queue.take(now) {
+                Ok(create) if create == good => break,
+                Ok(create) => {
+                    assert!(bad.contains(&create));
+                    queue.leave(&picky, false, now);
+                    attempts += 1;
+                }
+                Err(later) => now = later.unwrap(),
+            }
+        }
+        assert!(attempts < 3, "{attempts} attempts before");
     }
 
     #[test]
