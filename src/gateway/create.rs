@@ -223,13 +223,13 @@ impl Errand {
             let since = Instant::now();
             let usable = accounts.usable(&keys);
             let turn = match back.take() {
-                None => self.hurrying(&usable, account::turn(&usable, waiter)).await,
+                None => self.hurrying(&usable, account::turn(&usable, waiter)).await?,
                 Some((account, Back { waited, place })) => {
                     let others: Vec<_> =
                         usable.iter().filter(|other| other.key != account.key).cloned().collect();
                     let name = Arc::clone(&account.name);
                     let again = account::another_turn((account, place), &others, waiter);
-                    let again = self.hurrying(&usable, again).await;
+                    let again = self.hurrying(&usable, again).await?;
                     if again.as_ref().is_ok_and(|(account, _)| account.name != name) {
                         waited_before += waited;
                     }
@@ -262,12 +262,23 @@ impl Errand {
     }
 
     /// Waits for a turn; meanwhile tasks that have ended unseen, and take up the room of others, are looked for.
-    async fn hurrying<T>(&self, accounts: &[Arc<Account>], turn: impl Future<Output = T>) -> T {
+    ///
+    /// # Errors
+    /// The gateway is about to stop.
+    async fn hurrying<T>(
+        &self,
+        accounts: &[Arc<Account>],
+        turn: impl Future<Output = T>,
+    ) -> Result<T, ApiError> {
         let mut turn = pin!(turn);
         let mut patience = Duration::ZERO;
         loop {
-            if let Ok(turn) = timeout(patience, turn.as_mut()).await {
-                return turn;
+            tokio::select! {
+                biased;
+                turn = timeout(patience, turn.as_mut()) => if let Ok(turn) = turn {
+                    return Ok(turn);
+                },
+                () = self.gateway.drain_begins() => return Err(steps::about_to_stop()),
             }
             for account in accounts.iter().filter(|account| account.quota.is_full_of_tasks()) {
                 self.gateway.parts.tracker.hurry(&Whose::Key(Arc::clone(&account.name)));

@@ -262,8 +262,7 @@ fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> 
 /// Counts the call against the tenant's rate.
 pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     if gateway.is_draining() {
-        let what = "this gateway is about to stop; another one, or the next, will answer";
-        return Err(ApiError::new(Reason::Draining, what).retry_after(Duration::from_secs(1)));
+        return Err(about_to_stop());
     }
     let Some((member, limit)) =
         call.member.get().and_then(|member| Some((member, member.limits.requests.as_ref()?)))
@@ -271,6 +270,12 @@ pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
         return Ok(());
     };
     reserve::admit(gateway, call, member, limit, "too many calls with this key in too short a time")
+}
+
+/// The refusal of whatever has not begun when the gateway is about to stop.
+pub(super) fn about_to_stop() -> ApiError {
+    let what = "this gateway is about to stop; another one, or the next, will answer";
+    ApiError::new(Reason::Draining, what).retry_after(Duration::from_secs(1))
 }
 
 /// What becomes an answer.

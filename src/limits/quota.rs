@@ -192,6 +192,7 @@ impl Turn {
         self.shared.change(|state, now| {
             state.window.throttled(now, retry_after);
             state.tasks = state.tasks.saturating_sub(1);
+            state.send_away_hopeless(now);
             let stay = Stay { since: now, waited_before: self.waited, deadline: self.deadline };
             state.refuse_if_hopeless(stay, now)?;
             let (sender, receiver) = oneshot::channel();
@@ -410,6 +411,16 @@ impl State {
     fn refuse_if_hopeless(&self, stay: Stay, now: Instant) -> Result<(), QuotaTimeout> {
         let blocked = self.window.blocked_until(now).is_some_and(|until| until > stay.deadline);
         if blocked { Err(self.timeout(stay, now)) } else { Ok(()) }
+    }
+
+    /// Lets those go whose patience ends before the upstream wants creates again: they hear of it at once.
+    fn send_away_hopeless(&mut self, now: Instant) {
+        let Some(until) = self.window.blocked_until(now) else { return };
+        let is_hopeless = |ticket: &Ticket| ticket.stay.deadline < until;
+        self.returned.retain(|_, (_, ticket)| !is_hopeless(ticket));
+        for (tenant, number) in self.queue.find(is_hopeless) {
+            drop(self.queue.remove(&tenant, number));
+        }
     }
 
     /// The refusal of a create that is not in the queue any more.

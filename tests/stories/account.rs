@@ -92,6 +92,8 @@ pub enum Misfortune {
     Panic,
     /// HTTP status and body.
     Answers(u16, Value),
+    /// There were too many; when it is to be tried again, in seconds.
+    Throttled(u32),
     /// Bytes.
     Garbage(Vec<u8>),
     /// It arrives, and the answer breaks off.
@@ -135,6 +137,11 @@ impl Upstream for Script {
                     let mut response = Response::new(Body::from(body.to_string()));
                     *response.status_mut() = StatusCode::from_u16(status).unwrap();
                     Ok(response)
+                }
+                Some(Misfortune::Throttled(seconds)) => {
+                    let too_many = json!({"code": 429, "msg": "too many", "data": null});
+                    let response = Response::builder().status(429).header("retry-after", seconds);
+                    Ok(response.body(Body::from(too_many.to_string())).unwrap())
                 }
                 Some(Misfortune::Garbage(bytes)) => Ok(Response::new(Body::from(bytes))),
                 Some(Misfortune::HalfAnswered) => {

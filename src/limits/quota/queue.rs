@@ -76,6 +76,15 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
+    /// Those who wait and for whom that is so.
+    pub(super) fn find(&self, is_so: impl Fn(&T) -> bool) -> Vec<(TenantId, u64)> {
+        let of_line = |(tenant, line): (&TenantId, &Line<T>)| {
+            let found = line.waiting.iter().filter(|(_, waiter)| is_so(waiter));
+            found.map(|(number, _)| (tenant.clone(), *number)).collect::<Vec<_>>()
+        };
+        self.tenants.iter().flat_map(of_line).collect()
+    }
+
     /// Leaves the line; whoever stood behind moves up, and nothing is charged. `None` if it is not there.
     pub(super) fn remove(&mut self, tenant: &TenantId, number: u64) -> Option<T> {
         let waiter = self.change(tenant, |_, line| line.waiting.remove(&number))?;

@@ -123,6 +123,36 @@ async fn what_the_upstream_says_of_its_quota_is_heard_though_the_client_has_gone
     assert!(waited > 5000, "{waited} ms");
 }
 
+/// They waited out their patience for what had been ruled out.
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_vain_hears_of_it_at_once() {
+    let world = account("1/10s", "max_wait = \"300s\"");
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    world.upstream.takes(Duration::from_secs(2));
+    world.upstream.meets([Misfortune::Throttled(600)]);
+    let began = Instant::now();
+    let (first, second) = tokio::join!(acme.create(), bolt.create());
+    for refused in [first, second] {
+        assert_eq!(refused.expect_status(429).header("x-kiegate-error"), "quota_timeout");
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_when_the_gateway_is_about_to_stop_is_sent_away() {
+    let world = account("1/10s", "max_wait = \"300s\"");
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    acme.create().await.expect_code(200);
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.gateway.drain();
+    };
+    let (waiting, ()) = tokio::join!(bolt.create(), stop);
+    assert_eq!(waiting.expect_status(503).header("x-kiegate-error"), "draining");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!((world.running("bolt").await, world.spent("bolt").await), (0, 0));
+}
+
 /// They held up the others until they were overdue.
 #[tokio::test(start_paused = true)]
 async fn tasks_that_ended_unseen_leave_the_accounts_room_to_others() {
