@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{Notify, Semaphore};
 
 use self::dead::DeadLetters;
-use self::queue::{Queue, Receiver};
+use self::queue::{Does, Queue, Receiver};
 use super::schedule::{Next, PATIENCE, Schedule};
 use crate::clock::{Clock, Timestamp, digest, hex};
 use crate::ids::{Secret, TenantId};
@@ -388,7 +388,7 @@ impl Shared {
         let url = delivery.url.clone().unwrap_or_default();
         let answer = self.post.post(&delivery.tenant, url, headers, delivery.body.clone()).await;
         let now = self.now();
-        let verdict = Verdict::of(&answer);
+        let (verdict, is_answered) = (Verdict::of(&answer), answer.is_ok());
         let retry_after = answer.as_ref().ok().and_then(|answer| answer.retry_after);
         let next = match verdict {
             Verdict::Taken | Verdict::Gone => Next::GiveUp,
@@ -416,9 +416,15 @@ impl Shared {
             "a callback was sent"
         );
         self.metrics.callback_sent(delivery.tenant.as_str(), result, now.saturating_since(pending.due));
-        let healthy = !matches!(verdict, Verdict::Failed { receiver_is_able: false });
+        let does = match verdict {
+            Verdict::Failed { receiver_is_able: false } if is_answered && pending.attempts > 1 => {
+                Does::Unclear
+            }
+            Verdict::Failed { receiver_is_able: false } => Does::Badly,
+            _ => Does::Well,
+        };
         let mut state = self.state();
-        state.queue.leave(&pending.receiver, healthy, now);
+        state.queue.leave(&pending.receiver, does, now);
         if let Some(due) = due {
             let until = self.schedule.waits_until(pending.first, due);
             state.again(Pending { due, until, ..pending }, now);

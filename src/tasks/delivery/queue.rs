@@ -46,6 +46,17 @@ impl Receiver {
     }
 }
 
+/// What an attempt shows of its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Does {
+    /// It is there and able.
+    Well,
+    /// It is not.
+    Badly,
+    /// It cannot take a callback that it could not take before, which may be that one's fault.
+    Unclear,
+}
+
 /// The tasks whose callbacks wait, and the attempts under way.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -110,11 +121,11 @@ impl Queue {
         }
     }
 
-    /// An attempt came to its end; `healthy` where the receiver is there and able.
-    pub(super) fn leave(&mut self, receiver: &Receiver, healthy: bool, now: Timestamp) {
+    /// An attempt came to its end, which shows how the receiver does.
+    pub(super) fn leave(&mut self, receiver: &Receiver, does: Does, now: Timestamp) {
         let line = self.line(receiver);
         line.under_way = line.under_way.saturating_sub(1);
-        self.change(receiver, now, |standing| standing.circuit.leave(healthy, now));
+        self.change(receiver, now, |standing| standing.circuit.leave(does, now));
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -219,16 +230,18 @@ impl Circuit {
         (self.under_way < at_once).then(|| self.open_until.unwrap_or_default())
     }
 
-    fn leave(&mut self, healthy: bool, now: Timestamp) {
+    fn leave(&mut self, does: Does, now: Timestamp) {
         self.under_way = self.under_way.saturating_sub(1);
-        if healthy {
-            *self = Self { under_way: self.under_way, ..Self::default() };
-            return;
-        }
-        self.failures += 1;
-        if self.failures >= FAILURES {
-            self.pause = (self.pause * 2).clamp(ALONE.0, ALONE.1);
-            self.open_until = Some(now + self.pause);
+        match does {
+            Does::Well => *self = Self { under_way: self.under_way, ..Self::default() },
+            Does::Badly => {
+                self.failures += 1;
+                if self.failures >= FAILURES {
+                    self.pause = (self.pause * 2).clamp(ALONE.0, ALONE.1);
+                    self.open_until = Some(now + self.pause);
+                }
+            }
+            Does::Unclear => {}
         }
     }
 }
@@ -248,7 +261,7 @@ mod tests {
         for _ in 0..FAILURES {
             queue.wait(receiver, now, CreateId::new(), now);
             queue.take(now).unwrap();
-            queue.leave(receiver, false, now);
+            queue.leave(receiver, Does::Badly, now);
         }
     }
 
@@ -272,14 +285,14 @@ mod tests {
         assert_eq!(queue.take(START), Err(Some(until)));
         queue.take(until).unwrap();
         assert_eq!(queue.take(until), Err(None), "one probe at a time");
-        queue.leave(&dead, true, until);
+        queue.leave(&dead, Does::Well, until);
         for _ in 0..AT_ONCE {
             queue.take(until).unwrap();
         }
         assert_eq!(queue.take(until), Err(None), "a few at once");
         queue.wait(&receiver("other"), until, CreateId::new(), until);
         queue.take(until).unwrap();
-        queue.leave(&dead, true, until);
+        queue.leave(&dead, Does::Well, until);
         queue.take(until).unwrap();
     }
 
@@ -302,13 +315,24 @@ mod tests {
                 Ok(create) if create == good => break,
                 Ok(create) => {
                     assert!(bad.contains(&create));
-                    queue.leave(&picky, false, now);
+                    queue.leave(&picky, Does::Badly, now);
                     attempts += 1;
                 }
                 Err(later) => now = later.unwrap(),
             }
         }
         assert!(attempts < 3, "{attempts} attempts before");
+    }
+
+    #[test]
+    fn what_cannot_be_taken_again_leaves_no_receiver_alone() {
+        let (mut queue, picky) = (Queue::default(), receiver("picky"));
+        for _ in 0..FAILURES * 2 {
+            queue.wait(&picky, START, CreateId::new(), START);
+            queue.take(START).unwrap();
+            queue.leave(&picky, Does::Unclear, START);
+        }
+        assert!(queue.receivers.is_empty(), "nothing is to be said of it");
     }
 
     #[test]
@@ -324,7 +348,7 @@ mod tests {
         let mut sent = Vec::new();
         while let Ok(create) = queue.take(now) {
             sent.push(create);
-            queue.leave(&slow, true, now);
+            queue.leave(&slow, Does::Well, now);
         }
         assert_eq!(sent, [&tasks[..3], &tasks[4..]].concat());
         assert!(queue.is_idle() && queue.receivers.is_empty());
@@ -338,7 +362,7 @@ mod tests {
             let receiver = receiver(&number.to_string());
             queue.wait(&receiver, START, CreateId::new(), START);
             queue.take(START).unwrap();
-            queue.leave(&receiver, false, START + Duration::from_millis(number as u64));
+            queue.leave(&receiver, Does::Badly, START + Duration::from_millis(number as u64));
         }
         assert_eq!((queue.receivers.len(), queue.quiet.len()), (REMEMBERED, REMEMBERED));
         let dead = receiver("dead");
