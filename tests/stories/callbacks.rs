@@ -177,7 +177,9 @@ async fn the_inbox_receives_checks_and_answers_as_programmed() {
 #[tokio::test(start_paused = true)]
 async fn an_inbox_takes_no_more_than_a_callback_can_be() {
     let world = World::build().largest_json(10 * 1024 * 1024).start();
-    let inbox = world.client("acme").get("/_mock/inbox").await.json()["url"].as_str().unwrap().to_owned();
+    let acme = world.client("acme");
+    let inbox = acme.get("/_mock/inbox").await.json()["url"].as_str().unwrap().to_owned();
+    acme.put("/_mock/inbox/a", &json!({"answers": [200]})).await.expect_status(200);
     let path = inbox.strip_prefix("http://kie.test").unwrap().to_owned() + "/a";
     let post = async |length: usize| world.stranger().post(&path, &"x".repeat(length).into()).await;
     let most = 1024 * 1024 - 2; // and its quotation marks
