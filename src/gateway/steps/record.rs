@@ -76,7 +76,7 @@ fn tell(plane: &Both, call: &Call, line: &str, ending: &Ending) {
         took,
         overhead,
     });
-    let duration_ms = took.as_secs_f64() * 1000.0;
+    let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3; // to the microsecond
     tracing::info!(
         request.id = call.request_id(),
         tenant = call.tenant(),
