@@ -403,6 +403,15 @@ impl Errand {
         }
     }
 
+    /// The key need not rest any longer.
+    fn key_is_taken(&self) {
+        if let Lane::Live(key) = self.lane
+            && let Some(account) = self.gateway.parts.accounts.get(key)
+        {
+            account.works();
+        }
+    }
+
     /// Others go first for a while, also where nobody waits for the answer any more.
     fn key_is_refused(&self) {
         let Some(account) = self.gateway.parts.accounts.get(self.lane.key()) else { return };
@@ -431,6 +440,7 @@ impl Errand {
     async fn done(self, draft: Draft, body: &Value, answer: Whole) -> Whole {
         let parts = &self.gateway.parts;
         let charged = parts.catalogue.charged(body);
+        self.key_is_taken();
         if self.lane != Lane::Mock {
             self.gateway.tell_created(&self.task);
             self.learn(body).await;
@@ -453,11 +463,7 @@ impl Errand {
             }
             return draft.refused(answer).await;
         }
-        if let (Lane::Live(key), Some(_)) = (self.lane, &turn)
-            && let Some(account) = parts.accounts.get(key)
-        {
-            account.works();
-        }
+        self.key_is_taken();
         if self.lane == Lane::Mock {
             // The simulator tells of its tasks itself.
             parts.simulated.started(&self.task, id).await;

@@ -83,6 +83,10 @@ async fn first(errand: Errand, member: &Member, mut once: Once, mut draft: Draft
     let gateway = &errand.gateway;
     once.begun = true;
     draft.goes_out(&errand);
+    // Its callback may come before the answer.
+    if errand.task.callback.is_some() {
+        gateway.parts.tracker.watch(&errand.task);
+    }
     let answer = match errand.exchange().await {
         Ok(answer) => answer,
         Err(error) if error.may_have_arrived() => {
@@ -121,10 +125,7 @@ async fn settle(errand: &Errand, once: Once, draft: Draft, answer: Whole) -> Res
     // The upstream charges when it begins, so that is when it is settled; its callback may come later.
     gateway.parts.tracker.finish(task, None, is_told).await?;
     if let (true, Some(base)) = (is_told, &task.base) {
-        gateway.parts.tracker.is_replaced(base).await?;
-        if task.callback.is_some() {
-            gateway.parts.tracker.watch(task);
-        }
+        gateway.parts.tracker.is_replaced(base, task.create).await?;
     }
     draft.started(answer).await;
     Ok(())

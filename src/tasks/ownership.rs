@@ -192,18 +192,13 @@ pub async fn judge_words(
     Ok(verdict)
 }
 
-/// Whether a name looks as if it had been drawn at random, as the upstream's ids do: UUIDs, long hexadecimal numbers, digits
-/// and letters of both cases.
+/// Whether a name looks as if it had been drawn at random, as the upstream's ids do: UUIDs, long hexadecimal numbers. Letters of
+/// both cases with few digits are names of voices that everybody may choose.
 fn is_unguessable(name: &str) -> bool {
     const LONG: usize = 16;
     const DIGITS: usize = 4;
-    const LETTERS: usize = 3;
-    let count = |is_one: fn(&u8) -> bool| name.bytes().filter(is_one).count();
-    let digits = count(u8::is_ascii_digit);
     let is_hex = || name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    let is_mixed =
-        || digits > 0 && count(u8::is_ascii_uppercase) >= LETTERS && count(u8::is_ascii_lowercase) >= LETTERS;
-    name.len() >= LONG && (digits >= DIGITS || is_hex() || is_mixed())
+    name.len() >= LONG && (name.bytes().filter(u8::is_ascii_digit).count() >= DIGITS || is_hex())
 }
 
 async fn find(store: &dyn Store, name: &str, kind: IdKind) -> Result<Option<Thing>, StoreError> {
@@ -364,7 +359,6 @@ mod tests {
             "bbbbbbbbbbbbbbbb",
             "550e8400-e29b-41d4-a716-446655440000",
             "veo_task_abcdef123456",
-            "qWeRtYuIoPaSdFgHjK1l",
         ] {
             assert!(is_unguessable(id), "{id}");
         }
@@ -372,6 +366,7 @@ mod tests {
             "speaker_0",
             "eleven_multilingual_v2",
             "EnglishFemaleNarrator",
+            "EXAVITQu4vr4xnSDxMaL",
             "kling/v2-1-master",
             "task12345678",
         ] {

@@ -82,8 +82,8 @@ struct Watched {
     prints: ahash::RandomState,
     /// Whose tasks were looked at out of turn, and when.
     hurried: HashMap<Whose, Timestamp>,
-    /// By the ids of finished tasks: until when their records may show another version of the result.
-    replaced: HashMap<Arc<str>, Timestamp>,
+    /// By the ids of finished tasks: the versions that their records may show, and until when.
+    replaced: HashMap<Arc<str>, HashMap<CreateId, Timestamp>>,
 }
 
 /// Tasks that take up room together.
@@ -124,6 +124,8 @@ struct Watch {
     ended: bool,
     /// The tenant has been told of the end.
     told: bool,
+    /// A callback that nobody vouches for, by which it has failed.
+    failure: Option<(Stage, Bytes)>,
 }
 
 /// What is looked after.
@@ -260,6 +262,7 @@ impl Tracker {
             is_late: false,
             ended: false,
             told: false,
+            failure: None,
         };
         watched.tasks.insert(task.create, watch);
         watched.due.insert((due, task.create));
@@ -453,6 +456,8 @@ impl Tracker {
             }
             if !is_named {
                 shared.hint(task.create, id);
+            } else if task.base.is_some() {
+                shared.note_failure(task, &value, body);
             }
             self.wake(task.create);
             return Ok(Received::Woken);
@@ -474,7 +479,7 @@ impl Tracker {
             shared.end(&task, end, shared.parts.catalogue.charged(&value)).await?;
         }
         if let Some(base) = &task.base {
-            shared.version_is_there(base).await?;
+            shared.version_is_there(base, task.create).await?;
         } else if is_new || stage.ended.is_some() {
             shared.keep(&task, operation, model, &value);
         }
@@ -514,10 +519,12 @@ impl Shared {
     /// The print of the state of a task that still runs, if `record` is the one that said so the last time; else the print of
     /// the record, of a task that is followed.
     fn state_by(&self, create: CreateId, record: &[u8]) -> Result<u64, Option<u64>> {
-        let watched = self.watched();
-        let watch = watched.tasks.get(&create).ok_or(None)?;
+        let mut watched = self.watched();
         let print = watched.prints.hash_one(record);
-        watch.state.filter(|_| watch.record == Some(print)).ok_or(Some(print))
+        let watch = watched.tasks.get_mut(&create).ok_or(None)?;
+        let state = watch.state.filter(|_| watch.record == Some(print)).ok_or(Some(print))?;
+        watch.is_late = false;
+        Ok(state)
     }
 
     /// Whether the end of a task is known here, and not to its tenant.
@@ -693,7 +700,7 @@ impl Shared {
             watched.due.remove(&(at, create));
             let Some(watch) = watched.tasks.get_mut(&create) else { continue };
             watch.polls += 1;
-            watch.is_late |= watch.woken.is_none() && !watch.pace.is_close();
+            watch.is_late |= watch.woken != Some(at) && !watch.pace.is_close();
             watch.due = now + watch.pace.after(watch.polls);
             let next = (watch.due, create);
             watched.due.insert(next);
@@ -737,7 +744,8 @@ impl Shared {
             return Ok(());
         };
         let age = self.age(&task);
-        if task.base.is_some() && !task.is_open() {
+        // To ask for a version is to wish for it: one that nobody is known to make is not asked for.
+        if task.base.is_some() && (!task.is_open() || (age < LOST && self.was_called(create))) {
             return self.look_at_version(&task, age).await;
         }
         let patience = if task.id.is_some() { GIVEN_UP } else { LOST };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{EndedAs, Stage};
 use crate::catalogue::{
     Behaviour, Bindings, CallbackKind, Catalogue, Certainty, ErrorEntry, Follows, Found, Lifecycle,
-    ModelChoice, ModelIx, OperationIx, Scope, TaskKind, Template,
+    ModelChoice, ModelIx, OperationIx, Reply, Scope, TaskKind, Template,
 };
 use crate::clock::Timestamp;
 use crate::ids::Credits;
@@ -69,6 +69,15 @@ impl Catalogue {
         scope.read(&upgrade.done, answer);
         let index = task.callbacks.iter().position(|kind| kind.on.contains(&scope.ending))?;
         Some((index, scope.at(Due::End).say(&task.callbacks[index].body)))
+    }
+
+    /// Whether an answer to whoever asks for a version says that it is being made.
+    pub fn is_version_under_way(&self, operation: OperationIx, answer: &Value) -> bool {
+        let Behaviour::Upgrade(upgrade) = &self.operation(operation).behaviour else { return false };
+        [&upgrade.started, &upgrade.running].into_iter().any(|reply| match reply {
+            Reply::Body(body) => body.fits(answer),
+            Reply::Error(error) => answer.get("code").is_some_and(|code| *code == self.error(*error).code),
+        })
     }
 
     /// What its create was answered.

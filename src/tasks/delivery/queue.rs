@@ -199,10 +199,14 @@ impl Standing {
         Some(self.circuit.opens()?.max(*due))
     }
 
-    /// Takes out what waits for longest. Where an attempt is to try whether the receiver does well again, and the one before did
-    /// not find that, what was due last: it may be but one kind of callback that it cannot take.
+    /// Takes out what waits for longest. Where an attempt is to try whether the receiver does well again, each second time what
+    /// was due last: it may be but one kind of callback that it cannot take.
     fn take(&mut self, now: Timestamp) -> Option<(Timestamp, CreateId)> {
-        if self.circuit.open_until.is_none() || self.circuit.failures.is_multiple_of(2) {
+        if self.circuit.open_until.is_none() {
+            return self.waiting.pop_first();
+        }
+        self.circuit.probes += 1;
+        if self.circuit.probes.is_multiple_of(2) {
             return self.waiting.pop_first();
         }
         let last = self.waiting.range(..=(now, CreateId::LAST)).next_back().copied()?;
@@ -218,6 +222,8 @@ impl Standing {
 #[derive(Debug, Default)]
 struct Circuit {
     failures: u32,
+    /// How often it was tried whether it does well again.
+    probes: u32,
     under_way: u32,
     pause: Duration,
     open_until: Option<Timestamp>,
@@ -241,7 +247,7 @@ impl Circuit {
                     self.open_until = Some(now + self.pause);
                 }
             }
-            Does::Unclear => {}
+            Does::Unclear => self.open_until = self.open_until.map(|_| now + self.pause),
         }
     }
 }

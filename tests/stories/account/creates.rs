@@ -459,15 +459,57 @@ async fn a_callback_of_another_version_makes_the_gateway_look_where_none_are_sig
 
 /// It kept its place among the tasks for as long as it was remembered.
 #[tokio::test(start_paused = true)]
-async fn a_lost_version_takes_up_room_for_an_hour_whoever_calls() {
+async fn a_lost_version_takes_up_room_until_it_is_found_or_for_an_hour() {
     let world = Shared::new(&CALLED_BACK.replace("%main", "name = \"main\"\nsecret = \"env:MAIN\""));
     let acme = world.client("acme");
     let wish = json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k"});
     world.upstream.meets([Misfortune::AnswerLost]);
     acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_status(504);
     assert_eq!(world.running("acme").await, 1);
-    tokio::time::sleep(Duration::from_hours(2)).await;
+    let got = world.receiver.until(1).await;
+    assert_eq!(got[0].json()["data"]["taskId"], wish["taskId"], "the callback comes all the same");
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!((world.running("acme").await, world.spent("acme").await), (0, 370));
+    let other = json!({"taskId": wish["taskId"], "index": 1, "callBackUrl": "https://hooks.example.com/4k"});
+    world.upstream.meets([Misfortune::Unreachable, Misfortune::Unreachable, Misfortune::Unreachable]);
+    acme.post("/api/v1/veo/get-4k-video", &other).await.expect_status(502);
+    world.upstream.meets([Misfortune::Broken]);
+    acme.post("/api/v1/veo/get-4k-video", &other).await.expect_status(504);
+    let asked = world.upstream.count("veo.get4k");
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    assert_eq!(
+        (world.running("acme").await, world.upstream.count("veo.get4k")),
+        (0, asked),
+        "nobody asks for it"
+    );
+}
+
+/// Nothing but its success was looked for.
+#[tokio::test(start_paused = true)]
+async fn a_version_that_failed_is_told_where_no_callbacks_are_signed() {
+    let world = Shared::new(&CALLED_BACK.replace("%main", "name = \"main\"\nsecret = \"env:MAIN\""));
+    let acme = world.client("acme");
+    let wish = json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k",
+                      "prompt": "x [[mock:callback:drop]]"});
+    acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+    let sent: Value = serde_json::from_slice(&world.upstream.arrived().pop().unwrap().body).unwrap();
+    let path = sent["callBackUrl"].as_str().unwrap().strip_prefix("https://gateway.test").unwrap().to_owned();
+    let failed = json!({"code": 501, "msg": "4K failed", "data": {"taskId": wish["taskId"]}});
+    let call_back = async || {
+        let called = Request::post(&path).body(Body::from(failed.to_string())).unwrap();
+        assert_eq!(world.plane.answer(called).await.status(), 200);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    };
+    let under_way = json!({"code": 200, "msg": "success", "data": {"taskId": wish["taskId"], "resultUrls": null, "imageUrls": null}});
+    world.upstream.meets([Misfortune::Answers(200, under_way)]);
+    call_back().await;
+    assert!(world.receiver.got().is_empty(), "it is being made");
+    world.upstream.meets([Misfortune::Answers(200, json!({"code": 501, "msg": "4K failed", "data": null}))]);
+    call_back().await;
+    assert_eq!(world.receiver.until(1).await[0].json(), failed);
+    let asked = world.upstream.count("veo.get4k");
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!((world.receiver.got().len(), world.upstream.count("veo.get4k")), (1, asked));
 }
 
 /// A finished video of acme's, of 250 credits.
