@@ -1,6 +1,6 @@
 //! Limits of tenants: rates, tasks under way, credits; exact under any interleaving.
 
-use kiegate::clock::Draw;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -153,59 +153,88 @@ async fn a_limit_in_shadow_is_told_and_refuses_nobody() {
     }
 }
 
-/// Creates, ends, failures, lost answers and clients that leave, in any order: never more than allowed, and in the end
-/// everything adds up.
-#[tokio::test(start_paused = true)]
-async fn limits_hold_under_any_interleaving() {
-    for seed in 0..12_u8 {
-        let world = Arc::new(with_limits("concurrent_tasks = 4\ncredits = { month = 120 }"));
-        let most = Arc::new(Mutex::new((0, 0)));
-        let watch = {
-            let (world, most) = (Arc::clone(&world), Arc::clone(&most));
-            kiegate::background::spawn(async move {
-                loop {
-                    let (running, spent) = (world.running("acme").await, world.spent("acme").await);
-                    {
-                        let mut most = most.lock().unwrap();
-                        *most = (most.0.max(running), most.1.max(spent));
-                    }
-                    tokio::time::sleep(Duration::from_millis(7)).await;
+/// What becomes of one create: when it comes, how the upstream takes it, how long its client waits.
+#[derive(Clone, Debug)]
+struct Visit {
+    at: u64,
+    latency: u64,
+    patience: u64,
+    fails: bool,
+    meets: Option<Misfortune>,
+}
+
+fn visits() -> impl Strategy<Value = Vec<Visit>> {
+    let refused = || Misfortune::Answers(200, json!({"code": 500, "msg": "x"}));
+    let meets = prop_oneof![
+        7 => Just(None),
+        1 => Just(Some(refused())),
+        1 => Just(Some(Misfortune::Unreachable)),
+        1 => Just(Some(Misfortune::AnswerLost)),
+        1 => Just(Some(Misfortune::Throttled(2))),
+    ];
+    let visit = (0..30_000_u64, 0..800_u64, 0..3000_u64, any::<bool>(), meets);
+    let visit =
+        visit.prop_map(|(at, latency, patience, fails, meets)| Visit { at, latency, patience, fails, meets });
+    proptest::collection::vec(visit, 1..48)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Creates, ends, failures, lost answers and clients that leave, in any order: never more than allowed, and in the end
+    /// everything adds up.
+    #[test]
+    fn limits_hold_under_any_interleaving(visits in visits()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(limits_hold(visits));
+    }
+}
+
+async fn limits_hold(visits: Vec<Visit>) {
+    let world = Arc::new(with_limits("concurrent_tasks = 4\ncredits = { month = 120 }"));
+    let most = Arc::new(Mutex::new((0, 0)));
+    let watch = {
+        let (world, most) = (Arc::clone(&world), Arc::clone(&most));
+        kiegate::background::spawn(async move {
+            loop {
+                let (running, spent) = (world.running("acme").await, world.spent("acme").await);
+                {
+                    let mut most = most.lock().unwrap();
+                    *most = (most.0.max(running), most.1.max(spent));
                 }
-            })
-        };
-        let clients = (0..40_u8).map(|number| {
-            let world = Arc::clone(&world);
-            kiegate::background::spawn(async move {
-                let mut draw = Draw::new(&[&[seed, number]]);
-                tokio::time::sleep(Duration::from_millis(draw.integer(0, 30_000))).await;
-                world.upstream.takes(Duration::from_millis(draw.integer(0, 800)));
-                match draw.integer(0, 9) {
-                    0 => world.upstream.meets([Misfortune::Answers(200, json!({"code": 500, "msg": "x"}))]),
-                    1 => world.upstream.meets([Misfortune::Unreachable]),
-                    _ => {}
-                }
-                let mut request = video();
-                if draw.integer(0, 2) == 0 {
-                    request["prompt"] = "x [[mock:fail:nsfw]]".into();
-                }
-                let patience = Duration::from_millis(draw.integer(0, 3000));
-                let acme = world.client("acme");
-                let create = acme.post("/api/v1/runway/generate", &request);
-                let Ok(answer) = tokio::time::timeout(patience, create).await else { return };
-                if answer.status == 200 && answer.json()["code"] == 200 {
-                    acme.until_ended(&answer.task_id()).await;
-                }
-            })
-        });
-        futures_util::future::join_all(clients).await;
-        watch.abort();
-        // Those whose clients left are looked after by the gateway.
-        tokio::time::sleep(Duration::from_hours(1)).await;
-        let (running, spent) = *most.lock().unwrap();
-        assert!(running <= 4, "seed {seed}: {running} at once");
-        assert!(spent <= 120, "seed {seed}: {spent} credits");
-        assert_eq!(world.running("acme").await, 0, "seed {seed}");
-        assert_eq!(world.spent("acme").await % 12, 0, "seed {seed}");
+                tokio::time::sleep(Duration::from_millis(7)).await;
+            }
+        })
+    };
+    let clients =
+        visits.into_iter().map(|visit| kiegate::background::spawn(visit_once(Arc::clone(&world), visit)));
+    futures_util::future::join_all(clients).await;
+    watch.abort();
+    // Those whose clients left are looked after by the gateway.
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    let (running, spent) = *most.lock().unwrap();
+    assert!(running <= 4, "{running} at once");
+    assert!(spent <= 120, "{spent} credits");
+    assert_eq!(world.running("acme").await, 0);
+    assert_eq!(world.spent("acme").await % 12, 0);
+    assert_eq!(world.metric("kiegate_tasks_running{tenant=\"acme\"}"), 0);
+}
+
+async fn visit_once(world: Arc<Shared>, visit: Visit) {
+    tokio::time::sleep(Duration::from_millis(visit.at)).await;
+    world.upstream.takes(Duration::from_millis(visit.latency));
+    world.upstream.meets(visit.meets);
+    let mut request = video();
+    if visit.fails {
+        request["prompt"] = "x [[mock:fail:nsfw]]".into();
+    }
+    let acme = world.client("acme");
+    let create = acme.post("/api/v1/runway/generate", &request);
+    let Ok(answer) = tokio::time::timeout(Duration::from_millis(visit.patience), create).await else {
+        return;
+    };
+    if answer.status == 200 && answer.json()["code"] == 200 {
+        acme.until_ended(&answer.task_id()).await;
     }
 }
 
