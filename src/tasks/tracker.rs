@@ -607,7 +607,8 @@ impl Shared {
         self.note(task.create, |watch| {
             watch.slot = None;
             watch.ended = true;
-            is_timely = !watch.is_late;
+            // A version is settled when it begins, which says nothing of how long it takes.
+            is_timely = watch.what == What::Task && !watch.is_late;
         });
         let Some(ended) = ended else { return Ok(()) };
         let took = now.saturating_since(ended.created);

@@ -435,6 +435,23 @@ async fn a_version_of_which_nobody_tells_is_asked_for() {
     }
 }
 
+/// That they are settled when they begin was taken for how long they take, and they were asked for more and more often.
+#[tokio::test(start_paused = true)]
+async fn versions_are_asked_for_by_how_long_they_take() {
+    let world = Shared::new(NOT_CALLED_BACK);
+    let acme = world.client("acme");
+    let mut waited = Vec::new();
+    for count in 1..=10 {
+        let wish =
+            json!({"taskId": finished_video(&world).await, "callBackUrl": "https://hooks.example.com/4k"});
+        let began = Instant::now();
+        acme.post("/api/v1/veo/get-4k-video", &wish).await.expect_code(200);
+        world.receiver.until(count).await;
+        waited.push(began.elapsed().as_secs());
+    }
+    assert_eq!(waited.first(), waited.last(), "{waited:?}");
+}
+
 /// What nobody vouches for was swallowed; it is looked whether it is true.
 #[tokio::test(start_paused = true)]
 async fn a_callback_of_another_version_makes_the_gateway_look_where_none_are_signed() {
