@@ -437,8 +437,7 @@ impl Poller for OwnQuestions {
         let gateway = self.0.upgrade();
         async move {
             let Some(gateway) = gateway else { return };
-            let lane = gateway.lane_of(task.key.as_deref());
-            let Some((question, head)) = Question::own(&gateway, task, lane) else { return };
+            let Some((question, head)) = Question::own(&gateway, task) else { return };
             let key = question.key().clone();
             // What somebody asked before may be older than the reason to ask.
             gateway.cache.ask(&key, false, || Arc::new(question).fetch(head)).await;
@@ -450,9 +449,8 @@ impl Poller for OwnQuestions {
         let gateway = self.0.upgrade();
         async move {
             let gateway = gateway?;
-            let lane = gateway.lane_of(task.key.as_deref());
             let named = Arc::new(Task { id: Some(id), ..Task::clone(&task) });
-            let (question, head) = Question::own(&gateway, named, lane)?;
+            let (question, head) = Question::own(&gateway, named)?;
             Some(question.answer(head).await.0.ok()?.body)
         }
         .boxed()
@@ -462,8 +460,7 @@ impl Poller for OwnQuestions {
         let gateway = self.0.upgrade();
         async move {
             let gateway = gateway?;
-            let lane = gateway.lane_of(task.key.as_deref());
-            let (question, head) = Question::version(&gateway, &task, lane)?;
+            let (question, head) = Question::version(&gateway, &task)?;
             Some(question.answer(head).await.0.ok()?.body)
         }
         .boxed()
@@ -471,8 +468,7 @@ impl Poller for OwnQuestions {
 
     fn known(&self, task: Arc<Task>, answer: Option<Bytes>) {
         let Some(gateway) = self.0.upgrade() else { return };
-        let lane = gateway.lane_of(task.key.as_deref());
-        let Some((question, _)) = Question::own(&gateway, task, lane) else { return };
+        let Some((question, _)) = Question::own(&gateway, task) else { return };
         question.told(answer);
     }
 }

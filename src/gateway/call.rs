@@ -28,6 +28,7 @@ pub(super) struct Call {
     /// The same by the clock on the wall.
     pub(super) now: Timestamp,
     pub(super) request_id: RequestId,
+    /// The operation's name in metrics.
     pub(super) operation: &'static str,
     pub(super) peer: Option<Peer>,
     /// Absent for what is none of the API.
@@ -69,16 +70,6 @@ impl Call {
     /// The tenant that calls, if it is one.
     pub(super) fn member(&self) -> Option<&Arc<Member>> {
         self.member.get()
-    }
-
-    /// When it began.
-    pub(super) fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// The operation's name in metrics.
-    pub(super) fn operation(&self) -> &'static str {
-        self.operation
     }
 
     /// Notes time that was not the gateway's.

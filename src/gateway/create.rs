@@ -403,18 +403,15 @@ impl Errand {
         }
     }
 
-    /// The key need not rest any longer.
-    fn key_is_taken(&self) {
-        if let Lane::Live(key) = self.lane
-            && let Some(account) = self.gateway.parts.accounts.get(key)
-        {
-            account.works();
-        }
+    /// The upstream key that it is sent with, if it is.
+    fn account(&self) -> Option<&Arc<Account>> {
+        let Lane::Live(key) = self.lane else { return None };
+        self.gateway.parts.accounts.get(key)
     }
 
     /// Others go first for a while, also where nobody waits for the answer any more.
     fn key_is_refused(&self) {
-        let Some(account) = self.gateway.parts.accounts.get(self.lane.key()) else { return };
+        let Some(account) = self.account() else { return };
         account.rest();
         tracing::warn!(key = &*account.name, "the upstream refuses this key; others go first for a while");
     }
@@ -440,7 +437,9 @@ impl Errand {
     async fn done(self, draft: Draft, body: &Value, answer: Whole) -> Whole {
         let parts = &self.gateway.parts;
         let charged = parts.catalogue.charged(body);
-        self.key_is_taken();
+        if let Some(account) = self.account() {
+            account.works();
+        }
         if self.lane != Lane::Mock {
             self.gateway.tell_created(&self.task);
             self.learn(body).await;
@@ -463,7 +462,9 @@ impl Errand {
             }
             return draft.refused(answer).await;
         }
-        self.key_is_taken();
+        if let Some(account) = self.account() {
+            account.works();
+        }
         if self.lane == Lane::Mock {
             // The simulator tells of its tasks itself.
             parts.simulated.started(&self.task, id).await;

@@ -102,7 +102,7 @@ impl Question {
     }
 
     /// The gateway's own question for the details of `task`; `None` where the catalogue knows no way to ask.
-    pub(super) fn own(gateway: &Arc<Gateway>, task: Arc<Task>, lane: Lane) -> Option<(Self, Box<Parts>)> {
+    pub(super) fn own(gateway: &Arc<Gateway>, task: Arc<Task>) -> Option<(Self, Box<Parts>)> {
         let catalogue = &gateway.parts.catalogue;
         let create = catalogue.operation_by_id(&task.operation)?;
         let (index, at) = catalogue.details_of(create)?;
@@ -111,19 +111,13 @@ impl Question {
         let query =
             form_urlencoded::Serializer::new(String::new()).append_pair(name, task.id.as_deref()?).finish();
         let request = http::Request::get(format!("{}?{query}", details.path)).body(()).ok()?;
-        let (parts, ()) = request.into_parts();
-        let tenant: Arc<str> = task.tenant.as_str().into();
-        let operation = gateway.operation_ids[index.position()];
-        let key = key(&tenant, operation, "", &query, &[]).into(); // tasks are named in queries
-        let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
-        let body = bytes::Bytes::new();
-        let gateway = Arc::clone(gateway);
-        Some((Self { gateway, body, index, about, lane, task: Some(task), key }, Box::new(parts)))
+        let question = Self::of_task(gateway, &task, index, &query, bytes::Bytes::new());
+        Some((Self { task: Some(task), ..question }, Box::new(request.into_parts().0)))
     }
 
     /// The gateway's own wish for a version of a result that has been wished for before; `None` where there is no such
     /// operation any more.
-    pub(super) fn version(gateway: &Arc<Gateway>, task: &Task, lane: Lane) -> Option<(Self, Box<Parts>)> {
+    pub(super) fn version(gateway: &Arc<Gateway>, task: &Task) -> Option<(Self, Box<Parts>)> {
         let index = gateway.parts.catalogue.operation_by_id(&task.operation)?;
         let operation = gateway.parts.catalogue.operation(index);
         let name = operation.task()?.callback_at.strip_prefix('/')?;
@@ -131,15 +125,26 @@ impl Question {
         let mut wish: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&task.request).ok()?;
         wish.remove(name);
-        let body = bytes::Bytes::from(serde_json::to_vec(&wish).ok()?);
         let request = http::Request::builder().method(operation.method.clone()).uri(&operation.path);
-        let (parts, ()) = request.header(CONTENT_TYPE, "application/json").body(()).ok()?.into_parts();
+        let request = request.header(CONTENT_TYPE, "application/json").body(()).ok()?;
+        let body = serde_json::to_vec(&wish).ok()?.into();
+        Some((Self::of_task(gateway, task, index, "", body), Box::new(request.into_parts().0)))
+    }
+
+    /// What is asked on behalf of whoever made `task`, the way that it went, by a query or a body: paths say nothing here.
+    fn of_task(
+        gateway: &Arc<Gateway>,
+        task: &Task,
+        index: OperationIx,
+        query: &str,
+        body: bytes::Bytes,
+    ) -> Self {
         let tenant: Arc<str> = task.tenant.as_str().into();
-        let id = gateway.operation_ids[index.position()];
-        let key = key(&tenant, id, "", "", &body).into();
-        let about = About { operation: id, tenant: Some(tenant), streams: false, key: lane.key() };
-        let gateway = Arc::clone(gateway);
-        Some((Self { gateway, body, index, about, lane, task: None, key }, Box::new(parts)))
+        let operation = gateway.operation_ids[index.position()];
+        let lane = gateway.lane_of(task.key.as_deref());
+        let key = key(&tenant, operation, "", query, &body).into();
+        let about = About { operation, tenant: Some(tenant), streams: false, key: lane.key() };
+        Self { gateway: Arc::clone(gateway), body, index, about, lane, task: None, key }
     }
 
     /// Something else told of the task, and with that the body of what the upstream would answer, perhaps.
@@ -247,9 +252,9 @@ impl Look {
         let clock = gateway.parts.clock.steady();
         let wait = ask.wait_seconds().filter(|_| operation.class == Class::Details);
         Self {
-            key: key(call.tenant(), call.operation(), path, ask.query(), &ask.body),
+            key: key(call.tenant(), call.operation, path, ask.query(), &ask.body),
             // A body may have taken its time.
-            asked: if ask.body.is_empty() { clock.at(call.began()) } else { clock.now() },
+            asked: if ask.body.is_empty() { clock.at(call.began) } else { clock.now() },
             wants_fresh: ask.wants_fresh(),
             wait: wait.map(|wait| Duration::from_secs(wait.min(LONGEST_WAIT))),
             missed: None,
@@ -340,7 +345,7 @@ fn give(
     found: Option<Found>,
 ) -> Result<Response, ApiError> {
     call.cached(found);
-    gateway.parts.metrics.cache_asked(call.operation(), found.map_or("bypass", result_name));
+    gateway.parts.metrics.cache_asked(call.operation, found.map_or("bypass", result_name));
     // Mostly nobody else has it.
     let answer = Arc::try_unwrap(fetched.0).map_or_else(|shared| shared.answer.clone(), |own| own.answer);
     Ok(answer?.into_response())

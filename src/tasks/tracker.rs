@@ -385,9 +385,8 @@ impl Tracker {
         answer: &Value,
     ) -> Result<(), StoreError> {
         let Some(id) = task.id.as_deref() else { return Ok(()) };
-        let request = serde_json::from_slice(&task.request).unwrap_or_default();
-        let now = self.0.parts.clock.now();
-        let known = Known { operation, model, request: &request, id, created: task.created, now };
+        let request = asked(task);
+        let known = self.0.known(task, (operation, model), &request, id);
         for (stage, body) in self.0.parts.catalogue.callbacks_from_record(known, answer) {
             self.0.tell(task, Stage::Known(stage), body.into()).await?;
         }
@@ -402,10 +401,8 @@ impl Tracker {
     /// What the upstream answered to the create of `task`, as far as the catalogue knows; `None` if it is not known to have
     /// made one.
     pub fn answer_to_create(&self, task: &Task) -> Option<Bytes> {
-        let (operation, model) = self.0.kind(task)?;
-        let request = serde_json::from_slice(&task.request).unwrap_or_default();
-        let (id, created, now) = (task.id.as_deref()?, task.created, self.0.parts.clock.now());
-        let known = Known { operation, model, request: &request, id, created, now };
+        let (kind, request) = (self.0.kind(task)?, asked(task));
+        let known = self.0.known(task, kind, &request, task.id.as_deref()?);
         self.0.parts.catalogue.answer_to_create(known).map(Bytes::from)
     }
 
@@ -500,6 +497,17 @@ impl Shared {
         Some((operation, model))
     }
 
+    /// What is known of a task of that kind, which was asked for by `request` and goes by the name `id`.
+    fn known<'k>(
+        &self,
+        task: &Task,
+        (operation, model): (OperationIx, Option<ModelIx>),
+        request: &'k Value,
+        id: &'k str,
+    ) -> Known<'k> {
+        Known { operation, model, request, id, created: task.created, now: self.parts.clock.now() }
+    }
+
     /// How long the catalogue expects such a task to take.
     fn expected(&self, task: &Task) -> Duration {
         let usual = self
@@ -558,9 +566,8 @@ impl Shared {
     /// Lets polls be answered by a callback, where it says all that they would, and else anew.
     fn keep(&self, task: &Arc<Task>, operation: OperationIx, model: Option<ModelIx>, callback: &Value) {
         let (Some(poller), Some(id)) = (self.poller.get(), task.id.as_deref()) else { return };
-        let request = serde_json::from_slice(&task.request).unwrap_or_default();
-        let (created, now) = (task.created, self.parts.clock.now());
-        let known = Known { operation, model, request: &request, id, created, now };
+        let request = asked(task);
+        let known = self.known(task, (operation, model), &request, id);
         let answer = self.parts.catalogue.record_from_callback(known, callback);
         poller.known(Arc::clone(task), answer.map(Bytes::from));
     }
@@ -766,6 +773,11 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The request that a task was made by; null where it is not remembered any more.
+fn asked(task: &Task) -> Value {
+    serde_json::from_slice(&task.request).unwrap_or_default()
 }
 
 /// Asks for tasks when they are due, a few at once, until nobody follows them any more.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Shared, Stage, Tracker};
-use crate::catalogue::{EndedAs, Known};
+use super::{Shared, Stage, Tracker, asked};
+use crate::catalogue::EndedAs;
 use crate::store::{CreateId, StoreError, Task};
 
 /// How long one may take of whose end nobody tells. Usual are five to ten minutes.
@@ -77,18 +77,17 @@ impl Shared {
         }
         let (Some(poller), Some(id)) = (self.poller.get(), task.base.as_deref()) else { return Ok(()) };
         let Some(answer) = poller.ask_version(Arc::clone(task)).await else { return Ok(()) };
-        let Some((operation, model)) = self.kind(task) else { return Ok(()) };
-        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        let request = serde_json::from_slice(&task.request).unwrap_or_default();
-        let (created, now) = (task.created, self.parts.clock.now());
-        let known = Known { operation, model, request: &request, id, created, now };
+        let Some(kind) = self.kind(task) else { return Ok(()) };
+        let (answer, request): (Value, _) =
+            (serde_json::from_slice(&answer).unwrap_or_default(), asked(task));
+        let known = self.known(task, kind, &request, id);
         if let Some((stage, body)) = self.parts.catalogue.callback_of_version(known, &answer) {
             self.learn(task, &answer).await?;
             return self.version_ended(task, id, true, (Stage::Known(stage), body.into())).await;
         }
         let failure = self.watched().tasks.get_mut(&task.create).and_then(|watch| watch.failure.take());
         match failure {
-            Some(failure) if !self.parts.catalogue.is_version_under_way(operation, &answer) => {
+            Some(failure) if !self.parts.catalogue.is_version_under_way(kind.0, &answer) => {
                 self.version_ended(task, id, false, failure).await
             }
             _ => Ok(()),
