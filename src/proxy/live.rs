@@ -241,6 +241,13 @@ impl Upstream for Live {
 mod tests {
     use super::*;
 
+    #[test]
+    fn hosts_are_called_by_the_port_that_they_were_given() {
+        let name = |base: &str| Host::new(&base.parse().unwrap()).unwrap().name;
+        assert_eq!(name("https://api.example.com"), "api.example.com");
+        assert_eq!(name("http://127.0.0.1:8080"), "127.0.0.1:8080");
+    }
+
     /// Its breaker stayed closed, and each create was lost.
     #[test]
     fn a_page_of_what_stands_in_front_is_a_failure_of_the_host() {

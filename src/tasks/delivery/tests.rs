@@ -128,6 +128,21 @@ async fn a_receiver_that_is_gone_is_not_tried_again() {
     assert_eq!((receiver.bodies().len(), deliveries.dead().len()), (1, 1));
 }
 
+/// One that could not be taken closed the way for all others to the same host.
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_fails_again_and_again_closes_no_way() {
+    let (deliveries, receiver) = deliveries(Some(vec![1; 20]));
+    receiver.answers(&[500; 12]);
+    deliveries.add(delivery(CreateId::new(), 0, "bad"));
+    after(8).await;
+    let attempts = receiver.bodies().len();
+    assert!(attempts >= 6, "{attempts}");
+    receiver.answers.lock().unwrap().clear();
+    deliveries.add(delivery(CreateId::new(), 0, "good"));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(receiver.bodies().contains(&"good".to_owned()), "{:?}", receiver.bodies());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_is_down_for_hours_gets_everything_when_it_is_back() {
     let (deliveries, receiver) = deliveries(None);

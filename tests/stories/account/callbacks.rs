@@ -258,6 +258,22 @@ fn unsigned() -> String {
     )
 }
 
+/// Each was found out later than the one before.
+#[tokio::test(start_paused = true)]
+async fn ends_that_were_found_out_late_teach_nothing() {
+    let world = Shared::new(CALLED_BACK);
+    let mut request = video_to("https://hooks.example.com/a");
+    request["prompt"] = "x [[mock:callback:drop]]".into();
+    let mut waited = Vec::new();
+    for count in 1..=5 {
+        let began = Instant::now();
+        world.client("acme").post("/api/v1/runway/generate", &request).await.expect_code(200);
+        world.receiver.until(count).await;
+        waited.push(began.elapsed().as_secs());
+    }
+    assert_eq!(waited.first(), waited.last(), "{waited:?}");
+}
+
 /// Nothing was learned from callbacks that nobody vouches for: each end was taken for one that had come long before.
 #[tokio::test(start_paused = true)]
 async fn how_long_tasks_take_is_learned_from_unsigned_callbacks_too() {

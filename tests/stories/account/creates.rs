@@ -415,6 +415,23 @@ async fn a_finished_record_is_asked_for_anew_when_another_version_comes() {
     assert_eq!(look().await.header("x-cache"), "hit", "it is the last one");
 }
 
+/// Of one without a callback nobody hears when it is done.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_not_kept_for_long_while_another_version_may_come() {
+    let world = Shared::new(CALLED_BACK);
+    let acme = world.client("acme");
+    let id = finished_video(&world).await;
+    let look = async || acme.get(&format!("/api/v1/veo/record-info?taskId={id}")).await;
+    let before = look().await;
+    acme.post("/api/v1/veo/get-4k-video", &json!({"taskId": id})).await.expect_code(200);
+    assert_eq!(look().await.header("x-cache"), "miss");
+    assert_eq!(look().await.header("x-cache"), "hit");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let later = look().await;
+    assert_eq!(later.header("x-cache"), "miss");
+    assert_ne!(later.json()["data"]["response"], before.json()["data"]["response"]);
+}
+
 /// Where the upstream cannot call, or does not, it is asked.
 #[tokio::test(start_paused = true)]
 async fn a_version_of_which_nobody_tells_is_asked_for() {

@@ -154,6 +154,9 @@ async fn a_foreign_id_goes_nowhere_in_any_place() {
     let places = [
         ("POST", "/api/v1/foo".to_owned(), "application/json", json!({"taskId": THEIRS}).to_string()),
         ("POST", "/api/v1/foo".to_owned(), "", json!({"deep": [{"ids": [THEIRS]}]}).to_string()),
+        // What says nothing of itself may be anything.
+        ("POST", "/api/v1/foo".to_owned(), "*/*", json!({"taskId": THEIRS}).to_string()),
+        ("POST", "/api/v1/foo".to_owned(), ";", json!({"taskId": THEIRS}).to_string()),
         ("POST", "/api/v1/foo".to_owned(), "application/x-www-form-urlencoded", format!("a=1&task={THEIRS}")),
         (
             "PUT",
@@ -269,6 +272,9 @@ async fn what_is_said_to_a_model_or_asked_of_the_account_names_no_task() {
     let (foreign, unknown) = (balance(&id).await, balance(NOBODYS).await);
     assert_eq!(foreign.text(), unknown.text());
     assert_eq!((foreign.header("x-cache"), unknown.header("x-cache")), ("miss", "miss"));
+    let file = json!({"base64Data": "aGVsbG8=", "uploadPath": "images", "fileName": id});
+    bolt.post("/api/file-base64-upload", &file).await;
+    assert_eq!(world.upstream.count("file-upload.base64"), 1, "a file may be called anything");
 }
 
 /// A record shows the request that it was made from; whoever writes another's id into a request does not come by it.
@@ -294,6 +300,8 @@ async fn paths_that_nobody_knows_do_not_lead_around_it() {
         (format!("/api/v1//runway/record-detail?taskId={id}"), 403),
         (format!("/api/v1/runway/record-detail/?taskId={id}"), 403),
         (format!("/api/v1/runway/record%2Ddetail?x={id}"), 403),
+        ("/%5fmock/state".to_owned(), 403),
+        ("/%5Frelay/x".to_owned(), 403),
         (format!("/api/v1/else/{id}"), 404),
         (format!("/api/v1/else;id={id}"), 404),
     ] {

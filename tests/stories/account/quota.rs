@@ -153,6 +153,19 @@ async fn what_waits_when_the_gateway_is_about_to_stop_is_sent_away() {
     assert_eq!((world.running("bolt").await, world.spent("bolt").await), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_key_rests_until_it_takes_a_create() {
+    let world = account("20/10s", "");
+    let acme = world.client("acme");
+    let refused = json!({"code": 401, "msg": "no", "data": null});
+    world.upstream.meets([Misfortune::Answers(200, refused)]);
+    acme.create().await.expect_code(401);
+    let rests = || world.gateway.upstream_status()[0]["resting"].clone();
+    assert_eq!(rests(), true);
+    acme.create().await.expect_code(200);
+    assert_eq!(rests(), false);
+}
+
 /// They held up the others until they were overdue.
 #[tokio::test(start_paused = true)]
 async fn tasks_that_ended_unseen_leave_the_accounts_room_to_others() {
