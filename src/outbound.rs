@@ -29,6 +29,15 @@ use crate::sim::{Courier, Parcel};
 #[derive(Clone)]
 pub struct Client(Arc<Pools>);
 
+/// The time that a request has for the head of its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// When it is sent.
+    pub now: Instant,
+    /// When it is given up; absent: by whoever waits.
+    pub until: Option<Instant>,
+}
+
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,6 +66,9 @@ pub enum Error {
     /// The connection broke, or what came is no answer.
     #[error("no answer")]
     Exchange(#[source] hyper::Error),
+    /// The head of the answer did not come in time.
+    #[error("no answer in time")]
+    Late,
 }
 
 /// Why a request was not taken.
@@ -102,10 +114,11 @@ impl Client {
     /// As [`Client::send_to`], and addresses without a host.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let host = Destination::of(request.uri()).ok_or(Error::NoHost)?;
-        self.send_to(&host, request, Instant::now()).await
+        self.send_to(&host, request, Span { now: Instant::now(), until: None }).await
     }
 
-    /// Sends `request` to `host`, at `now`, and waits for the head of the answer. Of the request's address path and query count.
+    /// Sends `request` to `host`, and waits for the head of the answer as long as `span`. Of the request's address path and query
+    /// count.
     ///
     /// # Errors
     /// Connections that cannot be opened, or break before the head has arrived. A request that had not been sent when a kept
@@ -114,9 +127,9 @@ impl Client {
         &'c self,
         host: &'c Destination,
         request: Request<Body>,
-        now: Instant,
+        span: Span,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'c> {
-        self.0.send(host, request, now)
+        self.0.send(host, request, span)
     }
 }
 

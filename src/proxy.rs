@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body_util::LengthLimitError;
 use tower_http::timeout::TimeoutError;
@@ -27,7 +29,7 @@ pub use headers::strip;
 pub use live::Live;
 pub use recorded::{Recorded, Wanted, steered};
 pub use replayed::Replayed;
-pub use retry::{Answered, Retries, Safe, send_once};
+pub use retry::{Answered, Retries, Safe};
 pub use simulated::{Nowhere, Simulated};
 
 use crate::clock::Timestamp;
@@ -44,10 +46,25 @@ pub trait Upstream: Send + Sync + 'static {
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>>;
 
+    /// The same for a request whose body is here, and may be empty. Its head stays with the caller, who may send it again.
+    fn ask<'u>(
+        &'u self,
+        head: &Parts,
+        body: &Bytes,
+        about: &About,
+    ) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
+        self.send(Request::from_parts(head.clone(), body_of(body)), about.clone())
+    }
+
     /// The world that a request of `tenant` with these headers goes to, for whoever counts by it. `None`: the real one.
     fn world(&self, _headers: &HeaderMap, _tenant: Option<&Arc<str>>) -> Option<World> {
         None
     }
+}
+
+/// A body that is here.
+fn body_of(bytes: &Bytes) -> Body {
+    if bytes.is_empty() { Body::empty() } else { Body::from(bytes.clone()) }
 }
 
 /// A world of its own, with its own clock.

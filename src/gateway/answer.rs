@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::catalogue::Catalogue;
-use crate::proxy::{About, Answered, Upstream, UpstreamError, send_once};
+use crate::proxy::{About, Answered, Upstream, UpstreamError};
 use crate::sim::Fault;
 use crate::store::KeptAnswer;
 use crate::wire;
@@ -45,15 +45,15 @@ impl Whole {
         Ok(Self { status: parts.status, headers: parts.headers, body, fault })
     }
 
-    /// Sends a request of these parts and that body once, and reads what is answered.
+    /// Sends a request of that head and that body once, and reads what is answered.
     pub(super) fn ask<'u>(
         upstream: &'u dyn Upstream,
-        parts: Box<Parts>,
+        head: &Parts,
         body: &Bytes,
         about: &About,
         patience: Duration,
     ) -> impl Future<Output = Result<Self, UpstreamError>> + Send + use<'u> {
-        let sending = send_once(upstream, parts, body, about);
+        let sending = upstream.ask(head, body, about);
         async move { Self::read(sending.await?, patience).await }
     }
 

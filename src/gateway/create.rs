@@ -359,8 +359,8 @@ impl Errand {
         };
         let upstream = parts.upstreams.of(&self.lane);
         let since = Instant::now();
-        let attempt = |head| Whole::ask(upstream, head, &self.body, &about, parts.body_timeout);
-        let answer = parts.retries.send(self.parts.clone(), Safe::Unsent, attempt).await;
+        let attempt = || Whole::ask(upstream, &self.parts, &self.body, &about, parts.body_timeout);
+        let answer = parts.retries.send(Safe::Unsent, attempt).await;
         self.call.waited(since.elapsed());
         answer
     }

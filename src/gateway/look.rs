@@ -174,13 +174,13 @@ impl Question {
         let safe = if is_read(operation) { Safe::Always } else { Safe::Unsent };
         let upstream = parts.upstreams.of(&self.lane);
         let (attempts, latest) = (AtomicU32::new(0), AtomicU32::new(0));
-        let attempt = |head| {
+        let attempt = || {
             if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
                 latest.store(self.gateway.cache.turn(&self.key), Ordering::Relaxed);
             }
-            Whole::ask(upstream, head, &self.body, &self.about, parts.body_timeout)
+            Whole::ask(upstream, &head, &self.body, &self.about, parts.body_timeout)
         };
-        let answer = parts.retries.send(head, safe, attempt).await;
+        let answer = parts.retries.send(safe, attempt).await;
         (answer, (attempts.into_inner() > 1).then(|| latest.into_inner()))
     }
 

@@ -37,7 +37,7 @@ use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason};
 use crate::ids::Secret;
-use crate::proxy::{About, Safe, UNKNOWN_PATH, UpstreamError, World, send_once};
+use crate::proxy::{About, Safe, UNKNOWN_PATH, UpstreamError, World};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
 use crate::tasks::ownership::{self, Thing, Verdict};
@@ -510,7 +510,7 @@ async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiEr
     if words.is_empty() {
         return Ok(Way::by(gateway, member, verdict));
     }
-    let more = ownership::judge_words(store, tenant, words.into_iter()).await?;
+    let more = ownership::judge_words(store, tenant, words).await?;
     Ok(Way::by(gateway, member, verdict.and(more)))
 }
 
@@ -630,7 +630,7 @@ async fn judge_unknown(
             *request.body_mut() = Body::from(body);
         }
     }
-    Ok(ownership::judge_words(&*gateway.parts.store, &member.tenant.id, words.into_iter()).await?)
+    Ok(ownership::judge_words(&*gateway.parts.store, &member.tenant.id, words).await?)
 }
 
 /// The largest body, in bytes, that is read before it is sent on though nobody here understands it: such a request can be
@@ -659,8 +659,8 @@ pub(super) async fn pass(
         let send = async {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
-            let attempt = |parts| send_once(upstream, parts, &body, &about);
-            gateway.parts.retries.send(Box::new(parts), safe, attempt).await
+            let attempt = || upstream.ask(&parts, &body, &about);
+            gateway.parts.retries.send(safe, attempt).await
         };
         send.boxed().await
     } else {

@@ -30,7 +30,7 @@ use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower::{Service as _, ServiceExt as _};
 
 use bell::Bell;
@@ -38,7 +38,7 @@ use line::Line;
 use shared::{Place, Shared};
 
 use super::destination::path;
-use super::{Destination, Error};
+use super::{Destination, Error, Span};
 use crate::background::{self, PerLane};
 
 /// A pool for each lane, and one for all others.
@@ -88,6 +88,8 @@ struct Link {
     bell: Bell,
     /// Where it leads.
     host: Destination,
+    /// Rings when an answer is late. It is set anew for each, since to put one off takes next to nothing.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 /// What moves the bytes; nothing once it is over. What waits in it for its turn is given back when it goes.
@@ -104,8 +106,32 @@ impl Connection {
     }
 }
 
-/// Why there is no answer, and the request where it has not been sent.
+/// Why there is no answer.
+enum Failed {
+    /// The connection is of no use any more. With the request, where it has not been sent.
+    Unsent(Box<Unsent>),
+    /// It did not come in time.
+    Late,
+}
+
 type Unsent = TrySendError<Request<Body>>;
+
+impl From<Unsent> for Failed {
+    fn from(unsent: Unsent) -> Self {
+        Self::Unsent(Box::new(unsent))
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unsent(mut unsent) => {
+                unsent.take_message().map_or_else(|| unsent.into_error().into(), |_| Self::Closed)
+            }
+            Failed::Late => Self::Late,
+        }
+    }
+}
 
 impl Pools {
     pub(super) fn new(
@@ -117,34 +143,49 @@ impl Pools {
         Self { connector, connect_timeout, ping: shared::PING, lanes: PerLane::new(lane) }
     }
 
-    /// Sends `request` to `host`, at `now`, and waits for the head of the answer. Of the request's address path and query count.
+    /// Sends `request` to `host`, and waits for the head of the answer as long as `span`. Of the request's address path and query
+    /// count.
     ///
     /// A kept connection is given it at once, and sends it when this is first polled, so that this future need not carry it.
     pub(super) fn send<'p>(
         &'p self,
         host: &'p Destination,
         request: Request<Body>,
-        now: Instant,
+        span: Span,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'p> {
         let lane = self.lanes.here();
         let sent = match lane.kept(host) {
-            Some(way) => Ok(way.send(lane, host, request)),
+            Some(way) => Ok(way.send(lane, host, request, span.until)),
             None => Err(Box::new(request)),
         };
         async move {
             let unsent = match sent {
                 Ok(sending) => match sending.await {
                     Ok(answer) => return Ok(answer),
-                    Err(unsent) => Box::new(lane.take_back(host, unsent, now)?),
+                    Err(failed) => Box::new(lane.take_back(host, failed, span.now)?),
                 },
                 Err(request) => request,
             };
-            self.send_later(lane, host, unsent).boxed().await
+            self.send_later(lane, host, unsent, span.until).boxed().await
         }
     }
 
-    /// Sends a request over a new connection, or one that was kept meanwhile.
+    /// Sends a request over a new connection, or one that was kept meanwhile, and waits `until` then.
     async fn send_later(
+        &self,
+        lane: &Arc<Lane>,
+        host: &Destination,
+        request: Box<Request<Body>>,
+        until: Option<Instant>,
+    ) -> Result<Response<Body>, Error> {
+        let sending = self.send_anew(lane, host, request);
+        match until {
+            Some(until) => timeout_at(until, sending).await.unwrap_or(Err(Error::Late)),
+            None => sending.await,
+        }
+    }
+
+    async fn send_anew(
         &self,
         lane: &Arc<Lane>,
         host: &Destination,
@@ -156,16 +197,11 @@ impl Pools {
                 None => self.open(lane, host).await?,
             };
             let now = Instant::now();
-            let mut unsent = match way.send(lane, host, *request).await {
+            match way.send(lane, host, *request, None).await {
                 Ok(answer) => return Ok(answer),
-                Err(unsent) => unsent,
-            };
-            if is_new {
-                return Err(unsent
-                    .take_message()
-                    .map_or_else(|| unsent.into_error().into(), |_| Error::Closed));
+                Err(failed) if is_new => return Err(failed.into()),
+                Err(failed) => *request = lane.take_back(host, failed, now)?,
             }
-            *request = lane.take_back(host, unsent, now)?;
         }
     }
 
@@ -215,7 +251,7 @@ impl Pools {
         }
         let (sender, connection) = http1::handshake(Line::new(stream)).await.map_err(unready)?;
         let connection = Connection(Some(Box::new(connection)));
-        Ok(Fresh::Link(Link { sender, connection, bell: Bell::new(), host: host.clone() }))
+        Ok(Fresh::Link(Link { sender, connection, bell: Bell::new(), host: host.clone(), alarm: None }))
     }
 }
 
@@ -250,23 +286,41 @@ enum Way {
 }
 
 impl Way {
-    /// Sends `request` to `host`.
-    fn send<'l>(self, lane: &'l Arc<Lane>, host: &'l Destination, request: Request<Body>) -> Sending<'l> {
+    /// Sends `request` to `host`, and waits `until` then.
+    fn send<'l>(
+        self,
+        lane: &'l Arc<Lane>,
+        host: &'l Destination,
+        request: Request<Body>,
+        until: Option<Instant>,
+    ) -> Sending<'l> {
         match self {
-            Self::Link(link) => Sending::Link(lane, link.exchange(request)),
-            Self::Place(place) => Sending::Place(place.send(host, request).boxed()),
+            Self::Link(link) => Sending::Link(lane, link.exchange(request, until)),
+            Self::Place(place) => Sending::Place(in_time(place.send(host, request), until).boxed()),
         }
     }
+}
+
+/// What `sending` gives, `until` then.
+async fn in_time(
+    sending: impl Future<Output = Result<Response<Body>, Unsent>>,
+    until: Option<Instant>,
+) -> Result<Response<Body>, Failed> {
+    let sent = match until {
+        Some(until) => timeout_at(until, sending).await.map_err(|_| Failed::Late)?,
+        None => sending.await,
+    };
+    sent.map_err(Failed::from)
 }
 
 /// A request on its way. Gives the answer, or what has become of the request.
 enum Sending<'l> {
     Link(&'l Arc<Lane>, Exchange),
-    Place(BoxFuture<'l, Result<Response<Body>, Unsent>>),
+    Place(BoxFuture<'l, Result<Response<Body>, Failed>>),
 }
 
 impl Future for Sending<'_> {
-    type Output = Result<Response<Body>, Unsent>;
+    type Output = Result<Response<Body>, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
@@ -280,8 +334,8 @@ impl Future for Sending<'_> {
 }
 
 impl Link {
-    /// Sends `request` to where it leads.
-    fn exchange(mut self, mut request: Request<Body>) -> Exchange {
+    /// Sends `request` to where it leads, and waits `until` then.
+    fn exchange(mut self, mut request: Request<Body>, until: Option<Instant>) -> Exchange {
         if !request.headers().contains_key(HOST) {
             request.headers_mut().insert(HOST, self.host.header().clone());
         }
@@ -292,7 +346,19 @@ impl Link {
         // not be told to wait for the sake of others.
         let sender = &mut self.sender;
         let answer = unconstrained(self.bell.muffled(|| sender.try_send_request(request)));
-        Exchange { answer: Box::pin(answer), link: Some(self) }
+        if let Some(until) = until {
+            match &mut self.alarm {
+                Some(alarm) => alarm.as_mut().reset(until),
+                None => self.alarm = Some(Box::pin(sleep_until(until))),
+            }
+        }
+        Exchange { answer: Box::pin(answer), link: Some(self), is_bounded: until.is_some() }
+    }
+
+    /// Whether it is the time for which the alarm is set; if not, the task that waits is woken then.
+    fn is_late(&mut self, context: &Context<'_>) -> bool {
+        let Some(alarm) = &mut self.alarm else { return false };
+        alarm.as_mut().poll(&mut self.bell.context(context)).is_ready()
     }
 
     /// Moves what can be moved, on behalf of the task that waits.
@@ -314,17 +380,29 @@ impl Link {
 struct Exchange {
     answer: Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unsent>> + Send>>,
     link: Option<Link>,
+    /// It is given up when the alarm rings.
+    is_bounded: bool,
 }
 
 impl Future for Exchange {
-    type Output = Result<(Response<Incoming>, Link), Unsent>;
+    type Output = Result<(Response<Incoming>, Link), Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(link) = &mut self.link {
+        let Self { answer, link, is_bounded } = &mut *self;
+        if let Some(link) = link {
             link.drive(context);
         }
-        let answer = ready!(self.answer.as_mut().poll(&mut Context::from_waker(Waker::noop())));
-        Poll::Ready(answer.map(|answer| (answer, self.link.take().expect("it is polled until then"))))
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(answer)) => {
+                let link = link.take().expect("it is polled until then");
+                Poll::Ready(Ok((answer, link)))
+            }
+            Poll::Ready(Err(unsent)) => Poll::Ready(Err(unsent.into())),
+            Poll::Pending if *is_bounded && link.as_mut().is_some_and(|link| link.is_late(context)) => {
+                Poll::Ready(Err(Failed::Late))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -450,12 +528,8 @@ impl Lane {
     ///
     /// # Errors
     /// The request may have been taken.
-    fn take_back(
-        &self,
-        host: &Destination,
-        mut unsent: Unsent,
-        sent: Instant,
-    ) -> Result<Request<Body>, Error> {
+    fn take_back(&self, host: &Destination, failed: Failed, sent: Instant) -> Result<Request<Body>, Error> {
+        let Failed::Unsent(mut unsent) = failed else { return Err(failed.into()) };
         if let Some(request) = unsent.take_message() {
             return Ok(request);
         }

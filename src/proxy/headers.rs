@@ -41,31 +41,39 @@ fn is_own(name: &HeaderName) -> bool {
 /// Takes out what does not travel from a client to the upstream: what is about its connection, or between client and gateway
 /// alone.
 pub(super) fn keep_for_upstream(headers: &mut HeaderMap) {
-    strip_with_hop_by_hop(headers, is_private, &[]);
+    strip_with_hop_by_hop(headers, is_private);
 }
 
-/// As [`keep_for_upstream`], but for the host and the key: those of the upstream stand in their places. What is answered is to
-/// be looked through for that key, so it is not to be compressed.
-pub(super) fn readdress(headers: &mut HeaderMap, host: &HeaderValue, authorization: &HeaderValue) {
-    headers.insert(HOST, host.clone());
-    headers.insert(AUTHORIZATION, authorization.clone());
-    let is_doomed = |name: &HeaderName| is_private(name) || *name == ACCEPT_ENCODING;
-    strip_with_hop_by_hop(headers, is_doomed, &[HOST, AUTHORIZATION]);
+/// What of `headers` travels to the upstream, after its host and its key. What is answered is to be looked through for that key, so
+/// it is not to be compressed.
+pub(super) fn readdressed(headers: &HeaderMap, host: &HeaderValue, authorization: &HeaderValue) -> HeaderMap {
+    let named = named_by_connection(headers);
+    let travels = |name: &HeaderName| {
+        !(is_private(name) || *name == ACCEPT_ENCODING || is_hop_by_hop(name) || named.contains(name))
+    };
+    let mut sent = HeaderMap::with_capacity(headers.len() + 2);
+    sent.append(HOST, host.clone());
+    sent.append(AUTHORIZATION, authorization.clone());
+    for (name, value) in headers.iter().filter(|(name, _)| travels(name)) {
+        sent.append(name.clone(), value.clone());
+    }
+    sent
 }
 
 /// Takes out what does not travel from the upstream to a client: what is about its connection, or what only the gateway says.
 pub(super) fn keep_for_client(headers: &mut HeaderMap) {
-    strip_with_hop_by_hop(headers, is_own, &[]);
+    strip_with_hop_by_hop(headers, is_own);
 }
 
-/// Takes out what `is_doomed`, and with it, in one go, hop-by-hop headers and those that `Connection` names; but not what is
-/// `spared`.
-fn strip_with_hop_by_hop(
-    headers: &mut HeaderMap,
-    is_doomed: impl Fn(&HeaderName) -> bool,
-    spared: &[HeaderName],
-) {
-    let named: Vec<HeaderName> = wire::values(headers, CONNECTION)
+/// Takes out what `is_doomed`, and with it, in one go, hop-by-hop headers and those that `Connection` names.
+fn strip_with_hop_by_hop(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
+    let named = named_by_connection(headers);
+    strip(headers, |name| is_hop_by_hop(name) || is_doomed(name) || named.contains(name));
+}
+
+/// What `Connection` says is about one connection only.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    wire::values(headers, CONNECTION)
         .filter_map(|value| value.to_str().ok())
         // Options of the connection, which are no names of headers in practice, and are what nearly all say.
         .filter(|value| !is_option(value))
@@ -73,10 +81,7 @@ fn strip_with_hop_by_hop(
         .map(str::trim)
         .filter(|name| !is_option(name))
         .filter_map(|name| name.parse().ok())
-        .collect();
-    strip(headers, |name| {
-        (is_hop_by_hop(name) || is_doomed(name) || named.contains(name)) && !spared.contains(name)
-    });
+        .collect()
 }
 
 fn is_option(word: &str) -> bool {
@@ -190,22 +195,25 @@ mod tests {
             ("x-api-key", "kg_fake"),
             ("x-mock-outcome", "stall"),
             ("te", "trailers"),
+            ("x-list", "1"),
             ("accept", "application/json"),
             ("accept-encoding", "gzip"), // the key could not be looked for
+            ("x-list", "2"),
         ] {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
         let of_upstream = |value: &'static str| HeaderValue::from_static(value);
-        readdress(&mut headers, &of_upstream("api.example.com"), &of_upstream("Bearer upstream"));
-        let mut left: Vec<_> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        left.sort_unstable();
+        let sent = readdressed(&headers, &of_upstream("api.example.com"), &of_upstream("Bearer upstream"));
+        let sent: Vec<_> =
+            sent.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let expected = [
-            ("accept", "application/json"),
-            ("authorization", "Bearer upstream"),
             ("host", "api.example.com"),
+            ("authorization", "Bearer upstream"),
+            ("x-list", "1"),
+            ("x-list", "2"),
+            ("accept", "application/json"),
         ];
-        assert_eq!(left, expected);
+        assert_eq!(sent, expected);
     }
 
     /// An answer with both a length and chunks was once sent on with that length, so that its client waited for more.

@@ -4,21 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use tokio::time::{Instant, timeout_at};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use tokio::time::Instant;
 
 use super::breaker::Leave;
-use super::headers::{keep_for_client, readdress, settle_length};
+use super::headers::{keep_for_client, readdressed, settle_length};
 use super::hiding::Hidden;
 use super::retry::is_passing;
 use super::sending::Progress;
-use super::{About, Breaker, KeyIx, UNKNOWN_PATH, Upstream, UpstreamError};
+use super::{About, Breaker, KeyIx, UNKNOWN_PATH, Upstream, UpstreamError, body_of};
 use crate::config;
-use crate::outbound::{Client, Destination, Error, Untaken, reasons};
+use crate::outbound::{Client, Destination, Error, Span, Untaken, reasons};
 use crate::telemetry::Metrics;
 use crate::wire;
 
@@ -85,38 +87,33 @@ impl Live {
         [&self.api].into_iter().chain(&self.uploads).map(|host| (&*host.name, host.breaker.is_open()))
     }
 
-    /// Sends `request` on as the account's, and gives what may travel of the answer. As far as nothing has to be waited for it is
+    /// Sends a request on as the account's, and gives what may travel of the answer. As far as nothing has to be waited for it is
     /// done at once, so that the future is small.
-    fn forward(
-        &self,
-        mut request: Request<Body>,
-        About { operation, tenant: _, streams, key }: About,
-    ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
-        let uploads = self.uploads.as_ref().filter(|_| request.uri().path().starts_with(UPLOADS));
+    fn forward<'l>(
+        &'l self,
+        head: &Parts,
+        body: Body,
+        &About { operation, tenant: _, streams, key }: &About,
+    ) -> BoxFuture<'l, Result<Response<Body>, UpstreamError>> {
+        let uploads = self.uploads.as_ref().filter(|_| head.uri.path().starts_with(UPLOADS));
         let host = uploads.unwrap_or(&self.api);
         let leave = match host.breaker.ask() {
             Ok(leave) => leave,
             Err(left) => return ready(Err(UpstreamError::LeftAlone(left))).boxed(),
         };
         let key = self.key(key);
-        if let Some(without_key) = without_key(request.uri()) {
-            *request.uri_mut() = without_key.into();
-        }
-        *request.version_mut() = Version::HTTP_11;
-        readdress(request.headers_mut(), host.destination.header(), &key.authorization);
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = without_key(&head.uri).map_or_else(|| head.uri.clone(), Uri::from);
+        *request.headers_mut() = readdressed(&head.headers, host.destination.header(), &key.authorization);
         let exchange = Exchange { live: self, leave, key, operation, began: Instant::now() };
         if streams {
             let sending = self.stream(&host.destination, request, exchange.began);
             return async move { exchange.end(sending.await) }.boxed();
         }
-        let sending = self.client.send_to(&host.destination, request, exchange.began);
-        let sending = timeout_at(exchange.began + self.response_timeout, sending);
-        let answer = async move {
-            let late = |_| UpstreamError::Timeout(self.response_timeout);
-            let answer = sending.await.map_err(late);
-            exchange.end(answer.and_then(|answer| answer.map_err(|error| failure(&error))))
-        };
-        answer.boxed()
+        let span = Span { now: exchange.began, until: Some(exchange.began + self.response_timeout) };
+        let sending = self.client.send_to(&host.destination, request, span);
+        async move { exchange.end(sending.await.map_err(|error| self.failure(&error))) }.boxed()
     }
 
     /// Sends a request whose body is still on its way.
@@ -127,15 +124,29 @@ impl Live {
         now: Instant,
     ) -> Result<Response<Body>, UpstreamError> {
         let progress = Progress::new();
-        let sending = self.client.send_to(host, request.map(|body| progress.of(body)), now);
+        let span = Span { now, until: None };
+        let sending = self.client.send_to(host, request.map(|body| progress.of(body)), span);
         match progress.within(self.response_timeout, sending).await {
-            Some(answer) => answer.map_err(|error| progress.fault().unwrap_or_else(|| failure(&error))),
+            Some(answer) => answer.map_err(|error| progress.fault().unwrap_or_else(|| self.failure(&error))),
             None => Err(UpstreamError::Timeout(self.response_timeout)),
         }
     }
 
     fn key(&self, index: KeyIx) -> &Key {
         self.keys.get(index.0).unwrap_or(&self.keys[0])
+    }
+
+    /// What became of a request that got no answer, where that was not the client's doing.
+    fn failure(&self, error: &Error) -> UpstreamError {
+        let what = reasons(error);
+        match error {
+            Error::Connect(_) | Error::NoHost | Error::Closed => UpstreamError::Unreachable(what),
+            Error::Untaken { why, .. } => UpstreamError::Untaken { what, why: *why },
+            Error::Stale(_) => UpstreamError::Stale(what),
+            Error::Exchange(error) if error.is_parse() => UpstreamError::Garbled(error.to_string()),
+            Error::Exchange(_) => UpstreamError::Broken(what),
+            Error::Late => UpstreamError::Timeout(self.response_timeout),
+        }
     }
 }
 
@@ -191,18 +202,6 @@ fn is_of_front(answer: &Response<Body>) -> bool {
     is_passing(answer.status()) && !is_json()
 }
 
-/// What became of a request that got no answer, where that was not the client's doing.
-fn failure(error: &Error) -> UpstreamError {
-    let what = reasons(error);
-    match error {
-        Error::Connect(_) | Error::NoHost | Error::Closed => UpstreamError::Unreachable(what),
-        Error::Untaken { why, .. } => UpstreamError::Untaken { what, why: *why },
-        Error::Stale(_) => UpstreamError::Stale(what),
-        Error::Exchange(error) if error.is_parse() => UpstreamError::Garbled(error.to_string()),
-        Error::Exchange(_) => UpstreamError::Broken(what),
-    }
-}
-
 /// The answer with the headers that travel on, if it can be one to what was asked.
 fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -233,7 +232,17 @@ impl Upstream for Live {
         request: Request<Body>,
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
-        self.forward(request, about)
+        let (head, body) = request.into_parts();
+        self.forward(&head, body, &about)
+    }
+
+    fn ask<'u>(
+        &'u self,
+        head: &Parts,
+        body: &Bytes,
+        about: &About,
+    ) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
+        self.forward(head, body_of(body), about)
     }
 }
 

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::ACCEPT_ENCODING;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as _;
 
 use super::headers::keep_for_upstream;
 use super::live::UPLOADS;
-use super::{About, Upstream, UpstreamError, World};
+use super::{About, Upstream, UpstreamError, World, body_of};
 use crate::heard::{End, Heard, Listener};
 use crate::record::{Exchange, Recorder, Sent, Steering};
 use crate::sim::{Fault, SandboxId};
@@ -102,6 +103,19 @@ impl Upstream for Recorded {
             self.pass(request, about).boxed()
         } else {
             self.upstream.send(request, about)
+        }
+    }
+
+    fn ask<'u>(
+        &'u self,
+        head: &Parts,
+        body: &Bytes,
+        about: &About,
+    ) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
+        if (self.wanted)(about.tenant.as_deref()) {
+            self.pass(Request::from_parts(head.clone(), body_of(body)), about.clone()).boxed()
+        } else {
+            self.upstream.ask(head, body, about)
         }
     }
 

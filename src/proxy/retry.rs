@@ -5,13 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 
-use super::{About, Untaken, Upstream, UpstreamError};
+use super::{Untaken, UpstreamError};
 
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 3;
@@ -60,31 +57,28 @@ impl Retries {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
     }
 
-    /// Sends the request of these parts, and again where that is `safe` and may help. An `attempt` starts when it is called, as
-    /// far as nothing has to be waited for.
+    /// Makes an `attempt` at a request, and another one where that is `safe` and may help. It starts when it is called, as far as
+    /// nothing has to be waited for.
     ///
     /// # Errors
     /// What the last attempt met with.
     pub fn send<'u, T, F>(
         &'u self,
-        parts: Box<Parts>,
         safe: Safe,
-        attempt: impl Fn(Box<Parts>) -> F + Send + Sync + 'u,
+        attempt: impl Fn() -> F + Send + Sync + 'u,
     ) -> impl Future<Output = Result<T, UpstreamError>> + Send
     where
         T: Answered + Send + 'u,
         F: Future<Output = Result<T, UpstreamError>> + Send + 'u,
     {
         self.earn();
-        let spare = parts.clone();
-        let first = attempt(parts);
+        let first = attempt();
         async move {
             let answer = first.await;
             if most_at_once(&answer, safe) == 0 && !may_help(&answer, safe) {
                 return answer;
             }
-            let again = || attempt(spare.clone());
-            self.send_again(again, answer, safe).boxed().await
+            self.send_again(attempt, answer, safe).boxed().await
         }
     }
 
@@ -129,17 +123,6 @@ impl Answered for Response<Body> {
     }
 }
 
-/// Sends a request of these parts and that body once.
-pub fn send_once<'u>(
-    upstream: &'u dyn Upstream,
-    parts: Box<Parts>,
-    body: &Bytes,
-    about: &About,
-) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
-    let body = if body.is_empty() { Body::empty() } else { Body::from(body.clone()) };
-    upstream.send(Request::from_parts(*parts, body), about.clone())
-}
-
 /// How often it may be sent at once where another connection is all that is needed.
 fn most_at_once<T>(answer: &Result<T, UpstreamError>, safe: Safe) -> u32 {
     match answer {
@@ -173,23 +156,15 @@ pub(super) fn is_passing(status: StatusCode) -> bool {
 mod tests {
     use super::*;
 
-    /// Fails as it is told to, and counts.
-    struct Failing(fn() -> UpstreamError, AtomicU32);
-
-    impl Upstream for Failing {
-        fn send(&self, _: Request<Body>, _: About) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            std::future::ready(Err(self.0())).boxed()
-        }
-    }
-
+    /// How often a request is sent that fails like this.
     async fn sent(retries: &Retries, error: fn() -> UpstreamError, safe: Safe) -> u32 {
-        let upstream = Failing(error, AtomicU32::new(0));
-        let (parts, ()) = Request::new(()).into_parts();
-        let about = About::default();
-        let attempt = |parts| send_once(&upstream, parts, &Bytes::new(), &about);
-        assert!(retries.send(Box::new(parts), safe, attempt).await.is_err());
-        upstream.1.load(Ordering::Relaxed)
+        let attempts = AtomicU32::new(0);
+        let attempt = || {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err::<Response<Body>, _>(error()))
+        };
+        assert!(retries.send(safe, attempt).await.is_err());
+        attempts.load(Ordering::Relaxed)
     }
 
     #[tokio::test(start_paused = true)]

@@ -78,7 +78,7 @@ pub async fn judge_body(
     let verdict = judge(store, tenant, named).await?;
     let mut words = Vec::new();
     all_texts(request, &mut words);
-    Ok(verdict.and(judge_words(store, tenant, words.into_iter()).await?))
+    Ok(verdict.and(judge_words(store, tenant, words).await?))
 }
 
 /// As [`judge_body`], for a request that is all in its query.
@@ -96,11 +96,12 @@ pub async fn judge_query(
         match positions.iter().find(|position| position.at.strip_prefix('/') == Some(&*name)) {
             Some(position) => named.push((value, position)),
             // Another spelling of the same, perhaps, as some servers understand it.
-            None => others.extend(pieces(&value)),
+            None => others.push(value),
         }
     }
     let verdict = judge(store, tenant, named).await?;
-    Ok(verdict.and(judge_words(store, tenant, others.into_iter()).await?))
+    let words: Vec<&str> = others.iter().flat_map(|other| pieces(other)).collect();
+    Ok(verdict.and(judge_words(store, tenant, words).await?))
 }
 
 /// What a request names, each with the place where it does.
@@ -127,23 +128,21 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
 
 /// The words of a text that may be ids: all of it, what stands between signs that servers split lists at, and whatever is
 /// long and in one piece.
-fn pieces(text: &str) -> Vec<String> {
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
     const LONG: usize = 16;
     let is_of_id = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_');
-    let long = text.split(|sign| !is_of_id(sign)).filter(|piece| piece.len() >= LONG);
-    std::iter::once(text)
-        .chain(text.split([';', '&', '=', ',', ':']))
-        .chain(long)
-        .map(str::to_owned)
-        .collect()
+    let long = text.split(move |sign| !is_of_id(sign)).filter(|piece| piece.len() >= LONG);
+    std::iter::once(text).chain(text.split([';', '&', '=', ',', ':'])).chain(long)
 }
 
 /// What may be an id in a path and a query, decoded.
 pub fn words_of_address(path: &str, query: &str) -> Vec<String> {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-    let parts = decoded.split('/').flat_map(pieces);
-    let of_query = wire::pairs(query).flat_map(|(name, value)| [pieces(&name), pieces(&value)]);
-    parts.chain(of_query.flatten()).collect()
+    let mut words: Vec<String> = decoded.split('/').flat_map(pieces).map(str::to_owned).collect();
+    for (name, value) in wire::pairs(query) {
+        words.extend(pieces(&name).chain(pieces(&value)).map(str::to_owned));
+    }
+    words
 }
 
 /// What may be an id in a body of which nobody knows what it means: the texts of JSON, the values of a form, and whatever looks
@@ -157,7 +156,11 @@ pub fn words_of_body(body: &[u8]) -> Vec<String> {
     // In UTF-16 each second byte is 0.
     let bytes: Vec<u8> = body.iter().copied().filter(|byte| *byte != 0).collect();
     let text = String::from_utf8_lossy(&bytes);
-    wire::pairs(&text).flat_map(|(_, value)| pieces(&value)).chain(pieces(&text)).collect()
+    let mut words: Vec<String> = pieces(&text).map(str::to_owned).collect();
+    for (_, value) in wire::pairs(&text) {
+        words.extend(pieces(&value).map(str::to_owned));
+    }
+    words
 }
 
 /// Judges what is named by words that may or may not be ids: what nobody is known to have made is none, and nor is what
@@ -169,16 +172,16 @@ pub fn words_of_body(body: &[u8]) -> Vec<String> {
 pub async fn judge_words(
     store: &dyn Store,
     tenant: &TenantId,
-    words: impl Iterator<Item = String>,
+    words: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::Nothing;
-    let may_be_id = |word: &String| {
-        (SHORTEST..=LONGEST).contains(&word.len())
-            && word.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
-    };
-    for word in words.filter(may_be_id) {
-        let thing = find(store, &word, IdKind::Task).await?;
-        match thing.filter(|thing| matches!(thing, Thing::Task(_)) || is_unguessable(&word)) {
+    for word in words {
+        let word = word.as_ref();
+        if !may_be_id(word) {
+            continue;
+        }
+        let thing = find(store, word, IdKind::Task).await?;
+        match thing.filter(|thing| matches!(thing, Thing::Task(_)) || is_unguessable(word)) {
             Some(thing) if thing.tenant() != tenant => return Ok(Verdict::Foreign),
             // What never went upstream says nothing of the way there.
             Some(thing) if thing.key().is_some() => {
@@ -190,6 +193,12 @@ pub async fn judge_words(
         }
     }
     Ok(verdict)
+}
+
+/// Whether a word has the length of an id and only signs that ids have.
+fn may_be_id(word: &str) -> bool {
+    (SHORTEST..=LONGEST).contains(&word.len())
+        && word.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
 }
 
 /// Whether a name looks as if it had been drawn at random, as the upstream's ids do: UUIDs, long hexadecimal numbers. Letters of
@@ -336,7 +345,7 @@ mod tests {
         learn(&store, &owner, b"{}", &record, Timestamp::default()).await.unwrap();
         let judged = async |text: &str| {
             let words = words_of_body(json!({"deep": [{"meta": text}]}).to_string().as_bytes());
-            judge_words(&store, &other, words.into_iter()).await.unwrap()
+            judge_words(&store, &other, words).await.unwrap()
         };
         assert!(matches!(judged("speaker_0").await, Verdict::Nothing));
         for said in ["gpt-4o-2024-08-06", "doubao-seedance-1-0-pro-250528", "voice_0"] {

@@ -62,9 +62,14 @@ fn pools() -> Pools {
 }
 
 async fn send(pools: &Pools, url: &str) -> Result<Response<Body>, Error> {
+    send_within(pools, url, None).await
+}
+
+async fn send_within(pools: &Pools, url: &str, time: Option<Duration>) -> Result<Response<Body>, Error> {
     let request = Request::get(url).body(Body::empty()).unwrap();
     let host = Destination::of(request.uri()).unwrap();
-    pools.send(&host, request, Instant::now()).await
+    let now = Instant::now();
+    pools.send(&host, request, Span { now, until: time.map(|time| now + time) }).await
 }
 
 async fn get(pools: &Pools, url: &str) -> Result<String, String> {
@@ -110,6 +115,27 @@ async fn a_kept_connection_that_is_closed_in_place_of_an_answer_is_told_from_a_n
     assert_eq!(get(&pools, &base).await.unwrap(), "ok");
     assert!(matches!(send(&pools, &base).await, Err(Error::Stale(_))));
     assert!(matches!(send(&pools, &base).await, Err(Error::Exchange(_))));
+}
+
+/// On a connection that was kept for as long as an answer may take, and on a new one.
+#[tokio::test]
+async fn an_answer_that_does_not_come_in_time_is_given_up_with_its_connection() {
+    const TIME: Duration = Duration::from_millis(50);
+    let (base, mut told) = server(&[OK, OK, "", "", OK]).await;
+    let pools = pools();
+    for _ in 0..2 {
+        let answer = send_within(&pools, &base, Some(TIME)).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+        assert_eq!(told.recv().await, Some(0));
+        tokio::time::sleep(TIME * 2).await;
+    }
+    for number in 0..2 {
+        let began = Instant::now();
+        assert!(matches!(send_within(&pools, &base, Some(TIME)).await, Err(Error::Late)));
+        assert!(began.elapsed() >= TIME);
+        assert_eq!((told.recv().await, kept(&pools)), (Some(number), 0));
+    }
+    assert_eq!(get(&pools, &base).await.unwrap(), "ok");
 }
 
 #[tokio::test]
@@ -461,7 +487,7 @@ async fn an_answer_in_the_midst_of_a_body_is_heard_though_the_server_hangs_up() 
         });
         let request = Request::post(&base).body(Body::from_stream(pieces)).unwrap();
         let host = Destination::of(request.uri()).unwrap();
-        let answer = pools.send(&host, request, Instant::now()).await.unwrap();
+        let answer = pools.send(&host, request, Span { now: Instant::now(), until: None }).await.unwrap();
         assert_eq!(answer.status(), 413);
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no");
     }
