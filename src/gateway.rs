@@ -258,15 +258,14 @@ impl Gateway {
         Arc::clone(&self.members.here().read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lets these tenants in from now on. Those whose limits stay as they were keep what they have used up.
+    /// Lets these tenants in from now on. What they have used up of limits that stay as they were stays used up.
     pub fn set_tenants(&self, tenants: &[config::Tenant]) {
         // One after the other, or lanes might end up with different ones.
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members();
         let limits = |tenant: &config::Tenant| {
-            let limits = before.by_name.get(tenant.id.as_str()).map(|member| Arc::clone(&member.limits));
-            let limits = limits.filter(|limits| limits.are_of(&tenant.limits));
-            limits.unwrap_or_else(|| Arc::new(Limits::new(&tenant.limits, self.parts.clock)))
+            let before = before.by_name.get(tenant.id.as_str()).map(|member| &*member.limits);
+            Arc::new(Limits::new(&tenant.limits, before, self.parts.clock))
         };
         // All lanes share the limits.
         let limits: HashMap<&str, Arc<Limits>> =
@@ -573,6 +572,7 @@ impl Both {
     /// The path of a request for the description of the API: open where the API is, else for those who have a key.
     fn answer_document(&self, call: &Call, mut request: Request) -> Result<Response, ApiError> {
         steps::authenticate(&self.gateway, call, &mut request)?;
+        steps::count(&self.gateway, call)?;
         Ok(self.gateway.document.answer(request.method(), request.headers()))
     }
 
@@ -584,6 +584,7 @@ impl Both {
         }
         steps::authenticate_own(gateway, call, &mut request)?;
         if relay::is_feed(&request) {
+            steps::count(gateway, call)?;
             return Ok(relay::feed(gateway, call, request).await);
         }
         // Anybody can come here, so nothing is read before it is known that there is somebody to read it.

@@ -12,6 +12,7 @@ mod replayed;
 mod retry;
 mod sending;
 mod simulated;
+mod trailing;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -294,7 +294,8 @@ pub trait Store: Send + Sync + 'static {
     /// Notes that something happened.
     fn happened<'a>(&'a self, tenant: &'a TenantId, happening: Happening) -> Reply<'a, ()>;
 
-    /// What happened to `tenant` after `cursor`, oldest first, at most `limit`.
+    /// What happened to `tenant` after the cursor `after`, oldest first, at most `limit`; from the beginning, where the cursor is
+    /// one that the store has not given out.
     fn happenings<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Reply<'a, Vec<Happening>>;
 }
 

@@ -162,7 +162,8 @@ impl Catalogue {
 
     /// What the upstream says that a task, or a chat, has cost: in an answer or a callback.
     pub fn charged(&self, body: &Value) -> Option<Credits> {
-        self.readings.charged.find(body)?.as_f64().and_then(Credits::from_f64)
+        let charged = self.readings.charged.find(body)?.as_f64().and_then(Credits::from_f64);
+        charged.filter(|credits| *credits >= Credits::ZERO)
     }
 
     /// Which callback of such a task `body` is; of what makes no tasks it is none that is known.
@@ -343,6 +344,7 @@ mod tests {
             assert_eq!(catalogue.charged(&body), Credits::from_f64(4.5), "{body}");
         }
         assert_eq!(catalogue.charged(&json!({"data": {"credits": 4.5}})), None);
+        assert_eq!(catalogue.charged(&json!({"data": {"creditsConsumed": -4.5}})), None, "nobody is paid");
     }
 
     #[test]

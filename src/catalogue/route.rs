@@ -88,7 +88,10 @@ impl Routes {
         };
         let pattern = || self.patterns.iter().find(fits);
         let whole = |pattern: &Pattern| format!("{}{{{}}}{}", pattern.before, pattern.name, pattern.after);
-        self.folded.get(&folded).cloned().or_else(|| pattern().map(whole))
+        // Some take the form of the answer from an ending such as `.json`.
+        let without_ending = || folded.rsplit_once('.').and_then(|(path, _)| self.folded.get(path));
+        let exact = self.folded.get(&folded).or_else(without_ending).cloned();
+        exact.or_else(|| pattern().map(whole))
     }
 
     /// Name and decoded text of the variable part of `path`, unless the path is an exact one.
@@ -124,7 +127,9 @@ fn fold(path: &str) -> String {
     }
     let mut parts: Vec<String> = Vec::new();
     for part in text.split(['/', '\\']) {
-        match part.split(';').next().unwrap_or_default().trim() {
+        // What begins there is none of the path for some.
+        let name = part.split([';', '?', '#', '\0']).next().unwrap_or_default();
+        match name.trim_matches(|sign: char| !sign.is_ascii_graphic()) {
             "" | "." => {}
             ".." => drop(parts.pop()),
             name => parts.push(name.to_lowercase()),
@@ -159,7 +164,11 @@ mod tests {
         {
             check(path, Some("/models"));
         }
-        check("/models;a=b", Some("/models"));
+        for path in
+            ["/models;a=b", "/models.json", "/models%00", "/models%23x", "/models%3Fx", "/models%E2%80%8B"]
+        {
+            check(path, Some("/models"));
+        }
         check("//models/x/price", Some("/models/{model}/price"));
         check("/models/ow%6e/price", Some("/models/own/price"));
         check("/models/a/../own/price", Some("/models/own/price"));

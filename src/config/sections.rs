@@ -190,13 +190,14 @@ fn tenant(table: &Table<'_>, key_names: &Seen, ids: &mut Seen, hashes: &mut Seen
     let id: Option<crate::ids::TenantId> = item.parse();
     if let Some(id) = &id {
         item.claim(id.as_str(), ids);
+        if id.as_str() == NOBODY {
+            item.wrong(format!("{} stands for whoever is no tenant", quoted(NOBODY)), None);
+        }
     }
     let mode = table.get("mode");
     let keys = table.item("keys").items().unwrap_or_default();
     let keys = keys.iter().filter_map(|key| tenant_key(key, hashes)).collect();
-    let upstream_keys = table.item("upstream_keys").items();
-    let upstream_keys =
-        upstream_keys.map(|names| names.iter().filter_map(|name| key_name(name, key_names)).collect());
+    let upstream_keys = upstream_keys(&table.item("upstream_keys"), key_names);
     let (allow, deny) = (table.list("allow"), table.list("deny").unwrap_or_default());
     let ip_allow = table.list("ip_allow");
     let weight = counted(&table.item("weight")).unwrap_or(NonZeroU32::MIN);
@@ -216,6 +217,18 @@ fn tenant_key(item: &Item<'_>, hashes: &mut Seen) -> Option<TenantKey> {
     let value: super::KeyHash = hash.parse()?;
     hash.claim(&value.show(), hashes);
     Some(TenantKey { hash: value, name, expires })
+}
+
+/// What metrics call whoever is no tenant.
+const NOBODY: &str = "other";
+
+/// The names of the upstream keys that a tenant may use, if not all.
+fn upstream_keys(item: &Item<'_>, names: &Seen) -> Option<Vec<String>> {
+    let items = item.items()?;
+    if items.is_empty() {
+        item.wrong("names no key", Some("leave it out to allow all of them".to_owned()));
+    }
+    Some(items.iter().filter_map(|name| key_name(name, names)).collect())
 }
 
 /// The name of an upstream key that exists.

@@ -138,7 +138,8 @@ fn names_and_keys_are_used_once_and_exist() {
         "[[upstream.key]]\nname = \"main\"\nsecret = \"env:KIE_API_KEY\"\n\
          [[upstream.key]]\nname = \"main\"\nsecret = \"env:KIE_API_KEY_2\"\n\
          [[tenant]]\nid = \"a\"\nkeys = [\"{HASH}\"]\nupstream_keys = [\"mian\"]\n\
-         [[tenant]]\nid = \"a\"\nkeys = [{{ hash = \"{HASH}\" }}]\n[[tenant]]\nid = \"A Team\"\n[[tenant]]\n"
+         [[tenant]]\nid = \"a\"\nkeys = [{{ hash = \"{HASH}\" }}]\n[[tenant]]\nid = \"A Team\"\n[[tenant]]\n\
+         [[tenant]]\nid = \"other\"\nupstream_keys = []\n"
     );
     let invalid = invalid(&read(&file, &SET, &[]));
     let expected = [
@@ -148,6 +149,8 @@ fn names_and_keys_are_used_once_and_exist() {
         "k.toml:13: tenant[1].keys[0].hash: used twice, first at k.toml:9",
         "k.toml:15: tenant[2].id: \"A Team\" is not a name of 1 to 64 of a-z, 0-9, - and _; did you mean \"a-team\"?",
         "k.toml:16: tenant[3].id: missing",
+        "k.toml:18: tenant[4].id: \"other\" stands for whoever is no tenant",
+        "k.toml:19: tenant[4].upstream_keys: names no key; leave it out to allow all of them",
     ];
     assert_eq!(invalid, expected);
 }

@@ -164,7 +164,8 @@ impl Reader {
             let end = rest.iter().position(|byte| !is_part(byte));
             let Some(end) = end.or(is_over.then_some(rest.len())) else { return };
             let number = std::str::from_utf8(&rest[..end]).ok().and_then(|text| text.parse().ok());
-            self.found = number.and_then(Credits::from_f64).or(self.found);
+            let credits = number.and_then(Credits::from_f64).filter(|credits| *credits >= Credits::ZERO);
+            self.found = credits.or(self.found);
         }
     }
 }
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn an_answer_without_a_cost_costs_nothing() {
         let mut reader = Reader::default();
-        reader.read(b"{\"credits_consumed\": null, \"credits\": 5}");
+        reader.read(b"{\"credits_consumed\": null, \"credits\": 5, \"x\": {\"credits_consumed\": -5}}");
         assert_eq!(reader.found(), None);
     }
 }

@@ -29,7 +29,7 @@ use crate::catalogue::{Operation, OperationIx};
 use crate::error::{ApiError, Reason};
 use crate::ids::{Credits, interned};
 use crate::limits::{QuotaTimeout, Turn, Waiting};
-use crate::outbound::guard;
+use crate::outbound::guard::{self, Forbidden};
 use crate::proxy::{About, KeyIx, Safe, UpstreamError};
 use crate::store::{CreateId, Owner, Store, Task, TaskState};
 use crate::tasks::{HURRY, Whose, body, ownership};
@@ -133,12 +133,11 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let operation = gateway.parts.catalogue.operation(ask.index);
     let is_shared = lane != Lane::Mock;
-    let callback = Callback::find(&ask, operation);
-    if let (true, Some(callback)) = (is_shared, &callback)
-        && let Some(forbidden) = guard::refusal(&callback.url, &member.callbacks.allow_hosts)
-    {
-        return Err(ApiError::new(Reason::ForbiddenCallback, forbidden.to_string()));
-    }
+    let callback = if is_shared {
+        Callback::permitted(&ask, operation, member)?
+    } else {
+        Callback::find(&ask, operation).unwrap_or_default()
+    };
     let _place = gateway.room.take(&member.label, ask.body.len()).ok_or_else(crowded)?;
     let task = Arc::new(intent(gateway, member, &ask, operation, callback.as_ref(), &lane));
     if task.reserved == Credits::ZERO && price(gateway, &ask, operation).is_none() {
@@ -373,10 +372,12 @@ impl Errand {
         let id = operation.and_then(|operation| self.gateway.parts.catalogue.task_id(operation, &body));
         // Whoever does not keep the turn gives it back: no task runs.
         match (id, code, turn) {
-            (Some(id), _, turn) => Sent::Answered(self.started(draft, turn, id, &body, answer).await),
-            (None, 200, _) if body.is_object() && !is_error(&body) && self.is_done_at_once(operation) => {
+            (id, 200, _)
+                if body.is_object() && !is_error(&body) && self.is_done_at_once(operation, id.is_some()) =>
+            {
                 Sent::Answered(self.done(draft, &body, answer).await)
             }
+            (Some(id), _, turn) => Sent::Answered(self.started(draft, turn, id, &body, answer).await),
             (None, 429, Some(turn)) => {
                 let now = self.gateway.parts.clock.now().millis();
                 draft.did_not_arrive();
@@ -426,11 +427,15 @@ impl Errand {
             || matches!(self.lane, Lane::Mock | Lane::Nowhere)
     }
 
-    /// Whether the answer to such a create is its result.
-    fn is_done_at_once(&self, operation: Option<OperationIx>) -> bool {
+    /// Whether the answer to such a create is its result. One that `is_named` as a task may have to be asked for, where it can be
+    /// and nobody knows its model; the simulator tells of its tasks itself.
+    fn is_done_at_once(&self, operation: Option<OperationIx>, is_named: bool) -> bool {
         let catalogue = &self.gateway.parts.catalogue;
-        let model = |operation| catalogue.model_by_name(operation, self.task.model.as_deref()?);
-        operation.is_some_and(|operation| catalogue.is_inline(operation, model(operation)))
+        let Some(operation) = operation else { return false };
+        let model = self.task.model.as_deref().and_then(|name| catalogue.model_by_name(operation, name));
+        let may_go_on =
+            || self.lane == Lane::Mock || (catalogue.details_of(operation).is_some() && model.is_none());
+        catalogue.is_inline(operation, model) && !(is_named && may_go_on())
     }
 
     /// It was taken, and is over.
@@ -455,7 +460,7 @@ impl Errand {
     async fn started(self, draft: Draft, turn: Option<Turn>, id: &str, body: &Value, answer: Whole) -> Whole {
         let parts = &self.gateway.parts;
         let is_new = settle_or(draft.store.started(draft.create, id).await, true);
-        if !is_new {
+        if !is_new && !self.was_called_otherwise(&draft).await {
             // The upstream names a task that is there already: nothing was begun.
             if let Some(turn) = turn {
                 turn.refused();
@@ -474,6 +479,12 @@ impl Errand {
             self.learn(body).await;
         }
         draft.started(answer).await
+    }
+
+    /// Whether a callback that came before the answer gave the task another name than the answer does: both are the tenant's.
+    async fn was_called_otherwise(&self, draft: &Draft) -> bool {
+        let there = settle_or(draft.store.by_create(draft.create).await, None);
+        there.is_some_and(|task| task.id.is_some())
     }
 
     /// Remembers that what the answer gives out is the tenant's.
@@ -617,17 +628,42 @@ pub(super) struct Callback {
 }
 
 impl Callback {
-    /// The address in `ask`; an empty one counts as none.
-    pub(super) fn find(ask: &Ask, operation: &Operation) -> Option<Self> {
-        let name = operation.task()?.callback_at.strip_prefix('/')?;
-        let text = std::str::from_utf8(&ask.body).ok()?;
-        let members = body::members(text)?;
-        let index = members.iter().position(|member| member.name == name)?;
-        let url: String = serde_json::from_str(members[index].value(text)).ok()?;
+    /// The address in `ask`, which `member` may have called; an empty one counts as none.
+    ///
+    /// # Errors
+    /// It must not be called.
+    pub(super) fn permitted(
+        ask: &Ask,
+        operation: &Operation,
+        member: &Member,
+    ) -> Result<Option<Self>, ApiError> {
+        let callback = Self::find(ask, operation).and_then(|found| {
+            let allow = &member.callbacks.allow_hosts;
+            let forbidden = found.as_ref().and_then(|callback| guard::refusal(&callback.url, allow));
+            forbidden.map_or(Ok(found), Err)
+        });
+        callback.map_err(|forbidden| ApiError::new(Reason::ForbiddenCallback, forbidden.to_string()))
+    }
+
+    /// The address in `ask`, whatever it is.
+    ///
+    /// # Errors
+    /// What stands in its place is no text: the upstream might make an address of it.
+    fn find(ask: &Ask, operation: &Operation) -> Result<Option<Self>, Forbidden> {
+        let place = || {
+            let name = operation.task()?.callback_at.strip_prefix('/')?;
+            let text = std::str::from_utf8(&ask.body).ok()?;
+            let members = body::members(text)?;
+            let index = members.iter().position(|member| member.name == name)?;
+            let url: Result<Option<String>, _> = serde_json::from_str(members[index].value(text));
+            Some((name, members, index, url))
+        };
+        let Some((name, members, index, url)) = place() else { return Ok(None) };
+        let url = url.map_err(|_| Forbidden::NoText)?.unwrap_or_default();
         let schema = operation.request.as_ref().map(crate::catalogue::Schema::source);
         let required = schema.and_then(|schema| schema.get("required")).and_then(Value::as_array);
         let required = required.is_some_and(|names| names.iter().any(|required| required == name));
-        (!url.is_empty()).then_some(Self { url, members, index, required })
+        Ok((!url.is_empty()).then_some(Self { url, members, index, required }))
     }
 
     /// The body with the relay's address in the place of the tenant's; every other byte stays. Where the upstream cannot

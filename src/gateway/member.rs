@@ -45,11 +45,10 @@ impl Member {
 
 /// A tenant's limits, at work.
 pub struct Limits {
-    configured: config::Limits,
     /// All calls.
-    pub requests: Option<RateLimit>,
+    pub requests: Option<Arc<RateLimit>>,
     /// Creates.
-    pub creates: Option<RateLimit>,
+    pub creates: Option<Arc<RateLimit>>,
     /// What is enforced of tasks under way and credits.
     pub caps: Caps,
     /// What is only counted of them.
@@ -58,8 +57,8 @@ pub struct Limits {
 
 /// A rate limit, and how it is told.
 pub struct RateLimit {
+    configured: Limit<Rate>,
     limiter: RateLimiter,
-    shadow: bool,
     name: &'static str,
     policy: HeaderValue,
 }
@@ -85,7 +84,7 @@ impl RateLimit {
         let policy = format!("\"{name}\";q={burst};w={}", whole_seconds(fills));
         Self {
             limiter: RateLimiter::new(limit.limit, clock),
-            shadow: limit.shadow,
+            configured: limit,
             name,
             policy: HeaderValue::from_static(interned(&policy)), // a few, and on every answer
         }
@@ -98,7 +97,7 @@ impl RateLimit {
         // The same point in time as `Retry-After` tells, where there is one.
         let reset = whole_seconds(if admitted { full_in } else { next_in });
         let state = self.state(remaining, reset);
-        Told { policy: self.policy.clone(), state, verdict, shadowed: self.shadow && !admitted }
+        Told { policy: self.policy.clone(), state, verdict, shadowed: self.configured.shadow && !admitted }
     }
 }
 
@@ -128,21 +127,22 @@ fn whole_seconds(span: std::time::Duration) -> u64 {
 }
 
 impl Limits {
-    /// From the configuration, with nothing used up.
-    pub fn new(configured: &config::Limits, clock: Clock) -> Self {
-        let rate = |name, limit: Option<Limit<Rate>>| limit.map(|limit| RateLimit::new(name, limit, clock));
+    /// From the configuration. What was used up of a rate that is the same as `before` stays used up; what is spent, and which
+    /// tasks run, is not counted here.
+    pub fn new(configured: &config::Limits, before: Option<&Self>, clock: Clock) -> Self {
+        let rate = |name, limit: Option<Limit<Rate>>, before: Option<&Arc<RateLimit>>| {
+            let limit = limit?;
+            let same = before.filter(|before| before.configured == limit).cloned();
+            Some(same.unwrap_or_else(|| Arc::new(RateLimit::new(name, limit, clock))))
+        };
+        let of_requests = before.and_then(|before| before.requests.as_ref());
+        let of_creates = before.and_then(|before| before.creates.as_ref());
         Self {
-            requests: rate("requests", configured.requests),
-            creates: rate("creates", configured.creates),
+            requests: rate("requests", configured.requests, of_requests),
+            creates: rate("creates", configured.creates, of_creates),
             caps: caps(configured, false),
             shadow: caps(configured, true),
-            configured: configured.clone(),
         }
-    }
-
-    /// Whether these are the limits of that configuration.
-    pub fn are_of(&self, configured: &config::Limits) -> bool {
-        self.configured == *configured
     }
 
     /// The credits that each window allows, whether that is enforced or not.

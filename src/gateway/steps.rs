@@ -14,7 +14,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -246,12 +246,13 @@ fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> 
         return Some(peer);
     }
     let told = wire::values(request.headers(), FORWARDED_FOR);
-    let told: Vec<&str> = told.flat_map(|value| value.to_str().unwrap_or("?").split(',')).collect();
+    let told = told.flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim);
+    // Source: RFC 9110, 5.6.1 (lists may have elements that are empty).
+    let told: Vec<&str> = told.filter(|hop| !hop.is_empty()).collect();
     let mut address = peer;
     for hop in told.iter().rev() {
-        // What cannot be read is nobody's address. Some proxies tell the port as well.
-        let hop = hop.trim();
-        address = hop.parse().or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip())).ok()?.to_canonical();
+        // What cannot be read is nobody's address.
+        address = hop_address(hop)?.to_canonical();
         if !trusted(&address) {
             break;
         }
@@ -259,11 +260,19 @@ fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> 
     Some(address)
 }
 
-/// Counts the call against the tenant's rate.
+/// The address of a hop. Some proxies tell the port as well, or put brackets around what has colons.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    bare.parse().or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip())).ok()
+}
+
+/// Counts the call against the tenant's rate, unless the gateway is about to stop.
 pub(super) fn admit(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
-    if gateway.is_draining() {
-        return Err(about_to_stop());
-    }
+    if gateway.is_draining() { Err(about_to_stop()) } else { count(gateway, call) }
+}
+
+/// Counts the call against the tenant's rate.
+pub(super) fn count(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     let Some((member, limit)) =
         call.member.get().and_then(|member| Some((member, member.limits.requests.as_ref()?)))
     else {
@@ -450,7 +459,8 @@ async fn act(
 /// Refuses models that the tenant may not use.
 fn permit_model(gateway: &Gateway, call: &Call, ask: &Ask, operation: &Operation) -> Result<(), ApiError> {
     let Some(member) = call.member.get().filter(|member| member.tenant.minds_models()) else { return Ok(()) };
-    if operation.is_vague_about_its_model(ask.request(operation)) {
+    let in_query = || wire::pairs(ask.query()).any(|(name, _)| name.eq_ignore_ascii_case("model"));
+    if operation.is_vague_about_its_model(ask.request(operation)) || (!operation.by_query && in_query()) {
         let what = "this key may not use all models, and which one is meant cannot be told: \
                     name it as the catalogue does, in one text";
         return Err(ApiError::new(Reason::Forbidden, what));
@@ -571,24 +581,8 @@ async fn pass_unread(
         (Mode::Replay, _) => Lane::Replay,
         (_, None) => return Err(nobodys()),
         (_, Some(member)) => {
-            if let (None, Some(meant)) =
-                (call.index, gateway.parts.catalogue.path_meant_by(request.uri().path()))
-            {
-                // The upstream might take it for that, and nobody would have looked at what it names and costs.
-                let what = format!("this path is another spelling of {meant}: send it as that");
-                return Err(ApiError::new(Reason::Forbidden, what));
-            }
-            if is_own_in_disguise(request.uri().path()) {
-                let what = "paths below /_ are this gateway's own and never passed on";
-                return Err(ApiError::new(Reason::Forbidden, what));
-            }
-            // Servers mostly make the same of it as of a GET, which may cost something.
-            if request.method() == Method::HEAD
-                && let Resolved::Operation(_) =
-                    gateway.parts.catalogue.resolve(&Method::GET, request.uri().path())
-            {
-                let what = "HEAD of a known operation is not passed on: send GET";
-                return Err(ApiError::new(Reason::Forbidden, what));
+            if call.index.is_none() {
+                undisguised(gateway, call, &request)?;
             }
             Way::by(gateway, member, judge_unknown(gateway, call, member, &mut request).await?).lane
         }
@@ -601,6 +595,34 @@ async fn pass_unread(
     let answer = Whole::read(response, gateway.parts.body_timeout).await?;
     gateway.learn(member, lane, FORM, &answer).await?;
     Ok(answer.into_response())
+}
+
+/// Refuses a request of which nobody here knows what it asks for, and the upstream might: another spelling of what is known, which
+/// nobody would have looked at for what it names and costs, and text that cannot be read.
+fn undisguised(gateway: &Gateway, call: &Call, request: &Request) -> Result<(), ApiError> {
+    let (catalogue, method, path) = (&gateway.parts.catalogue, request.method(), request.uri().path());
+    let forbidden = |what: String| Err(ApiError::new(Reason::Forbidden, what));
+    if let Some(meant) = catalogue.path_meant_by(path) {
+        return forbidden(format!("this path is another spelling of {meant}: send it as that"));
+    }
+    if is_own_in_disguise(path) {
+        return forbidden("paths below /_ are this gateway's own and never passed on".to_owned());
+    }
+    let is_operation = |method: &Method| matches!(catalogue.resolve(method, path), Resolved::Operation(_));
+    // Servers mostly make the same of it as of a GET, which may cost something.
+    if method == Method::HEAD && is_operation(&Method::GET) {
+        return forbidden("HEAD of a known operation is not passed on: send GET".to_owned());
+    }
+    let capitals = method.as_str().to_ascii_uppercase();
+    if capitals != method.as_str() && capitals.parse().is_ok_and(|method| is_operation(&method)) {
+        return forbidden(format!("{method} is another spelling of {capitals}: send it as that"));
+    }
+    let coded = wire::values(request.headers(), CONTENT_ENCODING).any(|coding| coding != "identity");
+    if coded && !call.streams && !request.body().is_end_stream() {
+        let what = "a compressed body cannot be looked into for what it names: send it as it is";
+        return Err(ApiError::new(Reason::BodyMalformed, what));
+    }
+    Ok(())
 }
 
 /// Whether a path that begins otherwise is one of kiegate's own once it is decoded; upstream may be a kiegate, too.

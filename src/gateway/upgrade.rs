@@ -20,8 +20,7 @@ use super::steps::pass;
 use super::{Gateway, Lane, reserve};
 use crate::background;
 use crate::catalogue::{Behaviour, Catalogue, Operation, Reply, Upgrade};
-use crate::error::{ApiError, Reason};
-use crate::outbound::guard;
+use crate::error::ApiError;
 use crate::store::{KeptAnswer, REMEMBERED, StoreError};
 
 /// Answers a wish for another version.
@@ -38,12 +37,7 @@ pub(super) async fn upgrade(
     };
     let once = Once::new(gateway, member, &ask, operation, kind).await?;
     let is_shared = lane != Lane::Mock;
-    let callback = Callback::find(&ask, operation).filter(|_| is_shared);
-    if let Some(callback) = &callback
-        && let Some(forbidden) = guard::refusal(&callback.url, &member.callbacks.allow_hosts)
-    {
-        return Err(ApiError::new(Reason::ForbiddenCallback, forbidden.to_string()));
-    }
+    let callback = if is_shared { Callback::permitted(&ask, operation, member)? } else { None };
     ask.parts.headers.remove(CONTENT_LENGTH);
     let mut task = intent(gateway, member, &ask, operation, callback.as_ref(), &lane);
     task.base = ask.request(operation).pointer(&kind.lookup.at).and_then(|id| id.as_str()).map(Into::into);

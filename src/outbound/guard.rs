@@ -40,6 +40,9 @@ pub enum Forbidden {
     /// Not https.
     #[error("callBackUrl must begin with https://, or its host be among the tenant's allow_hosts")]
     Scheme,
+    /// It is no text.
+    #[error("callBackUrl is not one text: write it as \"https://host/path\"")]
+    NoText,
     /// A place that is not on the public internet.
     #[error(
         "callBackUrl leads to {0}, which is not public: use a public host, or name it in the tenant's allow_hosts"
@@ -71,8 +74,18 @@ pub fn refusal(url: &str, allow: &[HostPattern]) -> Option<Forbidden> {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let is_local = name == "localhost" || name.ends_with(".localhost") || name.ends_with(".internal");
     let address = name.parse::<IpAddr>().ok().or_else(|| numeric(&name).map(IpAddr::V4));
-    let not_public = is_local || address.is_some_and(|address| !is_public(address)) || name.is_empty();
+    // An address of one network interface, or a number that is no address, though some may take it for one.
+    let is_odd = name.contains('%') || (address.is_none() && ends_in_number(&name));
+    let not_public =
+        is_local || is_odd || address.is_some_and(|address| !is_public(address)) || name.is_empty();
     not_public.then_some(Forbidden::NotPublic(host))
+}
+
+/// Whether the last part of a name is a number, as no name on the public internet ends.
+fn ends_in_number(name: &str) -> bool {
+    name.rsplit('.')
+        .next()
+        .is_some_and(|last| !last.is_empty() && last.bytes().all(|sign| sign.is_ascii_digit()))
 }
 
 /// Whether a port is told that none can have.
@@ -383,6 +396,11 @@ mod tests {
             "https://198.18.0.1/",
             "https://0.0.0.0/",
             "https://[ff02::1]/",
+            "https://[fe80::1%25eth0]/",
+            "https://[::1%lo]/",
+            "https://256.256.256.256/",
+            "https://1.2.3.4.5/",
+            "https://4294967296/",
         ] {
             assert!(matches!(refusal(private, &[]), Some(Forbidden::NotPublic(_))), "{private}");
         }

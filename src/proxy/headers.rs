@@ -1,13 +1,17 @@
 //! Which headers travel from one connection to the next.
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memmem::find;
 
 use crate::wire;
 
 /// Whether a header is about one connection only.
 ///
-/// Source: RFC 9110, 7.6.1, and the older list of RFC 2616, 13.5.1.
+/// Source: RFC 9110, 7.6.1, and the older list of RFC 2616, 13.5.1. `Trailer` stays: trailers travel, and some send only those that
+/// were announced.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -17,7 +21,6 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "proxy-authorization"
             | "proxy-connection"
             | "te"
-            | "trailer"
             | "transfer-encoding"
             | "upgrade"
     )
@@ -44,20 +47,81 @@ pub(super) fn keep_for_upstream(headers: &mut HeaderMap) {
     strip_with_hop_by_hop(headers, is_private);
 }
 
-/// What of `headers` travels to the upstream, after its host and its key. What is answered is to be looked through for that key, so
-/// it is not to be compressed.
-pub(super) fn readdressed(headers: &HeaderMap, host: &HeaderValue, authorization: &HeaderValue) -> HeaderMap {
+/// The key that a client sent. It stands in `Authorization` alone, unless the client has put it elsewhere as well.
+pub(super) fn key_of(headers: &HeaderMap) -> Option<&str> {
+    let value = wire::values(headers, AUTHORIZATION).next()?;
+    value.to_str().ok()?.strip_prefix("Bearer ").filter(|key| !key.is_empty())
+}
+
+/// Whether a client's key stands in a value.
+fn tells_key(value: &HeaderValue, key: Option<&str>) -> bool {
+    key.is_some_and(|key| find(value.as_bytes(), key.as_bytes()).is_some())
+}
+
+/// What of `headers` travels to the upstream, after its host and its key; nothing in which the client's `key` stands does. What is
+/// answered is to be looked through for that of the upstream, so it is not to be compressed.
+pub(super) fn readdressed(
+    headers: &HeaderMap,
+    key: Option<&str>,
+    host: &HeaderValue,
+    authorization: &HeaderValue,
+) -> HeaderMap {
     let named = named_by_connection(headers);
-    let travels = |name: &HeaderName| {
-        !(is_private(name) || *name == ACCEPT_ENCODING || is_hop_by_hop(name) || named.contains(name))
+    let travels = |name: &HeaderName, value: &HeaderValue| {
+        let stays =
+            is_private(name) || *name == ACCEPT_ENCODING || is_hop_by_hop(name) || named.contains(name);
+        !stays && !tells_key(value, key)
     };
     let mut sent = HeaderMap::with_capacity(headers.len() + 2);
     sent.append(HOST, host.clone());
     sent.append(AUTHORIZATION, authorization.clone());
-    for (name, value) in headers.iter().filter(|(name, _)| travels(name)) {
-        sent.append(name.clone(), value.clone());
+    for (name, value) in headers.iter().filter(|(name, value)| travels(name, value)) {
+        match sent.get_mut(COOKIE).filter(|_| *name == COOKIE) {
+            // Over HTTP/2 they come one by one. Source: RFC 9113, 8.2.3.
+            Some(cookies) => join(cookies, value),
+            None => drop(sent.append(name.clone(), value.clone())),
+        }
     }
     sent
+}
+
+fn join(cookies: &mut HeaderValue, more: &HeaderValue) {
+    let all = [cookies.as_bytes(), more.as_bytes()].join(&b"; "[..]);
+    *cookies = HeaderValue::from_bytes(&all).expect("what stood in headers can stand in one");
+}
+
+/// What of the `trailers` of a request travels to the upstream: nothing that would not at its beginning, nor what must stand there.
+pub(super) fn trailers_for_upstream(trailers: &mut HeaderMap, key: Option<&str>) {
+    let tells: Vec<HeaderName> =
+        trailers.iter().filter(|(_, value)| tells_key(value, key)).map(|(name, _)| name.clone()).collect();
+    strip(trailers, |name| {
+        is_hop_by_hop(name) || is_private(name) || is_of_beginning(name) || tells.contains(name)
+    });
+}
+
+/// What of the `trailers` of an answer travels to a client, as [`trailers_for_upstream`].
+pub(super) fn trailers_for_client(trailers: &mut HeaderMap) {
+    strip(trailers, |name| is_hop_by_hop(name) || is_own(name) || is_of_beginning(name));
+}
+
+/// Whether a header says how a message is to be read or whose it is, so that it is of no use at its end.
+///
+/// Source: RFC 9110, 6.5.1.
+fn is_of_beginning(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "authorization"
+            | "cache-control"
+            | "content-encoding"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "cookie"
+            | "host"
+            | "retry-after"
+            | "set-cookie"
+            | "x-request-id"
+    )
 }
 
 /// Takes out what does not travel from the upstream to a client: what is about its connection, or what only the gateway says.
@@ -199,11 +263,20 @@ mod tests {
             ("accept", "application/json"),
             ("accept-encoding", "gzip"), // the key could not be looked for
             ("x-list", "2"),
+            ("cookie", "a=b; key=kg_fake"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("referer", "https://app.test/?key=kg_fake"),
         ] {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
         let of_upstream = |value: &'static str| HeaderValue::from_static(value);
-        let sent = readdressed(&headers, &of_upstream("api.example.com"), &of_upstream("Bearer upstream"));
+        let sent = readdressed(
+            &headers,
+            key_of(&headers),
+            &of_upstream("api.example.com"),
+            &of_upstream("Bearer upstream"),
+        );
         let sent: Vec<_> =
             sent.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let expected = [
@@ -212,8 +285,38 @@ mod tests {
             ("x-list", "1"),
             ("x-list", "2"),
             ("accept", "application/json"),
+            ("cookie", "a=1; b=2"),
         ];
         assert_eq!(sent, expected);
+    }
+
+    /// At the end of a request a tenant's key once went upstream.
+    #[test]
+    fn nothing_travels_at_the_end_that_would_not_at_the_beginning() {
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer kg_fake"),
+            ("x-api-key", "kg_fake"),
+            ("x-mock-outcome", "stall"),
+            ("host", "127.0.0.1:8787"),
+            ("content-length", "2"),
+            ("x-told", "it is kg_fake"),
+            ("x-kiegate-error", "fake"),
+            ("x-request-id", "fake"),
+            ("x-checksum", "1"),
+        ] {
+            trailers.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let left = |trailers: &HeaderMap| {
+            let mut names: Vec<_> = trailers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        let mut sent = trailers.clone();
+        trailers_for_upstream(&mut sent, Some("kg_fake"));
+        assert_eq!(left(&sent), ["x-checksum", "x-kiegate-error"]);
+        trailers_for_client(&mut trailers);
+        assert_eq!(left(&trailers), ["x-api-key", "x-checksum", "x-mock-outcome", "x-told"]);
     }
 
     /// An answer with both a length and chunks was once sent on with that length, so that its client waited for more.

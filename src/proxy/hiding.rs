@@ -15,6 +15,8 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use memchr::memmem::Finder;
 
+use super::headers::trailers_for_client;
+
 /// A shorter key is none, and would be found in every other text.
 const SHORTEST: usize = 8;
 
@@ -37,6 +39,14 @@ impl Hidden {
         }
         let body = Searched { body, hidden: self.clone(), held: Bytes::new(), after: None };
         Response::from_parts(parts, Body::new(body))
+    }
+
+    /// Takes it out of trailers, and what does not travel.
+    fn in_trailers(&self, frame: &mut Frame<Bytes>) {
+        if let Some(trailers) = frame.trailers_mut() {
+            trailers_for_client(trailers);
+            self.in_headers(trailers);
+        }
     }
 
     fn in_headers(&self, headers: &mut HeaderMap) {
@@ -109,8 +119,11 @@ impl http_body::Body for Searched {
                             return Poll::Ready(Some(Ok(Frame::data(passed))));
                         }
                     }
-                    Err(trailers) if self.held.is_empty() => return Poll::Ready(Some(Ok(trailers))),
-                    Err(trailers) => {
+                    Err(mut trailers) => {
+                        self.hidden.in_trailers(&mut trailers);
+                        if self.held.is_empty() {
+                            return Poll::Ready(Some(Ok(trailers)));
+                        }
                         self.after = Some(trailers);
                         return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
                     }
@@ -141,7 +154,7 @@ impl http_body::Body for Searched {
 #[cfg(test)]
 mod tests {
     use futures_util::stream;
-    use http_body_util::BodyExt as _;
+    use http_body_util::{BodyExt as _, Full};
     use proptest::prelude::*;
 
     use super::*;
@@ -162,6 +175,18 @@ mod tests {
         let response = Hidden::new(KEY).unwrap().in_response(response);
         assert_eq!(response.headers()["x-echo"], "Bearer **************");
         assert!(Hidden::new("short").is_none());
+    }
+
+    #[tokio::test]
+    async fn trailers_are_looked_through_as_well() {
+        let trailers = [("x-echo", format!("is {KEY}")), ("x-kiegate-error", "fake".into())];
+        let trailers = trailers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let body =
+            Full::from("x").with_trailers(std::future::ready(Some(Ok(trailers.into_iter().collect()))));
+        let response = Hidden::new(KEY).unwrap().in_response(Response::new(Body::new(body)));
+        let whole = response.into_body().collect().await.unwrap();
+        let trailers: Vec<_> = whole.trailers().unwrap().iter().collect();
+        assert_eq!(trailers, [(&"x-echo".parse().unwrap(), &"is **************".parse().unwrap())]);
     }
 
     #[tokio::test]

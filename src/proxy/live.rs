@@ -14,10 +14,11 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::breaker::Leave;
-use super::headers::{keep_for_client, readdressed, settle_length};
+use super::headers::{keep_for_client, key_of, readdressed, settle_length};
 use super::hiding::Hidden;
 use super::retry::is_passing;
 use super::sending::Progress;
+use super::trailing::Trailing;
 use super::{About, Breaker, KeyIx, UNKNOWN_PATH, Upstream, UpstreamError, body_of};
 use crate::config;
 use crate::outbound::{Client, Destination, Error, Span, Untaken, reasons};
@@ -104,10 +105,13 @@ impl Live {
         let key = self.key(key);
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
-        *request.uri_mut() = without_key(&head.uri).map_or_else(|| head.uri.clone(), Uri::from);
-        *request.headers_mut() = readdressed(&head.headers, host.destination.header(), &key.authorization);
+        let told = key_of(&head.headers);
+        *request.uri_mut() = without_key(&head.uri, told).map_or_else(|| head.uri.clone(), Uri::from);
+        *request.headers_mut() =
+            readdressed(&head.headers, told, host.destination.header(), &key.authorization);
         let exchange = Exchange { live: self, leave, key, operation, began: Instant::now() };
         if streams {
+            let request = request.map(|body| Body::new(Trailing::new(body, told)));
             let sending = self.stream(&host.destination, request, exchange.began);
             return async move { exchange.end(sending.await) }.boxed();
         }
@@ -212,11 +216,13 @@ fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> 
     Ok(response)
 }
 
-/// Path and query of `uri` without a parameter `key`, if it has one.
-fn without_key(uri: &Uri) -> Option<PathAndQuery> {
+/// Path and query of `uri` without a parameter `key`, or one that says what the client's `key` is, if it has one.
+fn without_key(uri: &Uri, key: Option<&str>) -> Option<PathAndQuery> {
+    let tells = |text: &str| key.is_some_and(|key| text.contains(key));
     // Mostly there is nothing in it that could be read as that.
-    let query = uri.query().filter(|query| query.contains('%') || query.contains("key"))?;
-    let is_key = |pair: &&str| wire::pairs(pair).any(|(name, _)| name == "key");
+    let query = uri.query().filter(|query| query.contains('%') || query.contains("key") || tells(query))?;
+    let is_key =
+        |pair: &&str| wire::pairs(pair).any(|(name, value)| name == "key" || tells(&name) || tells(&value));
     if !query.split('&').any(|pair| is_key(&pair)) {
         return None;
     }
@@ -276,7 +282,7 @@ mod tests {
     #[test]
     fn a_key_in_the_query_stays_behind() {
         let check = |from: &str, to: Option<&str>| {
-            let rest = without_key(&from.parse().unwrap());
+            let rest = without_key(&from.parse().unwrap(), Some("kg_fake"));
             assert_eq!(rest.as_ref().map(PathAndQuery::as_str), to, "{from}");
         };
         check("/a/b?x=1&key=kg_fake&y=2", Some("/a/b?x=1&y=2"));
@@ -284,5 +290,6 @@ mod tests {
         check("/a/b?monkey=1", None);
         check("/a/b?%6bey=kg_fake&x=1", Some("/a/b?x=1"));
         check("/a/b", None);
+        check("/a/b?KEY=kg_fake&x=1&y=a%20kg_fak%65", Some("/a/b?x=1"));
     }
 }

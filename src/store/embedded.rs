@@ -385,8 +385,11 @@ impl Store for Embedded {
 
     fn happenings<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Reply<'a, Vec<Happening>> {
         let mut state = self.state();
-        let all = state.account(tenant).happenings.iter();
-        at_once(all.filter(|happening| happening.cursor > after).take(limit).cloned().collect())
+        let account = state.account(tenant);
+        // Before this began, cursors went further.
+        let after = if after > account.last_cursor { 0 } else { after };
+        let later = account.happenings.iter().filter(|happening| happening.cursor > after);
+        at_once(later.take(limit).cloned().collect())
     }
 }
 

@@ -76,8 +76,9 @@ pub async fn judge_body(
         named.extend(names(request, position).into_iter().map(|name| (Cow::Owned(name), position)));
     }
     let verdict = judge(store, tenant, named).await?;
-    let mut words = Vec::new();
-    all_texts(request, &mut words);
+    let mut texts = Vec::new();
+    all_texts(request, &mut texts);
+    let words: Vec<&str> = texts.iter().flat_map(|text| words_of_text(text)).collect();
     Ok(verdict.and(judge_words(store, tenant, words).await?))
 }
 
@@ -130,9 +131,15 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
 /// long and in one piece.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     const LONG: usize = 16;
-    let is_of_id = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_');
-    let long = text.split(move |sign| !is_of_id(sign)).filter(|piece| piece.len() >= LONG);
+    let long = text.split(|sign| !is_of_id(sign)).filter(|piece| piece.len() >= LONG);
     std::iter::once(text).chain(text.split([';', '&', '=', ',', ':'])).chain(long)
+}
+
+/// The same of a text in a body. What is said of an address there says nothing of what the request is about: whoever has one can
+/// fetch what it leads to.
+fn words_of_text(text: &str) -> impl Iterator<Item = &str> {
+    let around = text.split_whitespace().filter(|part| !part.contains("://"));
+    std::iter::once(text).chain(around.flat_map(pieces))
 }
 
 /// What may be an id in a path and a query, decoded.
@@ -149,9 +156,9 @@ pub fn words_of_address(path: &str, query: &str) -> Vec<String> {
 /// like one in anything else, which others may read as one of these.
 pub fn words_of_body(body: &[u8]) -> Vec<String> {
     if let Ok(json) = serde_json::from_slice(body) {
-        let mut words = Vec::new();
-        all_texts(&json, &mut words);
-        return words;
+        let mut texts = Vec::new();
+        all_texts(&json, &mut texts);
+        return texts.iter().flat_map(|text| words_of_text(text)).map(str::to_owned).collect();
     }
     // In UTF-16 each second byte is 0.
     let bytes: Vec<u8> = body.iter().copied().filter(|byte| *byte != 0).collect();
@@ -176,12 +183,19 @@ pub async fn judge_words(
 ) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::Nothing;
     for word in words {
-        let word = word.as_ref();
-        if !may_be_id(word) {
-            continue;
+        verdict = verdict.and(judge_word(store, tenant, word.as_ref()).await?);
+        if matches!(verdict, Verdict::Foreign) {
+            break;
         }
-        let thing = find(store, word, IdKind::Task).await?;
-        match thing.filter(|thing| matches!(thing, Thing::Task(_)) || is_unguessable(word)) {
+    }
+    Ok(verdict)
+}
+
+async fn judge_word(store: &dyn Store, tenant: &TenantId, word: &str) -> Result<Verdict, StoreError> {
+    let mut verdict = Verdict::Nothing;
+    for word in spellings(word) {
+        let thing = find(store, &word, IdKind::Task).await?;
+        match thing.filter(|thing| matches!(thing, Thing::Task(_)) || is_unguessable(&word)) {
             Some(thing) if thing.tenant() != tenant => return Ok(Verdict::Foreign),
             // What never went upstream says nothing of the way there.
             Some(thing) if thing.key().is_some() => {
@@ -193,6 +207,23 @@ pub async fn judge_words(
         }
     }
     Ok(verdict)
+}
+
+/// The ids that a word may be for a server that is not particular: it may cut off what stands around one, and compare without
+/// regard to case. The upstream's ids have small letters.
+fn spellings(word: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let bare = word.trim_matches(|sign: char| !is_of_id(sign));
+    let bare = if bare.len() == word.len() { None } else { Some(bare) };
+    let inner = bare.unwrap_or(word);
+    let has_capitals = inner.bytes().any(|byte| byte.is_ascii_uppercase());
+    let small = has_capitals.then(|| Cow::Owned(inner.to_ascii_lowercase()));
+    let all = [Some(word), bare].into_iter().flatten().map(Cow::Borrowed).chain(small);
+    all.filter(|spelling| may_be_id(spelling))
+}
+
+/// Whether most ids are made of signs like that.
+fn is_of_id(sign: char) -> bool {
+    sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_')
 }
 
 /// Whether a word has the length of an id and only signs that ids have.
@@ -381,6 +412,38 @@ mod tests {
         ] {
             assert!(!is_unguessable(word), "{word}");
         }
+    }
+
+    /// Servers that trim, or compare without regard to case, would have answered for the other tenant.
+    #[tokio::test]
+    async fn an_id_is_known_however_it_is_spelt_and_whatever_stands_around_it() {
+        const ID: &str = "0123456789abcdef0123456789abcdef";
+        let store = crate::store::Embedded::default();
+        let [acme, other] = ["acme", "other"].map(TenantId::new);
+        let owner = Owner { tenant: acme, key: Some("main".into()) };
+        store.learn(&owner, &[ID], Timestamp::default()).await.unwrap();
+        let is_foreign = async |request: Value| {
+            let verdict = judge_body(&store, &other, &request, &[]).await.unwrap();
+            matches!(verdict, Verdict::Foreign)
+        };
+        let capitals = ID.to_ascii_uppercase();
+        for said in [
+            format!("{ID} "),
+            format!("\t{capitals}\n"),
+            format!("\u{a0}{ID}\0"),
+            format!("\"{ID}\","),
+            format!("x,{ID}"),
+            format!("/details?taskId={ID}"),
+            format!("{{task(id:\"{ID}\") {{state}}}}"),
+            format!("{{\"task_id\":\"{ID}\",\"n\":NaN}}"),
+        ] {
+            assert!(is_foreign(json!({"deep": [{"input": said}]})).await, "{said}");
+        }
+        for address in [format!("https://files.test/{ID}.mp4"), format!("like this: https://files.test/{ID}")]
+        {
+            assert!(!is_foreign(json!({"url": address})).await, "{address}");
+        }
+        assert!(!is_foreign(json!({"prompt": format!("x{ID}")})).await);
     }
 
     /// Each is read by some server or other.

@@ -92,8 +92,18 @@ pub(super) fn of_operation(operation: &Operation) -> Vec<IdAt> {
     }
     let follows = operation.task().and_then(|task| task.follows.as_ref());
     follow("", follows, &mut places);
+    call_otherwise(operation, &mut places);
     declare("", &operation.ids, &mut places);
     places
+}
+
+/// A field that is another name for one of `places` is such a place as well.
+fn call_otherwise(operation: &Operation, places: &mut Vec<IdAt>) {
+    for (other, name) in operation.fill.iter().flat_map(|fill| &fill.rename) {
+        if let Some(place) = places.iter().find(|place| place.at.strip_prefix('/') == Some(name)) {
+            places.push(IdAt { at: format!("/{other}").into(), ..place.clone() });
+        }
+    }
 }
 
 /// The places that a request for `model` has: the operation's, and its own below the field with its parameters.
@@ -145,6 +155,15 @@ mod tests {
         assert_eq!(section, [task("/input/task_id"), made("/input/audio_id"), made("/input/persona_id")]);
         let omni = places("jobs.create", Some("gemini-omni-video"));
         assert!(omni.iter().all(|(_, kind)| *kind == IdKind::MadeOrPreset) && omni.len() == 2, "{omni:?}");
+    }
+
+    /// An unknown song under its other name went upstream, and another tenant's was given back.
+    #[test]
+    fn a_place_is_known_by_its_other_name_as_well() {
+        let catalogue = Catalogue::embedded().unwrap();
+        let recovery = catalogue.operation_by_id("suno.recovery").unwrap();
+        let by: Vec<_> = catalogue.ids_of(recovery, None).iter().map(|place| place.known_by).collect();
+        assert_eq!(by, [KnownBy::Behaviour; 2]);
     }
 
     #[test]

@@ -240,14 +240,44 @@ async fn visit_once(world: Arc<Shared>, visit: Visit) {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_leaves_what_is_used_up_where_limits_stay() {
-    let lines = "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[tenant.limits]\nrequests = \"1/10s\"\n[[tenant]]\n%bolt\n";
+    let lines = "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[tenant.limits]\nrequests = \"1/10s\"\nconcurrent_tasks = 1\n[[tenant]]\n%bolt\n";
     let world = Shared::new(lines);
     let acme = world.client("acme");
     acme.get("/api/v1/chat/credit").await.expect_status(200);
     world.gateway.set_tenants(&live(lines).tenants);
     acme.get("/api/v1/chat/credit").await.expect_status(429);
+    world.gateway.set_tenants(&live(&lines.replace("tasks = 1", "tasks = 2")).tenants);
+    acme.get("/api/v1/chat/credit").await.expect_status(429); // by a limit that stays
     world.gateway.set_tenants(&live(&lines.replace("1/10s", "2/10s")).tenants);
     acme.get("/api/v1/chat/credit").await.expect_status(200);
+}
+
+/// Its answer has the name of a task, which counted as under way for good: a few of them stopped the whole account.
+#[tokio::test(start_paused = true)]
+async fn what_is_done_with_its_answer_takes_up_no_place() {
+    let world = Shared::new(
+        "mode = \"live\"\n[[upstream.key]]\n%main\nmax_concurrent_tasks = 1\n[[tenant]]\n%acme\n[tenant.limits]\nconcurrent_tasks = 1\n[[tenant]]\n%bolt\n",
+    );
+    let acme = world.client("acme");
+    for number in 1..=3 {
+        let done = acme.post("/api/v1/style/generate", &json!({"content": "Waltz"})).await.expect_code(200);
+        assert!(done.json()["data"]["taskId"].is_string(), "{}", done.text());
+        assert_eq!(world.store.running(&TenantId::new("acme")).await.unwrap(), 0);
+        assert!((spent_exactly(&world).await - 0.4 * f64::from(number)).abs() < 1e-9);
+    }
+    world.client("bolt").create().await.expect_code(200);
+}
+
+/// A feed that is asked for without end is a call like any other.
+#[tokio::test(start_paused = true)]
+async fn the_feed_and_the_description_count_as_calls() {
+    let lines = "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[tenant.limits]\nrequests = \"2/10s\"\n[[tenant]]\n%bolt\n";
+    let acme = Shared::new(lines).client("acme");
+    let first = acme.get("/_events").await.expect_status(200);
+    assert_eq!(first.header("ratelimit"), "\"requests\";r=1;t=5");
+    acme.get("/openapi.json").await.expect_status(200);
+    acme.get("/_events").await.expect_status(429);
+    acme.get("/openapi.json").await.expect_status(429);
 }
 
 #[tokio::test(start_paused = true)]

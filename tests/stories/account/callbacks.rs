@@ -368,6 +368,29 @@ async fn a_callback_before_the_answer_leaves_no_place_taken() {
     }
 }
 
+/// The task of the answer was nobody's, and fewer than no tasks were under way.
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_names_another_task_than_the_answer_takes_nothing_away() {
+    let world = Shared::new(SIGNED);
+    let acme = world.client("acme");
+    world.upstream.takes(Duration::from_secs(1));
+    let wish = video_to("https://hooks.example.com/a");
+    let create = acme.post("/api/v1/runway/generate", &wish);
+    let early = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let body = json!({"code": 200, "msg": "All generated successfully.",
+                          "data": {"task_id": "imp", "video_url": "https://files.test/v.mp4"}});
+        call_back(&world, &relay_path(&world), signed("imp"), &body.to_string()).await
+    };
+    let (answer, called) = tokio::join!(create, early);
+    let id = answer.expect_code(200).task_id();
+    assert_eq!(called, 200);
+    assert_eq!(acme.details(&id).await.json()["data"]["taskId"], *id);
+    assert_eq!(world.client("bolt").details(&id).await.json()["data"], Value::Null);
+    assert_eq!(world.running("acme").await, 0);
+    assert_eq!(world.metric("kiegate_tasks_running{tenant=\"acme\"}"), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_cannot_be_called_reads_what_happened() {
     let world = Shared::new(CALLED_BACK);
@@ -380,6 +403,8 @@ async fn whoever_cannot_be_called_reads_what_happened() {
     let after = feed["cursor"].as_str().unwrap();
     let rest = acme.get(&format!("/_events?after={after}")).await.json();
     assert_eq!((rest["events"].as_array().unwrap().len(), &rest["cursor"]), (0, &feed["cursor"]));
+    // A cursor of before the gateway began anew.
+    assert_eq!(acme.get("/_events?after=99").await.json(), feed);
     assert_eq!(world.client("bolt").get("/_events").await.json()["events"], json!([]));
     acme.get("/_events?after=x").await.expect_status(400);
     let refused = acme.send(Method::DELETE, "/_events", Body::empty()).await.expect_status(405);
@@ -397,6 +422,10 @@ async fn addresses_that_must_not_be_called_are_refused() {
         let refused = acme.post("/api/v1/runway/generate", &video_to(url)).await.expect_status(400);
         assert_eq!(refused.header("x-kiegate-error"), "forbidden_callback", "{url}");
     }
+    let mut list = video_to("");
+    list["callBackUrl"] = json!(["https://hooks.example.com/a"]);
+    let refused = acme.post("/api/v1/runway/generate", &list).await.expect_status(400);
+    assert_eq!(refused.header("x-kiegate-error"), "forbidden_callback");
     assert_eq!((world.upstream.arrived().len(), world.running("acme").await), (0, 0));
     acme.post("/api/v1/runway/generate", &video_to("")).await.expect_code(200);
     world

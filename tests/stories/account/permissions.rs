@@ -76,6 +76,8 @@ async fn a_model_that_is_spelt_so_that_a_rule_might_miss_it_is_denied() {
         let body = json!({"prompt": "x", "model": model});
         world.client("acme").post("/api/v1/veo/generate", &body).await.expect_status(403);
     }
+    let by_query = "/api/v1/veo/generate?Model=veo3_fast";
+    world.client("acme").post(by_query, &json!({"prompt": "x", "model": "veo3"})).await.expect_status(403);
     assert_eq!(world.upstream.arrived().len(), 0);
     let body = json!({"prompt": "x", "model": "veo3", "input": {"MODEL": "is not looked at"}});
     world.client("acme").post("/api/v1/veo/generate", &body).await;
@@ -125,6 +127,11 @@ async fn addresses_are_those_of_the_peer_or_of_a_proxy_that_is_believed() {
     assert_eq!(from("10.0.0.1", "198.51.100.1, 192.0.2.7, 10.0.0.2").await, 200);
     assert_eq!(from("10.0.0.1", "192.0.2.7:5555").await, 200, "some proxies tell the port");
     assert_eq!(from("10.0.0.1", "[2001:db8::1]:99, 198.51.100.1:1").await, 403);
+    assert_eq!(
+        from("10.0.0.1", "192.0.2.7, [10.0.0.2],, ").await,
+        200,
+        "lists may have nothing between commas"
+    );
     assert_eq!(from("10.0.0.1", "nonsense").await, 403);
     assert_eq!(from("10.0.0.1", "").await, 403);
 }
@@ -198,11 +205,16 @@ async fn another_spelling_of_a_path_is_refused() {
         "/api/v1/./runway/extend",
         "/api/v1/x/../runway/extend",
         "/api/v1/runway/extend;x=1",
+        "/api/v1/runway/extend.json",
+        "/api/v1/runway/extend%00",
     ] {
         let answer = acme.post(path, &json!({"taskId": "x", "prompt": "x"})).await.expect_status(403);
         assert_eq!(answer.header("x-kiegate-error"), "forbidden", "{path}");
         assert!(answer.text().contains("/api/v1/runway/extend"), "{}", answer.text());
     }
+    let small = Method::from_bytes(b"post").unwrap();
+    let answer = acme.send(small, "/api/v1/runway/extend", "{}").await.expect_status(403);
+    assert!(answer.text().contains("post is another spelling of POST"), "{}", answer.text());
     assert_eq!(world.upstream.arrived().len(), 0);
     acme.post("/api/v1/runway/extended", &json!({})).await;
     assert_eq!(world.upstream.arrived().len(), 1, "what is not known at all goes its way");
