@@ -72,7 +72,8 @@ impl<B: Body<Data = Bytes> + Unpin, L: Listener> Body for Heard<B, L> {
                     let length = piece.len() as u64;
                     self.left = self.left.map(|left| left.saturating_sub(length));
                 }
-                if self.is_over() {
+                // Nothing comes after trailers, and not all ask whether something does.
+                if self.is_over() || frame.is_trailers() {
                     self.end(End::Whole);
                 }
             }
@@ -105,6 +106,7 @@ mod tests {
 
     use axum::body::Body;
     use futures_util::stream;
+    use http::HeaderMap;
     use http_body_util::BodyExt as _;
 
     use super::*;
@@ -140,5 +142,7 @@ mod tests {
         check(pieces(Ok("b")), 1, &["a", "Dropped"]).await;
         check(pieces(Ok("b")), 3, &["a", "b", "Whole"]).await;
         check(pieces(Err(broken())), 2, &["a", "Broken"]).await;
+        let trailing = pieces(Ok("b")).with_trailers(std::future::ready(Some(Ok(HeaderMap::new()))));
+        check(Body::new(trailing), 3, &["a", "b", "Whole"]).await;
     }
 }
