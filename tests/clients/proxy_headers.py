@@ -205,7 +205,6 @@ ANSWERS = {
 PLAIN = ["answered: 200", "GET /x HTTP/1.1", "body b''"]
 OK, OK_TO_HEAD = ["answered: 200, dates: 1", "body b'ok'"], ["answered: 200, dates: 1", "content-length: 2", "body b''"]
 ONE_HOP = "RFC 9110, 7.6.1: what Connection names, and what is for one connection, does not travel; nginx lets it"
-TRAILERS = "RFC 9110, 6.5: trailers are dropped, as nginx does, and so is the header that announces them"
 STRICT = "RFC 9112, 5.1: this is no field line; nginx drops it or takes it for one"
 CODING = "RFC 9112, 6.3: a body whose end cannot be known is 400; nginx says 501"
 LENGTHS = "RFC 9112, 6.3: the message ends here or there, so it is none; nginx passes it on"
@@ -218,8 +217,8 @@ ON_PURPOSE = {
     ("request", "Proxy-Connection"): (PLAIN, ONE_HOP),
     ("request", "Proxy-Authorization"): (PLAIN, ONE_HOP),
     ("request", "Upgrade to h2c"): (PLAIN, ONE_HOP),
-    ("request", "Trailer"): (PLAIN, TRAILERS),
-    ("request", "chunks with trailers"): (["answered: 200", "POST /x HTTP/1.1", "body b'abc'"], TRAILERS),
+    ("request", "cookies"): (["answered: 200", "GET /x HTTP/1.1", "cookie: a=1; b=2", "body b''"],
+                             "RFC 6265, 5.4: one line; over HTTP/2 they come one by one"),
     ("request", "a name with a bracket"): (["refused: 400"], STRICT),
     ("request", "a line without a colon"): (["refused: 400"], STRICT),
     ("request", "OPTIONS *"): (["answered: 200", "OPTIONS * HTTP/1.1", "body b''"], "asks about the server, harmless"),
@@ -258,8 +257,7 @@ for case, line, why in [
 DATED = [f"date: {DATE}", "server: upstream/1"]
 ON_PURPOSE["answer to GET", "Date and Server"] = ([OK[0], *DATED, OK[1]], "RFC 9110, 6.6.1: the date is the upstream's")
 ON_PURPOSE["answer to HEAD", "Date and Server"] = ([OK[0], *DATED, *OK_TO_HEAD[1:]], "the same")
-ON_PURPOSE["answer to GET", "chunks with trailers"] = ([OK[0], "body b'abc'"], TRAILERS)
-ON_PURPOSE["answer to HEAD", "chunks with trailers"] = ([OK[0], "body b''"], TRAILERS)
+ON_PURPOSE["answer to HEAD", "chunks with trailers"] = ([OK[0], "body b''"], "nothing comes that could be announced")
 for method in ["GET", "HEAD"]:
     for case, why in [
         ("a line without a colon", STRICT), ("101 that nobody asked for", "RFC 9110, 15.2.2: only after an Upgrade"),
