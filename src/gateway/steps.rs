@@ -516,27 +516,17 @@ async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiEr
         let request = ask.request(operation);
         ownership::judge_body(store, tenant, request, catalogue.ids(ask.index, request)).await?
     };
-    let words = other_words(ask, operation);
-    if words.is_empty() {
-        return Ok(Way::by(gateway, member, verdict));
-    }
-    let more = ownership::judge_words(store, tenant, words).await?;
-    Ok(Way::by(gateway, member, verdict.and(more)))
-}
-
-/// What a request names where the operation does not look for anything, and the upstream might.
-fn other_words(ask: &Ask, operation: &Operation) -> Vec<String> {
+    // The operation does not look for anything there, and the upstream might.
     let path = if operation.path.contains('{') { ask.parts.uri.path() } else { "" };
     let query = if operation.by_query { "" } else { ask.query() };
-    let mut words = if path.is_empty() && query.is_empty() {
-        Vec::new()
-    } else {
-        ownership::words_of_address(path, query)
-    };
-    if operation.by_query && !ask.body.is_empty() {
-        words.extend(ownership::words_of_body(&ask.body));
+    let mut verdict = verdict;
+    if !path.is_empty() || !query.is_empty() {
+        verdict = verdict.and(ownership::judge_address(store, tenant, path, query).await?);
     }
-    words
+    if operation.by_query && !ask.body.is_empty() {
+        verdict = verdict.and(ownership::judge_unread(store, tenant, &ask.body).await?);
+    }
+    Ok(Way::by(gateway, member, verdict))
 }
 
 /// The way of a request, by whose the things are that it names.
@@ -642,17 +632,18 @@ async fn judge_unknown(
     member: &Member,
     request: &mut Request,
 ) -> Result<Verdict, ApiError> {
-    let uri = request.uri();
-    let mut words = ownership::words_of_address(uri.path(), uri.query().unwrap_or_default());
+    let (store, tenant, uri) = (&*gateway.parts.store, &member.tenant.id, request.uri());
+    let query = uri.query().unwrap_or_default();
+    let mut verdict = ownership::judge_address(store, tenant, uri.path(), query).await?;
     if !call.streams {
         let body = std::mem::take(request.body_mut()).collect().await;
         let body = body.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
-        words.extend(ownership::words_of_body(&body));
+        verdict = verdict.and(ownership::judge_unread(store, tenant, &body).await?);
         if !body.is_empty() {
             *request.body_mut() = Body::from(body);
         }
     }
-    Ok(ownership::judge_words(&*gateway.parts.store, &member.tenant.id, words).await?)
+    Ok(verdict)
 }
 
 /// The largest body, in bytes, that is read before it is sent on though nobody here understands it: such a request can be

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::task::coop::consume_budget;
 
 use crate::catalogue::{IdAt, IdKind, KnownBy};
 use crate::clock::Timestamp;
@@ -78,8 +79,7 @@ pub async fn judge_body(
     let verdict = judge(store, tenant, named).await?;
     let mut texts = Vec::new();
     all_texts(request, &mut texts);
-    let words: Vec<&str> = texts.iter().flat_map(|text| words_of_text(text)).collect();
-    Ok(verdict.and(judge_words(store, tenant, words).await?))
+    Ok(verdict.and(judge_texts(store, tenant, &texts).await?))
 }
 
 /// As [`judge_body`], for a request that is all in its query.
@@ -131,59 +131,77 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
 /// long and in one piece.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     const LONG: usize = 16;
+    let listed = text.split([';', '&', '=', ',', ':']);
     let long = text.split(|sign| !is_of_id(sign)).filter(|piece| piece.len() >= LONG);
-    std::iter::once(text).chain(text.split([';', '&', '=', ',', ':'])).chain(long)
+    std::iter::once(text).chain(listed.chain(long).filter(|piece| piece.len() < text.len()))
 }
 
 /// The same of a text in a body. What is said of an address there says nothing of what the request is about: whoever has one can
 /// fetch what it leads to.
 fn words_of_text(text: &str) -> impl Iterator<Item = &str> {
     let around = text.split_whitespace().filter(|part| !part.contains("://"));
-    std::iter::once(text).chain(around.flat_map(pieces))
+    std::iter::once(text).chain(around.flat_map(pieces).filter(|piece| piece.len() < text.len()))
 }
 
-/// What may be an id in a path and a query, decoded.
-pub fn words_of_address(path: &str, query: &str) -> Vec<String> {
+/// Judges what a path and a query name, whatever they mean: no part of them, decoded, may be somebody else's.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn judge_address(
+    store: &dyn Store,
+    tenant: &TenantId,
+    path: &str,
+    query: &str,
+) -> Result<Verdict, StoreError> {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-    let mut words: Vec<String> = decoded.split('/').flat_map(pieces).map(str::to_owned).collect();
-    for (name, value) in wire::pairs(query) {
-        words.extend(pieces(&name).chain(pieces(&value)).map(str::to_owned));
-    }
-    words
+    let pairs: Vec<_> = wire::pairs(query).collect();
+    let of_path = decoded.split('/').flat_map(pieces);
+    let of_query = pairs.iter().flat_map(|(name, value)| pieces(name).chain(pieces(value)));
+    let words: Vec<&str> = of_path.chain(of_query).collect();
+    judge_words(store, tenant, words).await
 }
 
-/// What may be an id in a body of which nobody knows what it means: the texts of JSON, the values of a form, and whatever looks
-/// like one in anything else, which others may read as one of these.
-pub fn words_of_body(body: &[u8]) -> Vec<String> {
+/// Judges what a body names of which nobody knows what it means: the texts of JSON, the values of a form, and whatever looks like an
+/// id in anything else, which others may read as one of these.
+///
+/// # Errors
+/// The store cannot be reached.
+pub async fn judge_unread(store: &dyn Store, tenant: &TenantId, body: &[u8]) -> Result<Verdict, StoreError> {
     if let Ok(json) = serde_json::from_slice(body) {
         let mut texts = Vec::new();
         all_texts(&json, &mut texts);
-        return texts.iter().flat_map(|text| words_of_text(text)).map(str::to_owned).collect();
+        return judge_texts(store, tenant, &texts).await;
     }
     // In UTF-16 each second byte is 0.
     let bytes: Vec<u8> = body.iter().copied().filter(|byte| *byte != 0).collect();
     let text = String::from_utf8_lossy(&bytes);
-    let mut words: Vec<String> = pieces(&text).map(str::to_owned).collect();
-    for (_, value) in wire::pairs(&text) {
-        words.extend(pieces(&value).map(str::to_owned));
+    let values: Vec<_> = wire::pairs(&text).map(|(_, value)| value).collect();
+    let words: Vec<&str> = pieces(&text).chain(values.iter().flat_map(|value| pieces(value))).collect();
+    judge_words(store, tenant, words).await
+}
+
+/// Judges what the texts of a body name.
+async fn judge_texts(store: &dyn Store, tenant: &TenantId, texts: &[String]) -> Result<Verdict, StoreError> {
+    let mut verdict = Verdict::Nothing;
+    for text in texts {
+        let words: Vec<&str> = words_of_text(text).collect();
+        verdict = verdict.and(judge_words(store, tenant, words).await?);
+        if matches!(verdict, Verdict::Foreign) {
+            break;
+        }
     }
-    words
+    Ok(verdict)
 }
 
 /// Judges what is named by words that may or may not be ids: what nobody is known to have made is none, and nor is what
 /// anybody might say without having been told, such as the number of a speaker. Addresses do not count: whoever has one can
 /// fetch what it leads to.
-///
-/// # Errors
-/// The store cannot be reached.
-pub async fn judge_words(
-    store: &dyn Store,
-    tenant: &TenantId,
-    words: impl IntoIterator<Item = impl AsRef<str>>,
-) -> Result<Verdict, StoreError> {
+async fn judge_words(store: &dyn Store, tenant: &TenantId, words: Vec<&str>) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::Nothing;
     for word in words {
-        verdict = verdict.and(judge_word(store, tenant, word.as_ref()).await?);
+        // There may be millions, and others want to go on as well.
+        consume_budget().await;
+        verdict = verdict.and(judge_word(store, tenant, word).await?);
         if matches!(verdict, Verdict::Foreign) {
             break;
         }
@@ -194,8 +212,12 @@ pub async fn judge_words(
 async fn judge_word(store: &dyn Store, tenant: &TenantId, word: &str) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::Nothing;
     for word in spellings(word) {
-        let thing = find(store, &word, IdKind::Task).await?;
-        match thing.filter(|thing| matches!(thing, Thing::Task(_)) || is_unguessable(&word)) {
+        let thing = match store.by_id(&word).await? {
+            Some(task) => Some(Thing::Task(task)),
+            None if is_unguessable(&word) => store.made_by(&word).await?.map(Thing::Made),
+            None => None,
+        };
+        match thing {
             Some(thing) if thing.tenant() != tenant => return Ok(Verdict::Foreign),
             // What never went upstream says nothing of the way there.
             Some(thing) if thing.key().is_some() => {
@@ -375,8 +397,8 @@ mod tests {
                                      "lyrics": json!({"id": "gpt-4o-2024-08-06"}).to_string()}});
         learn(&store, &owner, b"{}", &record, Timestamp::default()).await.unwrap();
         let judged = async |text: &str| {
-            let words = words_of_body(json!({"deep": [{"meta": text}]}).to_string().as_bytes());
-            judge_words(&store, &other, words).await.unwrap()
+            let body = json!({"deep": [{"meta": text}]}).to_string();
+            judge_unread(&store, &other, body.as_bytes()).await.unwrap()
         };
         assert!(matches!(judged("speaker_0").await, Verdict::Nothing));
         for said in ["gpt-4o-2024-08-06", "doubao-seedance-1-0-pro-250528", "voice_0"] {
@@ -447,9 +469,13 @@ mod tests {
     }
 
     /// Each is read by some server or other.
-    #[test]
-    fn ids_are_found_in_whatever_may_be_read() {
+    #[tokio::test]
+    async fn ids_are_found_in_whatever_may_be_read() {
         const ID: &str = "0123456789abcdef0123456789abcdef";
+        let store = crate::store::Embedded::default();
+        let [acme, other] = ["acme", "other"].map(TenantId::new);
+        let owner = Owner { tenant: acme, key: Some("main".into()) };
+        store.learn(&owner, &[ID], Timestamp::default()).await.unwrap();
         let json = format!("{{\"a\":[\"{ID}\"]}}");
         let utf_16: Vec<u8> = json.encode_utf16().flat_map(u16::to_le_bytes).collect();
         for body in [
@@ -461,11 +487,18 @@ mod tests {
             [json.as_bytes(), b"\xff"].concat(),
             format!("x=1&a={ID}").into_bytes(),
         ] {
-            let words = words_of_body(&body);
-            assert!(words.iter().any(|word| word == ID), "{}", String::from_utf8_lossy(&body));
+            let verdict = judge_unread(&store, &other, &body).await.unwrap();
+            assert!(matches!(verdict, Verdict::Foreign), "{}", String::from_utf8_lossy(&body));
         }
-        for query in [format!("a={ID}"), ID.to_owned(), format!("x[{ID}]=1")] {
-            assert!(words_of_address("/x", &query).iter().any(|word| word == ID), "{query}");
+        for (path, query) in [
+            ("/x", format!("a={ID}")),
+            ("/x", ID.to_owned()),
+            ("/x", format!("x[{ID}]=1")),
+            ("/x/%3Fid=0123456789ABCDEF0123456789abcdef", String::new()),
+        ] {
+            let verdict = judge_address(&store, &other, path, &query).await.unwrap();
+            assert!(matches!(verdict, Verdict::Foreign), "{path}?{query}");
         }
+        assert!(matches!(judge_address(&store, &other, "/x", "a=b").await.unwrap(), Verdict::Nothing));
     }
 }
