@@ -92,7 +92,15 @@ impl RateLimit {
 
     /// Counts one call.
     pub fn check(&self) -> Told {
-        let verdict = self.limiter.check();
+        self.told(self.limiter.check())
+    }
+
+    /// What [`RateLimit::check`] would say now, but counts nothing.
+    pub fn peek(&self) -> Told {
+        self.told(self.limiter.peek())
+    }
+
+    fn told(&self, verdict: RateVerdict) -> Told {
         let RateVerdict { admitted, remaining, full_in, next_in } = verdict;
         // The same point in time as `Retry-After` tells, where there is one.
         let reset = whole_seconds(if admitted { full_in } else { next_in });

@@ -6,7 +6,7 @@ use super::Gateway;
 use super::call::Call;
 use super::create::Draft;
 use super::idempotency::Claimed;
-use super::member::{Limits, Member, RateLimit};
+use super::member::{Limits, Member, RateLimit, Told};
 use crate::clock::{Moment, Timestamp};
 use crate::error::{ApiError, Reason};
 use crate::ids::Credits;
@@ -28,6 +28,13 @@ pub(super) async fn create(
     task: &Task,
     claimed: Option<Claimed>,
 ) -> Result<Draft, ApiError> {
+    let what = "too many creates for this key in too short a time";
+    let rate = member.limits.creates.as_deref();
+    // Before anything is counted, or another create that may go on would find it counted for a moment.
+    let is_refusal = |told: &Told| !told.verdict.admitted && !told.shadowed;
+    if let Some(spent) = rate.map(RateLimit::peek).filter(is_refusal) {
+        admit(gateway, call, member, spent, what)?;
+    }
     let store = &gateway.parts.store;
     match store.begin(task.clone(), &member.limits.caps).await? {
         Begun::Yes => {}
@@ -41,9 +48,8 @@ pub(super) async fn create(
         }
     }
     let draft = Draft::new(task.create, store, claimed);
-    let what = "too many creates for this key in too short a time";
-    if let Some(limit) = &member.limits.creates
-        && let Err(refusal) = admit(gateway, call, member, limit, what)
+    if let Some(limit) = rate
+        && let Err(refusal) = admit(gateway, call, member, limit.check(), what)
     {
         // Given back at once, or another create might find nothing left.
         draft.not_sent().await;
@@ -58,7 +64,7 @@ pub(super) async fn create(
     Ok(draft)
 }
 
-/// Counts a call, or a create, against the tenant's rate of them.
+/// Lets a call, or a create, in as the tenant's rate of them has `told`.
 ///
 /// # Errors
 /// It is too much, as `what` says.
@@ -66,10 +72,9 @@ pub(super) fn admit(
     gateway: &Gateway,
     call: &Call,
     member: &Member,
-    limit: &RateLimit,
+    told: Told,
     what: &str,
 ) -> Result<(), ApiError> {
-    let told = limit.check();
     let (verdict, shadowed) = (told.verdict, told.shadowed);
     call.tell_rate(told);
     if shadowed {

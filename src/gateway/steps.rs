@@ -278,7 +278,7 @@ pub(super) fn count(gateway: &Gateway, call: &Call) -> Result<(), ApiError> {
     else {
         return Ok(());
     };
-    reserve::admit(gateway, call, member, limit, "too many calls with this key in too short a time")
+    reserve::admit(gateway, call, member, limit.check(), "too many calls with this key in too short a time")
 }
 
 /// The refusal of whatever has not begun when the gateway is about to stop.
