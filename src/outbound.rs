@@ -31,9 +31,9 @@ pub struct Client(Arc<Pools>);
 
 /// The time that a request has for the head of its answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Span {
+pub struct Deadline {
     /// When it is sent.
-    pub now: Instant,
+    pub sent: Instant,
     /// When it is given up; absent: by whoever waits.
     pub until: Option<Instant>,
 }
@@ -114,11 +114,11 @@ impl Client {
     /// As [`Client::send_to`], and addresses without a host.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let host = Destination::of(request.uri()).ok_or(Error::NoHost)?;
-        self.send_to(&host, request, Span { now: Instant::now(), until: None }).await
+        self.send_to(&host, request, Deadline { sent: Instant::now(), until: None }).await
     }
 
-    /// Sends `request` to `host`, and waits for the head of the answer as long as `span`. Of the request's address path and query
-    /// count.
+    /// Sends `request` to `host`, and waits for the head of the answer as long as `deadline` allows. Of the request's
+    /// address path and query count.
     ///
     /// # Errors
     /// Connections that cannot be opened, or break before the head has arrived. A request that had not been sent when a kept
@@ -127,9 +127,9 @@ impl Client {
         &'c self,
         host: &'c Destination,
         request: Request<Body>,
-        span: Span,
+        deadline: Deadline,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'c> {
-        self.0.send(host, request, span)
+        self.0.send(host, request, deadline)
     }
 }
 

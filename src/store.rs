@@ -294,8 +294,8 @@ pub trait Store: Send + Sync + 'static {
     /// Notes that something happened.
     fn happened<'a>(&'a self, tenant: &'a TenantId, happening: Happening) -> Reply<'a, ()>;
 
-    /// What happened to `tenant` after the cursor `after`, oldest first, at most `limit`; from the beginning, where the cursor is
-    /// one that the store has not given out.
+    /// What happened to `tenant` after the cursor `after`, oldest first, at most `limit`. Cursors are consecutive; those of a store
+    /// that begins anew are above all of before.
     fn happenings<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Reply<'a, Vec<Happening>>;
 }
 

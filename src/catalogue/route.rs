@@ -80,18 +80,26 @@ impl Routes {
             return None;
         }
         let folded = fold(path);
+        // Some take the form of the answer from an ending such as `.json`.
+        let ending = folded.rsplit_once('.').filter(|(_, ending)| !ending.contains('/'));
+        let spellings = [Some(&*folded), ending.map(|(path, _)| path)];
+        let exact = spellings.into_iter().flatten().find_map(|spelling| self.folded.get(spelling).cloned());
+        exact.or_else(|| spellings.into_iter().flatten().find_map(|spelling| self.pattern_of(spelling)))
+    }
+
+    /// The pattern that a folded path fits.
+    fn pattern_of(&self, folded: &str) -> Option<String> {
         let fits = |pattern: &&Pattern| {
-            let (before, after) = (fold(&pattern.before), pattern.after.to_lowercase());
+            let before = fold(&pattern.before);
+            let slash = if pattern.before.ends_with('/') { "/" } else { "" };
+            let (before, after) =
+                (before.trim_end_matches('/').to_owned() + slash, pattern.after.to_lowercase());
             folded.len() > before.len() + after.len()
                 && folded.starts_with(&before)
                 && folded.ends_with(&after)
         };
-        let pattern = || self.patterns.iter().find(fits);
-        let whole = |pattern: &Pattern| format!("{}{{{}}}{}", pattern.before, pattern.name, pattern.after);
-        // Some take the form of the answer from an ending such as `.json`.
-        let without_ending = || folded.rsplit_once('.').and_then(|(path, _)| self.folded.get(path));
-        let exact = self.folded.get(&folded).or_else(without_ending).cloned();
-        exact.or_else(|| pattern().map(whole))
+        let Pattern { before, name, after, .. } = self.patterns.iter().find(fits)?;
+        Some(format!("{before}{{{name}}}{after}"))
     }
 
     /// Name and decoded text of the variable part of `path`, unless the path is an exact one.
@@ -170,6 +178,9 @@ mod tests {
             check(path, Some("/models"));
         }
         check("//models/x/price", Some("/models/{model}/price"));
+        check("/models/x/price.json", None); // the name of a model, for all that is known
+        check("/models.bak/x", None);
+        check("/talk/x/now.json", Some("/talk/{model}/now"));
         check("/models/ow%6e/price", Some("/models/own/price"));
         check("/models/a/../own/price", Some("/models/own/price"));
         check("/models/a;b/price", Some("/models/{model}/price"));
@@ -181,7 +192,8 @@ mod tests {
 
     fn routes() -> Routes {
         let mut routes = Routes::default();
-        let paths = ["/models", "/models/{model}/price", "/models/{model}", "/models/own/price"];
+        let paths =
+            ["/models", "/models/{model}/price", "/models/{model}", "/models/own/price", "/talk/{model}/now"];
         for (index, path) in (0..).zip(paths) {
             assert!(routes.add(path, &Method::GET, OperationIx(index)));
         }

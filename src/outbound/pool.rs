@@ -38,7 +38,7 @@ use line::Line;
 use shared::{Place, Shared};
 
 use super::destination::path;
-use super::{Destination, Error, Span};
+use super::{Deadline, Destination, Error};
 use crate::background::{self, PerLane};
 
 /// A pool for each lane, and one for all others.
@@ -114,6 +114,7 @@ enum Failed {
     Late,
 }
 
+/// What hyper says of a request that it could not send, with the request where nothing of it has gone out.
 type Unsent = TrySendError<Request<Body>>;
 
 impl From<Unsent> for Failed {
@@ -143,30 +144,30 @@ impl Pools {
         Self { connector, connect_timeout, ping: shared::PING, lanes: PerLane::new(lane) }
     }
 
-    /// Sends `request` to `host`, and waits for the head of the answer as long as `span`. Of the request's address path and query
-    /// count.
+    /// Sends `request` to `host`, and waits for the head of the answer as long as `deadline` allows. Of the request's
+    /// address path and query count.
     ///
     /// A kept connection is given it at once, and sends it when this is first polled, so that this future need not carry it.
     pub(super) fn send<'p>(
         &'p self,
         host: &'p Destination,
         request: Request<Body>,
-        span: Span,
+        deadline: Deadline,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'p> {
         let lane = self.lanes.here();
         let sent = match lane.kept(host) {
-            Some(way) => Ok(way.send(lane, host, request, span.until)),
+            Some(way) => Ok(way.send(lane, host, request, deadline.until)),
             None => Err(Box::new(request)),
         };
         async move {
             let unsent = match sent {
                 Ok(sending) => match sending.await {
                     Ok(answer) => return Ok(answer),
-                    Err(failed) => Box::new(lane.take_back(host, failed, span.now)?),
+                    Err(failed) => Box::new(lane.take_back(host, failed, deadline.sent)?),
                 },
                 Err(request) => request,
             };
-            self.send_later(lane, host, unsent, span.until).boxed().await
+            self.send_later(lane, host, unsent, deadline.until).boxed().await
         }
     }
 
@@ -355,10 +356,10 @@ impl Link {
         Exchange { answer: Box::pin(answer), link: Some(self), is_bounded: until.is_some() }
     }
 
-    /// Whether it is the time for which the alarm is set; if not, the task that waits is woken then.
-    fn is_late(&mut self, context: &Context<'_>) -> bool {
-        let Some(alarm) = &mut self.alarm else { return false };
-        alarm.as_mut().poll(&mut self.bell.context(context)).is_ready()
+    /// Ready when it is the time for which the alarm is set; the task that waits is woken then.
+    fn poll_late(&mut self, context: &Context<'_>) -> Poll<()> {
+        let Some(alarm) = &mut self.alarm else { return Poll::Pending };
+        alarm.as_mut().poll(&mut self.bell.context(context))
     }
 
     /// Moves what can be moved, on behalf of the task that waits.
@@ -398,10 +399,10 @@ impl Future for Exchange {
                 Poll::Ready(Ok((answer, link)))
             }
             Poll::Ready(Err(unsent)) => Poll::Ready(Err(unsent.into())),
-            Poll::Pending if *is_bounded && link.as_mut().is_some_and(|link| link.is_late(context)) => {
-                Poll::Ready(Err(Failed::Late))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => match link {
+                Some(link) if *is_bounded => link.poll_late(context).map(|()| Err(Failed::Late)),
+                _ => Poll::Pending,
+            },
         }
     }
 }
@@ -415,6 +416,9 @@ struct Answer {
     broken: Option<hyper::Error>,
     lane: Arc<Lane>,
 }
+
+/// So many pieces of a body that nobody cares for are read, so that the connection is free.
+const AT_ITS_END: u32 = 4;
 
 /// What has come so far. Nobody has to be woken: what comes is put in by the connection, which is driven by whoever asks.
 fn come(incoming: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -464,6 +468,8 @@ impl http_body::Body for Answer {
                 return Poll::Pending;
             }
             Poll::Ready(None) => self.give_back(),
+            // Nothing comes after trailers, and not all ask whether something does.
+            Poll::Ready(Some(Ok(ref frame))) if frame.is_trailers() => self.give_back(),
             Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.give_back(),
             _ => {}
         }
@@ -483,10 +489,15 @@ impl Drop for Answer {
     /// Who does not care for a body need not lose the connection, where all of it is here already.
     fn drop(&mut self) {
         let Some(link) = &mut self.link else { return };
-        link.connection.drive(&mut Context::from_waker(Waker::noop()));
-        while matches!(come(&mut self.incoming), Poll::Ready(Some(Ok(_)))) {}
-        if self.incoming.is_end_stream() {
-            self.give_back();
+        // The connection goes on when what has come is taken; of more than a little the rest is not worth it.
+        for _ in 0..AT_ITS_END {
+            link.connection.drive(&mut Context::from_waker(Waker::noop()));
+            match come(&mut self.incoming) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(None) => return self.give_back(),
+                _ if self.incoming.is_end_stream() => return self.give_back(),
+                _ => return,
+            }
         }
     }
 }

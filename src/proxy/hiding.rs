@@ -18,16 +18,20 @@ use memchr::memmem::Finder;
 use super::headers::trailers_for_client;
 
 /// A shorter key is none, and would be found in every other text.
-const SHORTEST: usize = 8;
+pub(super) const SHORTEST: usize = 8;
 
-/// A key that is not to be told. Clones share it.
+/// A key that is not to be told; one that is too short to be one is none. Clones share it.
 #[derive(Clone)]
-pub(super) struct Hidden(Arc<Finder<'static>>);
+pub(super) struct Hidden(Option<Arc<Finder<'static>>>);
 
 impl Hidden {
-    /// `None` for a text that is too short to be looked for.
-    pub(super) fn new(secret: &str) -> Option<Self> {
-        (secret.len() >= SHORTEST).then(|| Self(Arc::new(Finder::new(secret).into_owned())))
+    pub(super) fn new(secret: &str) -> Self {
+        Self((secret.len() >= SHORTEST).then(|| Arc::new(Finder::new(secret).into_owned())))
+    }
+
+    /// Whether it stands in `text`.
+    fn is_in(&self, text: &[u8]) -> bool {
+        self.0.as_ref().is_some_and(|finder| finder.find(text).is_some())
     }
 
     /// `response` without it.
@@ -50,7 +54,7 @@ impl Hidden {
     }
 
     fn in_headers(&self, headers: &mut HeaderMap) {
-        for value in headers.values_mut().filter(|value| self.0.find(value.as_bytes()).is_some()) {
+        for value in headers.values_mut().filter(|value| self.is_in(value.as_bytes())) {
             if let Ok(masked) = HeaderValue::from_bytes(&self.masked(value.as_bytes())) {
                 *value = masked;
             }
@@ -59,17 +63,18 @@ impl Hidden {
 
     fn masked(&self, text: &[u8]) -> BytesMut {
         let mut masked = BytesMut::from(text);
-        let places: Vec<usize> = self.0.find_iter(text).collect();
-        for place in places {
-            masked[place..place + self.0.needle().len()].fill(b'*');
+        if let Some(finder) = &self.0 {
+            for place in finder.find_iter(text) {
+                masked[place..place + finder.needle().len()].fill(b'*');
+            }
         }
         masked
     }
 
     /// How many bytes at the end of `text` may be the beginning of it.
     fn begun_in(&self, text: &[u8]) -> usize {
-        let secret = self.0.needle();
-        let most = text.len().min(secret.len() - 1);
+        let secret = self.0.as_ref().map_or(&b""[..], |finder| finder.needle());
+        let most = text.len().min(secret.len().saturating_sub(1));
         (1..=most).rev().find(|length| text.ends_with(&secret[..*length])).unwrap_or(0)
     }
 }
@@ -89,7 +94,7 @@ impl Searched {
     fn pass(&mut self, data: Bytes) -> Bytes {
         let mut text = if self.held.is_empty() { data } else { [&self.held[..], &data].concat().into() };
         self.held = Bytes::new();
-        if self.hidden.0.find(&text).is_some() {
+        if self.hidden.is_in(&text) {
             text = self.hidden.masked(&text).freeze();
         }
         if !self.body.is_end_stream() {
@@ -164,7 +169,7 @@ mod tests {
     async fn passed(pieces: &[String]) -> String {
         let pieces: Vec<_> = pieces.iter().cloned().map(Ok::<_, std::io::Error>).collect();
         let response = Response::new(Body::from_stream(stream::iter(pieces)));
-        let passed = Hidden::new(KEY).unwrap().in_response(response).into_body().collect().await;
+        let passed = Hidden::new(KEY).in_response(response).into_body().collect().await;
         String::from_utf8(passed.unwrap().to_bytes().to_vec()).unwrap()
     }
 
@@ -172,9 +177,10 @@ mod tests {
     async fn headers_are_looked_through_too() {
         let response =
             Response::builder().header("x-echo", format!("Bearer {KEY}")).body(Body::empty()).unwrap();
-        let response = Hidden::new(KEY).unwrap().in_response(response);
+        let response = Hidden::new(KEY).in_response(response);
         assert_eq!(response.headers()["x-echo"], "Bearer **************");
-        assert!(Hidden::new("short").is_none());
+        let short = Response::builder().header("x-echo", "short").body(Body::empty()).unwrap();
+        assert_eq!(Hidden::new("short").in_response(short).headers()["x-echo"], "short");
     }
 
     #[tokio::test]
@@ -183,7 +189,7 @@ mod tests {
         let trailers = trailers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let body =
             Full::from("x").with_trailers(std::future::ready(Some(Ok(trailers.into_iter().collect()))));
-        let response = Hidden::new(KEY).unwrap().in_response(Response::new(Body::new(body)));
+        let response = Hidden::new(KEY).in_response(Response::new(Body::new(body)));
         let whole = response.into_body().collect().await.unwrap();
         let trailers: Vec<_> = whole.trailers().unwrap().iter().collect();
         assert_eq!(trailers, [(&"x-echo".parse().unwrap(), &"is **************".parse().unwrap())]);
@@ -196,7 +202,7 @@ mod tests {
             told.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), told))
         });
         let response = Response::new(Body::from_stream(pieces));
-        let mut body = Hidden::new(KEY).unwrap().in_response(response).into_body();
+        let mut body = Hidden::new(KEY).in_response(response).into_body();
         for piece in ["data: one\n\n", "sk-aab-", "aab-x"] {
             tell.send(piece).unwrap();
             if piece != "sk-aab-" {

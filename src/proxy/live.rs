@@ -7,21 +7,21 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, TRAILER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::breaker::Leave;
-use super::headers::{keep_for_client, key_of, readdressed, settle_length};
+use super::headers::{keep_for_client, key_of, readdressed, settle_length, tells_key};
 use super::hiding::Hidden;
 use super::retry::is_passing;
 use super::sending::Progress;
 use super::trailing::Trailing;
 use super::{About, Breaker, KeyIx, UNKNOWN_PATH, Upstream, UpstreamError, body_of};
 use crate::config;
-use crate::outbound::{Client, Destination, Error, Span, Untaken, reasons};
+use crate::outbound::{Client, Deadline, Destination, Error, Untaken, reasons};
 use crate::telemetry::Metrics;
 use crate::wire;
 
@@ -61,7 +61,7 @@ struct Key {
     /// `Bearer …`, marked as not to be printed.
     authorization: HeaderValue,
     /// Not to be told by anybody.
-    hidden: Option<Hidden>,
+    hidden: Hidden,
 }
 
 impl Key {
@@ -111,12 +111,12 @@ impl Live {
             readdressed(&head.headers, told, host.destination.header(), &key.authorization);
         let exchange = Exchange { live: self, leave, key, operation, began: Instant::now() };
         if streams {
-            let request = request.map(|body| Body::new(Trailing::new(body, told)));
             let sending = self.stream(&host.destination, request, exchange.began);
             return async move { exchange.end(sending.await) }.boxed();
         }
-        let span = Span { now: exchange.began, until: Some(exchange.began + self.response_timeout) };
-        let sending = self.client.send_to(&host.destination, request, span);
+        request.headers_mut().remove(TRAILER); // all of the body is here, and none comes after it
+        let deadline = Deadline { sent: exchange.began, until: Some(exchange.began + self.response_timeout) };
+        let sending = self.client.send_to(&host.destination, request, deadline);
         async move { exchange.end(sending.await.map_err(|error| self.failure(&error))) }.boxed()
     }
 
@@ -128,8 +128,8 @@ impl Live {
         now: Instant,
     ) -> Result<Response<Body>, UpstreamError> {
         let progress = Progress::new();
-        let span = Span { now, until: None };
-        let sending = self.client.send_to(host, request.map(|body| progress.of(body)), span);
+        let deadline = Deadline { sent: now, until: None };
+        let sending = self.client.send_to(host, request.map(|body| progress.of(body)), deadline);
         match progress.within(self.response_timeout, sending).await {
             Some(answer) => answer.map_err(|error| progress.fault().unwrap_or_else(|| self.failure(&error))),
             None => Err(UpstreamError::Timeout(self.response_timeout)),
@@ -173,10 +173,7 @@ impl Exchange<'_> {
         }
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
         live.metrics.upstream_answered(&key.name, operation, status, began.elapsed());
-        match &key.hidden {
-            Some(hidden) => answer.map(|response| hidden.in_response(response)),
-            None => answer,
-        }
+        answer.map(|response| key.hidden.in_response(response))
     }
 }
 
@@ -218,11 +215,12 @@ fn sound(mut response: Response<Body>) -> Result<Response<Body>, UpstreamError> 
 
 /// Path and query of `uri` without a parameter `key`, or one that says what the client's `key` is, if it has one.
 fn without_key(uri: &Uri, key: Option<&str>) -> Option<PathAndQuery> {
-    let tells = |text: &str| key.is_some_and(|key| text.contains(key));
+    let tells = |text: &str| tells_key(text.as_bytes(), key);
     // Mostly there is nothing in it that could be read as that.
     let query = uri.query().filter(|query| query.contains('%') || query.contains("key") || tells(query))?;
-    let is_key =
-        |pair: &&str| wire::pairs(pair).any(|(name, value)| name == "key" || tells(&name) || tells(&value));
+    // In a key a `+` is one.
+    let says_key = |pair: &str| tells(&percent_encoding::percent_decode_str(pair).decode_utf8_lossy());
+    let is_key = |pair: &&str| says_key(pair) || wire::pairs(pair).any(|(name, _)| name == "key");
     if !query.split('&').any(|pair| is_key(&pair)) {
         return None;
     }
@@ -239,6 +237,7 @@ impl Upstream for Live {
         about: About,
     ) -> BoxFuture<'_, Result<Response<Body>, UpstreamError>> {
         let (head, body) = request.into_parts();
+        let body = Body::new(Trailing::new(body, key_of(&head.headers)));
         self.forward(&head, body, &about)
     }
 
@@ -282,7 +281,7 @@ mod tests {
     #[test]
     fn a_key_in_the_query_stays_behind() {
         let check = |from: &str, to: Option<&str>| {
-            let rest = without_key(&from.parse().unwrap(), Some("kg_fake"));
+            let rest = without_key(&from.parse().unwrap(), Some("kg_fake+key"));
             assert_eq!(rest.as_ref().map(PathAndQuery::as_str), to, "{from}");
         };
         check("/a/b?x=1&key=kg_fake&y=2", Some("/a/b?x=1&y=2"));
@@ -290,6 +289,6 @@ mod tests {
         check("/a/b?monkey=1", None);
         check("/a/b?%6bey=kg_fake&x=1", Some("/a/b?x=1"));
         check("/a/b", None);
-        check("/a/b?KEY=kg_fake&x=1&y=a%20kg_fak%65", Some("/a/b?x=1"));
+        check("/a/b?KEY=kg_fake+key&x=1&y=a%20kg_fak%65%2Bkey", Some("/a/b?x=1"));
     }
 }

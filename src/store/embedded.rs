@@ -241,7 +241,11 @@ impl State {
 
     fn happened(&mut self, tenant: &TenantId, mut happening: Happening) {
         let account = self.account(tenant);
-        account.last_cursor += 1;
+        // Consecutive, and above those of any store before this one, whose events are gone.
+        account.last_cursor = match account.last_cursor {
+            0 => u64::try_from(happening.at.millis()).unwrap_or_default().saturating_mul(1000),
+            last => last + 1,
+        };
         happening.cursor = account.last_cursor;
         account.happenings.push_back(happening);
         if account.happenings.len() > MOST_HAPPENINGS {
@@ -323,7 +327,8 @@ impl Store for Embedded {
     }
 
     fn made_by<'a>(&'a self, made: &'a str) -> Reply<'a, Option<Owner>> {
-        at_once(self.state().made.get(&print(made)).cloned())
+        let print = print(made); // which takes a while, and nobody has to wait for it
+        at_once(self.state().made.get(&print).cloned())
     }
 
     fn spent<'a>(&'a self, tenant: &'a TenantId, now: Moment) -> Reply<'a, [Credits; 3]> {
@@ -385,11 +390,8 @@ impl Store for Embedded {
 
     fn happenings<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Reply<'a, Vec<Happening>> {
         let mut state = self.state();
-        let account = state.account(tenant);
-        // Before this began, cursors went further.
-        let after = if after > account.last_cursor { 0 } else { after };
-        let later = account.happenings.iter().filter(|happening| happening.cursor > after);
-        at_once(later.take(limit).cloned().collect())
+        let all = state.account(tenant).happenings.iter();
+        at_once(all.filter(|happening| happening.cursor > after).take(limit).cloned().collect())
     }
 }
 

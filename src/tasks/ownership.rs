@@ -79,6 +79,7 @@ pub async fn judge_body(
     let verdict = judge(store, tenant, named).await?;
     let mut texts = Vec::new();
     all_texts(request, &mut texts);
+    texts.retain(|text| !is_prose(text));
     Ok(verdict.and(judge_texts(store, tenant, &texts).await?))
 }
 
@@ -130,17 +131,29 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
 /// The words of a text that may be ids: all of it, what stands between signs that servers split lists at, and whatever is
 /// long and in one piece.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
-    const LONG: usize = 16;
     let listed = text.split([';', '&', '=', ',', ':']);
     let long = text.split(|sign| !is_of_id(sign)).filter(|piece| piece.len() >= LONG);
-    std::iter::once(text).chain(listed.chain(long).filter(|piece| piece.len() < text.len()))
+    let all = std::iter::once(text).chain(listed.chain(long).filter(|piece| piece.len() < text.len()));
+    all.filter(|piece| (SHORTEST..=LONGEST + AROUND).contains(&piece.len()))
 }
 
-/// The same of a text in a body. What is said of an address there says nothing of what the request is about: whoever has one can
+/// A piece of a text that is at least as long may be an id, whatever stands around it.
+const LONG: usize = 16;
+/// So many signs may stand around an id, such as blanks.
+const AROUND: usize = 32;
+
+/// The same of a text in JSON. What is said of an address there says nothing of what the request is about: whoever has one can
 /// fetch what it leads to.
 fn words_of_text(text: &str) -> impl Iterator<Item = &str> {
-    let around = text.split_whitespace().filter(|part| !part.contains("://"));
-    std::iter::once(text).chain(around.flat_map(pieces).filter(|piece| piece.len() < text.len()))
+    text.split_whitespace().filter(|part| !part.contains("://")).flat_map(pieces)
+}
+
+/// Whether a text is written for readers, so that an id in it is spoken of and not meant.
+fn is_prose(text: &str) -> bool {
+    let is_list =
+        || text.split_whitespace().all(|part| is_unguessable(part.trim_matches(|sign| !is_of_id(sign))));
+    let is_structured = text.trim_start().starts_with(['{', '[']);
+    !is_structured && text.trim().contains(char::is_whitespace) && !is_list()
 }
 
 /// Judges what a path and a query name, whatever they mean: no part of them, decoded, may be somebody else's.
@@ -232,15 +245,14 @@ async fn judge_word(store: &dyn Store, tenant: &TenantId, word: &str) -> Result<
 }
 
 /// The ids that a word may be for a server that is not particular: it may cut off what stands around one, and compare without
-/// regard to case. The upstream's ids have small letters.
+/// regard to case. The upstream's ids that have been recorded have small letters only; one with capitals is known as it is.
 fn spellings(word: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let bare = word.trim_matches(|sign: char| !is_of_id(sign));
-    let bare = if bare.len() == word.len() { None } else { Some(bare) };
-    let inner = bare.unwrap_or(word);
-    let has_capitals = inner.bytes().any(|byte| byte.is_ascii_uppercase());
-    let small = has_capitals.then(|| Cow::Owned(inner.to_ascii_lowercase()));
-    let all = [Some(word), bare].into_iter().flatten().map(Cow::Borrowed).chain(small);
-    all.filter(|spelling| may_be_id(spelling))
+    let has_capitals = may_be_id(bare) && bare.bytes().any(|byte| byte.is_ascii_uppercase());
+    let small = has_capitals.then(|| Cow::Owned(bare.to_ascii_lowercase()));
+    let bare = (bare.len() < word.len()).then_some(bare);
+    let all = [Some(word), bare].into_iter().flatten().filter(|spelling| may_be_id(spelling));
+    all.map(Cow::Borrowed).chain(small)
 }
 
 /// Whether most ids are made of signs like that.
@@ -455,12 +467,18 @@ mod tests {
             format!("\u{a0}{ID}\0"),
             format!("\"{ID}\","),
             format!("x,{ID}"),
+            format!("{ID} {capitals}, {ID}"),
             format!("/details?taskId={ID}"),
             format!("{{task(id:\"{ID}\") {{state}}}}"),
-            format!("{{\"task_id\":\"{ID}\",\"n\":NaN}}"),
+            format!("{{\"task_id\": \"{ID}\", \"n\": NaN}}"),
         ] {
             assert!(is_foreign(json!({"deep": [{"input": said}]})).await, "{said}");
         }
+        // Whoever speaks of it in a prompt means no task.
+        let prose = format!("explain why task {ID} of the others failed");
+        assert!(!is_foreign(json!({"prompt": prose})).await);
+        let unread = judge_unread(&store, &other, json!({"prompt": prose}).to_string().as_bytes()).await;
+        assert!(matches!(unread.unwrap(), Verdict::Foreign), "nobody knows what that is");
         for address in [format!("https://files.test/{ID}.mp4"), format!("like this: https://files.test/{ID}")]
         {
             assert!(!is_foreign(json!({"url": address})).await, "{address}");

@@ -7,7 +7,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::any;
+use futures_util::stream;
 use http::Method;
+use http_body_util::BodyExt as _;
 use kiegate::app::App;
 use kiegate::config::{Config, Sources};
 use kiegate::outbound::Client;
@@ -75,7 +77,10 @@ async fn echo() -> String {
         if parts.uri.path() == "/slow" {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let whole = body.collect().await.unwrap_or_default();
+        let trailers = whole.trailers().cloned().unwrap_or_default();
+        let trailers: Vec<_> = trailers.keys().map(|name| name.as_str().to_owned()).collect();
+        let body = whole.to_bytes();
         let headers: Vec<String> = parts
             .headers
             .iter()
@@ -83,8 +88,7 @@ async fn echo() -> String {
             .collect();
         let key = parts.headers.get("authorization").is_some_and(|key| key == "Bearer fake-upstream-key");
         let uri = parts.uri.to_string();
-        let seen =
-            json!({"code": 200, "uri": uri, "headers": headers, "length": body.len(), "upstream_key": key});
+        let seen = json!({"code": 200, "uri": uri, "headers": headers, "length": body.len(), "upstream_key": key, "trailers": trailers});
         (http::StatusCode::ACCEPTED, [("x-from-upstream", "yes")], seen.to_string())
     };
     kiegate::background::spawn(
@@ -115,6 +119,32 @@ async fn the_key_is_swapped_and_everything_else_passes() {
         // An upstream that quotes what it was sent does not tell tenants the key.
         assert!(headers.contains("authorization: Bearer *****************"), "{headers}");
         assert!(!headers.contains("kg_acme_fake") && !headers.contains("x-mock"), "{headers}");
+    })
+    .await;
+}
+
+/// A tenant's key went upstream in them.
+#[tokio::test]
+async fn trailers_travel_as_far_as_headers_do() {
+    let upstream = echo().await;
+    with_gateway(live_config(&upstream, ""), async |base| {
+        let names = ["x-sum", "authorization", "x-note", "x-mock-outcome"];
+        let values = ["42", "Bearer kg_acme_fake", "my key is kg_acme_fake", "stall"];
+        let trailers = names
+            .map(|name| name.parse().unwrap())
+            .into_iter()
+            .zip(values.map(|value| value.parse().unwrap()));
+        let pieces = Body::from_stream(stream::iter(["a", "b"].map(Ok::<_, std::io::Error>)));
+        let body = pieces.with_trailers(std::future::ready(Some(Ok(trailers.collect()))));
+        let request = Request::post(format!("{base}/x/anything"))
+            .header("authorization", "Bearer kg_acme_fake")
+            .header("content-type", "application/octet-stream")
+            .header("trailer", names.join(", "));
+        let client = Client::new(Duration::from_secs(5), Duration::from_secs(5));
+        let answer = client.send(request.body(Body::new(body)).unwrap()).await.unwrap();
+        let seen: Value =
+            serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!((&seen["length"], &seen["trailers"]), (&json!(2), &json!(["x-sum"])));
     })
     .await;
 }
@@ -263,7 +293,7 @@ async fn an_answer_streams_through_as_it_comes() {
     let told = std::sync::Arc::new(std::sync::Mutex::new(Some(told)));
     let handler = move || {
         let told = told.lock().unwrap().take().unwrap();
-        let pieces = futures_util::stream::unfold(told, async |mut told| {
+        let pieces = stream::unfold(told, async |mut told| {
             told.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), told))
         });
         std::future::ready(Body::from_stream(pieces))

@@ -23,8 +23,8 @@ use super::shared::{MOST_AT_ONCE, PING};
 use super::*;
 use crate::outbound::{Untaken, with_tls};
 
-/// A server that answers each request with the next of `answers`, and closes a connection after one that ends in `|`.
-/// Tells the number of each connection that a request came over.
+/// A server that answers each request with the next of `answers`, thinks about one that begins with `~`, and closes a connection
+/// after one that ends in `|`. Tells the number of each connection that a request came over.
 async fn server(answers: &'static [&'static str]) -> (String, mpsc::UnboundedReceiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -47,13 +47,18 @@ async fn server(answers: &'static [&'static str]) -> (String, mpsc::UnboundedRec
                 let Some(answer) = answers.next() else { return };
                 tell.send(number).unwrap();
                 closes = answer.ends_with('|');
-                socket.write_all(answer.trim_end_matches('|').as_bytes()).await.unwrap();
+                if answer.starts_with('~') {
+                    tokio::time::sleep(TIME * 4).await;
+                }
+                let _ = socket.write_all(answer.trim_matches(['~', '|']).as_bytes()).await;
             }
         }
     });
     (base, told)
 }
 
+/// How long an answer may take.
+const TIME: Duration = Duration::from_millis(50);
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -69,7 +74,7 @@ async fn send_within(pools: &Pools, url: &str, time: Option<Duration>) -> Result
     let request = Request::get(url).body(Body::empty()).unwrap();
     let host = Destination::of(request.uri()).unwrap();
     let now = Instant::now();
-    pools.send(&host, request, Span { now, until: time.map(|time| now + time) }).await
+    pools.send(&host, request, Deadline { sent: now, until: time.map(|time| now + time) }).await
 }
 
 async fn get(pools: &Pools, url: &str) -> Result<String, String> {
@@ -84,12 +89,30 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 async fn a_connection_serves_again() {
     const CHUNKS: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     const EMPTY: &str = "HTTP/1.1 204 No Content\r\n\r\n";
-    let (base, mut told) = server(&[OK, CHUNKS, EMPTY, OK]).await;
+    let (base, mut told) = server(&[OK, CHUNKS, EMPTY, TRAILING, OK]).await;
     let pools = pools();
-    for expected in ["ok", "ok", "", "ok"] {
+    for expected in ["ok", "ok", "", "ok", "ok"] {
         assert_eq!(get(&pools, &base).await.unwrap(), expected);
         assert_eq!(told.recv().await, Some(0));
     }
+}
+
+const TRAILING: &str =
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n";
+
+/// As servers do after trailers: nothing can come after them.
+#[tokio::test]
+async fn a_connection_serves_again_though_nobody_asks_for_the_end_of_its_answer() {
+    let (base, mut told) = server(&[TRAILING, TRAILING, OK]).await;
+    let pools = pools();
+    let mut body = send(&pools, &base).await.unwrap().into_body();
+    while !body.frame().await.unwrap().unwrap().is_trailers() {}
+    drop(body);
+    let unread = send(&pools, &base).await.unwrap();
+    tokio::time::sleep(TIME).await; // all of it comes meanwhile
+    drop(unread);
+    assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+    assert_eq!([told.recv().await, told.recv().await, told.recv().await], [Some(0); 3]);
 }
 
 /// A request that found its connection closed once waited for an answer for ever, and then was sent on without its
@@ -120,7 +143,6 @@ async fn a_kept_connection_that_is_closed_in_place_of_an_answer_is_told_from_a_n
 /// On a connection that was kept for as long as an answer may take, and on a new one.
 #[tokio::test]
 async fn an_answer_that_does_not_come_in_time_is_given_up_with_its_connection() {
-    const TIME: Duration = Duration::from_millis(50);
     let (base, mut told) = server(&[OK, OK, "", "", OK]).await;
     let pools = pools();
     for _ in 0..2 {
@@ -136,6 +158,32 @@ async fn an_answer_that_does_not_come_in_time_is_given_up_with_its_connection() 
         assert_eq!((told.recv().await, kept(&pools)), (Some(number), 0));
     }
     assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+}
+
+/// The alarm of the request before rings meanwhile.
+#[tokio::test]
+async fn who_has_all_the_time_is_not_given_up_over_a_connection_on_which_another_had_not() {
+    const SLOW: &str = "~HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let (base, mut told) = server(&[OK, SLOW]).await;
+    let pools = pools();
+    let answer = send_within(&pools, &base, Some(TIME)).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    assert_eq!(get(&pools, &base).await.unwrap(), "ok");
+    assert_eq!([told.recv().await, told.recv().await], [Some(0); 2]);
+}
+
+/// On a new connection, and on one that others use.
+#[tokio::test]
+async fn an_answer_that_does_not_come_in_time_is_given_up_over_http_2_as_well() {
+    let base = secure_server(Arc::new(Notify::new()), 100).await;
+    let pools = trusting(PING, PATIENCE);
+    let slow = format!("{base}/slow");
+    for _ in 0..2 {
+        let began = Instant::now();
+        assert!(matches!(send_within(&pools, &slow, Some(TIME)).await, Err(Error::Late)));
+        assert!(began.elapsed() >= TIME);
+    }
+    assert_eq!(get(&pools, &slow).await.unwrap(), "0");
 }
 
 #[tokio::test]
@@ -487,7 +535,8 @@ async fn an_answer_in_the_midst_of_a_body_is_heard_though_the_server_hangs_up() 
         });
         let request = Request::post(&base).body(Body::from_stream(pieces)).unwrap();
         let host = Destination::of(request.uri()).unwrap();
-        let answer = pools.send(&host, request, Span { now: Instant::now(), until: None }).await.unwrap();
+        let answer =
+            pools.send(&host, request, Deadline { sent: Instant::now(), until: None }).await.unwrap();
         assert_eq!(answer.status(), 413);
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no");
     }
