@@ -356,10 +356,10 @@ impl Link {
         Exchange { answer: Box::pin(answer), link: Some(self), is_bounded: until.is_some() }
     }
 
-    /// Ready when it is the time for which the alarm is set; the task that waits is woken then.
-    fn poll_late(&mut self, context: &Context<'_>) -> Poll<()> {
+    /// Ready when it is the time for which the alarm is set; whoever has driven the connection is woken then.
+    fn poll_late(&mut self) -> Poll<()> {
         let Some(alarm) = &mut self.alarm else { return Poll::Pending };
-        alarm.as_mut().poll(&mut self.bell.context(context))
+        alarm.as_mut().poll(&mut Context::from_waker(self.bell.waker()))
     }
 
     /// Moves what can be moved, on behalf of the task that waits.
@@ -400,7 +400,7 @@ impl Future for Exchange {
             }
             Poll::Ready(Err(unsent)) => Poll::Ready(Err(unsent.into())),
             Poll::Pending => match link {
-                Some(link) if *is_bounded => link.poll_late(context).map(|()| Err(Failed::Late)),
+                Some(link) if *is_bounded => link.poll_late().map(|()| Err(Failed::Late)),
                 _ => Poll::Pending,
             },
         }

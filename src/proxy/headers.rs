@@ -4,7 +4,7 @@ use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::memmem::find;
+use memchr::memchr_iter;
 
 use super::hiding::SHORTEST;
 use crate::wire;
@@ -49,22 +49,22 @@ pub(super) fn keep_for_upstream(headers: &mut HeaderMap) {
 }
 
 /// The key that a client sent. It stands in `Authorization` alone, unless the client has put it elsewhere as well.
-pub(super) fn key_of(headers: &HeaderMap) -> Option<&str> {
-    let value = wire::values(headers, AUTHORIZATION).next()?;
-    value.to_str().ok()?.strip_prefix("Bearer ").filter(|key| !key.is_empty())
+pub(super) fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
+    wire::values(headers, AUTHORIZATION).next()?.as_bytes().strip_prefix(b"Bearer ")
 }
 
 /// Whether a client's key stands in a text; one that is too short to be a secret would be found in every other.
-pub(super) fn tells_key(text: &[u8], key: Option<&str>) -> bool {
-    let key = key.filter(|key| (SHORTEST..=text.len()).contains(&key.len())); // most texts are shorter
-    key.is_some_and(|key| find(text, key.as_bytes()).is_some())
+pub(super) fn tells_key(text: &[u8], key: Option<&[u8]>) -> bool {
+    let Some(key) = key.filter(|key| key.len() >= SHORTEST) else { return false };
+    // Most texts are short, so looking for its first byte is less than to make a search ready.
+    memchr_iter(key[0], text).any(|place| text[place..].starts_with(key))
 }
 
 /// What of `headers` travels to the upstream, after its host and its key; nothing in which the client's `key` stands does. What is
 /// answered is to be looked through for that of the upstream, so it is not to be compressed.
 pub(super) fn readdressed(
     headers: &HeaderMap,
-    key: Option<&str>,
+    key: Option<&[u8]>,
     host: &HeaderValue,
     authorization: &HeaderValue,
 ) -> HeaderMap {
@@ -93,7 +93,7 @@ fn join(cookies: &mut HeaderValue, more: &HeaderValue) {
 }
 
 /// What of the `trailers` of a request travels to the upstream: nothing that would not at its beginning, nor what must stand there.
-pub(super) fn trailers_for_upstream(trailers: &mut HeaderMap, key: Option<&str>) {
+pub(super) fn trailers_for_upstream(trailers: &mut HeaderMap, key: Option<&[u8]>) {
     let tells: Vec<HeaderName> = trailers
         .iter()
         .filter(|(_, value)| tells_key(value.as_bytes(), key))
@@ -318,7 +318,7 @@ mod tests {
             names
         };
         let mut sent = trailers.clone();
-        trailers_for_upstream(&mut sent, Some("kg_fake_key"));
+        trailers_for_upstream(&mut sent, Some(b"kg_fake_key"));
         assert_eq!(left(&sent), ["x-checksum", "x-kiegate-error"]);
         trailers_for_client(&mut trailers);
         assert_eq!(left(&trailers), ["x-api-key", "x-checksum", "x-mock-outcome", "x-told"]);

@@ -13,13 +13,13 @@ use super::headers::trailers_for_upstream;
 pub(super) struct Trailing {
     body: Body,
     /// The client's, which is not to be told.
-    key: Option<String>,
+    key: Option<Vec<u8>>,
 }
 
 impl Trailing {
     /// `body` of a client with that key.
-    pub(super) fn new(body: Body, key: Option<&str>) -> Self {
-        Self { body, key: key.map(str::to_owned) }
+    pub(super) fn new(body: Body, key: Option<&[u8]>) -> Self {
+        Self { body, key: key.map(<[u8]>::to_vec) }
     }
 }
 

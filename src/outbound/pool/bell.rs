@@ -34,6 +34,11 @@ impl Bell {
         Context::from_waker(&self.waker)
     }
 
+    /// What wakes the task of the latest context.
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
     /// Does something that wakes nobody. Whatever else happens meanwhile must be found out when the connection is driven
     /// the next time, which is to come before anybody waits.
     pub(super) fn muffled<T>(&self, what: impl FnOnce() -> T) -> T {
