@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -180,11 +180,11 @@ pub fn doubts(config: &Config, catalogue: &Catalogue) -> Vec<String> {
 }
 
 impl App {
-    /// Builds everything and opens both listeners.
+    /// Builds everything and opens both listeners, which are the runtime's that this is called on.
     ///
     /// # Errors
     /// What is wrong with the catalogue, a certificate or an address.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(config: Config) -> Result<Self, StartError> {
         let catalogue = Arc::new(catalogue(&config)?);
         for doubt in doubts(&config, &catalogue) {
             tracing::warn!("{doubt}");
@@ -196,8 +196,8 @@ impl App {
         let plan = Plan { config: &config, catalogue, clock, metrics: told, store, live, post };
         let Built { gateway, sim, live, recorder } = plan.build()?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
-        let data = listen(config.listen).await?;
-        let admin = listen(config.admin.listen).await?;
+        let data = listen(config.listen)?;
+        let admin = listen(config.admin.listen)?;
         let ready = Arc::new(AtomicBool::new(true));
         Ok(Self {
             config,
@@ -342,6 +342,16 @@ pub(crate) fn bounds(server: &config::Server) -> Bounds {
     }
 }
 
-pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+/// So many connections may wait to be taken in, as far as the system allows it: clients of a burst that do not fit try again a
+/// second later.
+const BACKLOG: u32 = 4096;
+
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let listening = socket.and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    });
+    listening.map_err(|source| StartError::Listen { address, source })
 }

@@ -262,7 +262,7 @@ impl Builder {
         let thread = Lanes::start(1)?;
         let (tell, told) = oneshot::channel();
         thread.spawn(async move {
-            match build(&config).await {
+            match build(&config) {
                 Err(error) => drop(tell.send(Err(error))),
                 Ok((data_plane, plane)) => {
                     drop(tell.send(Ok((data_plane, plane.listener.local_addr()))));
@@ -278,7 +278,7 @@ impl Builder {
 }
 
 /// What answers, and the same behind a listener.
-async fn build(config: &Config) -> Result<(DataPlane, Plane), StartError> {
+fn build(config: &Config) -> Result<(DataPlane, Plane), StartError> {
     let metrics = Arc::new(Metrics::new());
     let plan = Plan {
         config,
@@ -293,7 +293,7 @@ async fn build(config: &Config) -> Result<(DataPlane, Plane), StartError> {
     let data_plane = DataPlane::new(gateway, sim.map(sim::routes));
     let answering = data_plane.clone();
     let answer: gateway::Answer = Arc::new(move |request, peer| answering.answer_from(Some(peer), request));
-    let listener = app::listen(config.listen).await?;
+    let listener = app::listen(config.listen)?;
     let bounds = app::bounds(&config.server);
     Ok((data_plane, Plane { name: "data", listener, tls: None, lanes: None, answer, bounds, metrics }))
 }

@@ -37,7 +37,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     };
     runtime.block_on(async {
         let mode = config.mode;
-        match App::start(config).await {
+        match App::start(config) {
             Ok(app) => {
                 let app = app.on_lanes(Arc::clone(&lanes));
                 announce(&app, mode);

@@ -12,9 +12,9 @@ use crate::live::{config, run};
 use crate::support::World;
 
 /// A simulator on a socket: its address, and what lets it stop.
-async fn simulator() -> (String, tokio::sync::oneshot::Sender<()>) {
+fn simulator() -> (String, tokio::sync::oneshot::Sender<()>) {
     let text = "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[mock]\npace = \"instant\"";
-    let (base, stop) = run(App::start(config(text)).await.unwrap());
+    let (base, stop) = run(App::start(config(text)).unwrap());
     (base.strip_prefix("http://").unwrap().to_owned(), stop)
 }
 
@@ -42,7 +42,7 @@ async fn ask(address: &str, request: &str) -> (Vec<u8>, Result<(), std::io::Erro
 
 #[tokio::test]
 async fn faults_are_really_at_the_socket() {
-    let (address, _stop) = simulator().await;
+    let (address, _stop) = simulator();
     let reset = ask(&address, &create("fault:reset", "reset")).await;
     assert_eq!(reset, (vec![], Err(std::io::ErrorKind::ConnectionReset)));
     let empty = ask(&address, &create("fault:empty", "empty")).await;

@@ -98,7 +98,7 @@ async fn echo() -> String {
 }
 
 pub(super) async fn with_gateway<F: Future<Output = ()>>(config: Config, then: impl FnOnce(String) -> F) {
-    let app = App::start(config).await.unwrap();
+    let app = App::start(config).unwrap();
     let (base, stop) = run(app);
     then(base).await;
     let _ = stop.send(());
@@ -241,7 +241,6 @@ async fn a_gateway_before_a_simulator_behaves_like_the_simulator() {
     let mock = App::start(config(
         "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[mock]\npace = \"instant\"\n",
     ))
-    .await
     .unwrap();
     let (upstream, stop) = run(mock);
     with_gateway(live_config(&upstream, ""), async |base| {
@@ -264,7 +263,7 @@ async fn a_gateway_before_a_simulator_behaves_like_the_simulator() {
 async fn a_long_answer_over_http_2_is_not_cut_off() {
     let text =
         "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[server]\nhead_timeout = \"1s\"\n";
-    let (base, stop) = run(App::start(config(text)).await.unwrap());
+    let (base, stop) = run(App::start(config(text)).unwrap());
     let socket = tokio::net::TcpStream::connect(base.strip_prefix("http://").unwrap()).await.unwrap();
     let executor = hyper_util::rt::TokioExecutor::new();
     let io = hyper_util::rt::TokioIo::new(socket);

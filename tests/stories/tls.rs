@@ -78,7 +78,7 @@ async fn text(body: hyper::body::Incoming) -> String {
 
 #[tokio::test]
 async fn both_planes_speak_both_versions_of_http() {
-    let app = App::start(config(&pem("one-cert.pem"), &pem("one-key.pem"))).await.unwrap();
+    let app = App::start(config(&pem("one-cert.pem"), &pem("one-key.pem"))).unwrap();
     assert_eq!(app.scheme(), "https");
     let (data, admin) = (app.data_address().port(), app.admin_address().port());
     let (stop, end) = run(app);
@@ -107,7 +107,7 @@ async fn both_planes_speak_both_versions_of_http() {
 /// Links once began with `http://` whatever the client had come by.
 #[tokio::test]
 async fn links_begin_as_the_client_came() {
-    let app = App::start(config(&pem("one-cert.pem"), &pem("one-key.pem"))).await.unwrap();
+    let app = App::start(config(&pem("one-cert.pem"), &pem("one-key.pem"))).unwrap();
     let port = app.data_address().port();
     let (stop, _) = run(app);
     let stream = connect(port, &pem("one-cert.pem"), "http/1.1").await.unwrap();
@@ -131,7 +131,7 @@ async fn a_new_certificate_is_taken_over_and_a_broken_one_is_not() {
     };
     put("one");
     let config = config(&cert, &key);
-    let app = App::start(config.clone()).await.unwrap();
+    let app = App::start(config.clone()).unwrap();
     let (port, handle) = (app.data_address().port(), app.handle());
     let (stop, _) = run(app);
     let mut old = connect(port, &pem("one-cert.pem"), "http/1.1").await.unwrap();
@@ -157,7 +157,7 @@ async fn what_is_wrong_with_a_certificate_is_told_at_the_start() {
     let broken = folder.path().join("broken.pem");
     fs::write(&broken, "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
     let (cert, key) = (pem("one-cert.pem"), pem("one-key.pem"));
-    let check = async |cert: &Path, key: &Path, expected: &str| match App::start(config(cert, key)).await {
+    let check = async |cert: &Path, key: &Path, expected: &str| match App::start(config(cert, key)) {
         Err(error @ StartError::Tls(_)) => {
             let told = error.to_string();
             assert!(told.contains(expected), "expected {expected}, got {told}");
@@ -175,7 +175,7 @@ async fn what_is_wrong_with_a_certificate_is_told_at_the_start() {
 
 #[tokio::test]
 async fn a_handshake_that_dawdles_is_given_up_and_holds_up_nobody() {
-    let app = App::start(config(&pem("one-cert.pem"), &pem("one-key.pem"))).await.unwrap();
+    let app = App::start(config(&pem("one-cert.pem"), &pem("one-key.pem"))).unwrap();
     let port = app.data_address().port();
     let (stop, end) = run(app);
     let mut silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

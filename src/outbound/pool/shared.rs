@@ -1,21 +1,26 @@
 //! Connections that carry many requests at once, by HTTP/2. Each has a task of its own.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::header::HOST;
 use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
+use tower::BoxError;
 
 use super::{Destination, Stream, Unsent};
 use crate::background;
-use crate::heard::{End, Heard, Listener};
 
 /// How often it is asked whether the other end of a connection is still there, and how long it may take to say so. Whatever
 /// has taken it away on the way tells nobody, and each request would wait for its answer in vain.
@@ -110,13 +115,42 @@ impl Place {
         request.headers_mut().remove(HOST);
         *request.uri_mut() = host.address(request.uri());
         let answer = self.sender.try_send_request(request).await?;
-        Ok(answer.map(|body| Body::new(Heard::new(body, Held(self.taken)))))
+        Ok(answer.map(|incoming| Body::new(Answer { incoming, taken: Some(self.taken) })))
     }
 }
 
-/// A place that an answer holds.
-struct Held(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+/// The body of an answer, and the place that it holds until it is over.
+struct Answer {
+    incoming: Incoming,
+    taken: Option<Arc<()>>,
+}
 
-impl Listener for Held {
-    fn end(&mut self, _: End) {}
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        if polled.is_none() && !self.incoming.is_end_stream() {
+            // A server may close a stream without an error once it has answered; to hyper all is well then, even in the midst
+            // of an answer. Source: RFC 9113, 8.1 (it must have sent a complete one).
+            let what = "the stream was closed in the midst of the answer";
+            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what).into())));
+        }
+        if !matches!(polled, Some(Ok(_))) || self.incoming.is_end_stream() {
+            self.taken = None;
+        }
+        Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
 }

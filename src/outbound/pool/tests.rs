@@ -513,6 +513,22 @@ async fn what_a_server_has_not_looked_at_is_known() {
     assert_eq!(untaken(&[]).await, None);
 }
 
+/// To hyper such an answer is whole.
+#[tokio::test]
+async fn an_answer_of_which_the_stream_is_closed_without_an_error_breaks_off() {
+    const HEAD: &[u8] = &[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88]; // 200
+    const HALF: &[u8] = b"\0\0\x04\0\0\0\0\0\x01half";
+    const WHOLE: &[u8] = b"\0\0\x04\0\x01\0\0\0\x01half";
+    const RESET: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    let body = async |frames: &'static [&'static [u8]]| {
+        let base = server_of_frames(frames).await;
+        get(&trusting(PING, PATIENCE), &base).await
+    };
+    assert_eq!(body(&[HEAD, WHOLE, RESET]).await.as_deref(), Ok("half"));
+    let broken = body(&[HEAD, HALF, RESET]).await.unwrap_err();
+    assert!(broken.contains("in the midst of the answer"), "{broken}");
+}
+
 /// Writing fails then before anybody has read.
 #[tokio::test]
 async fn an_answer_in_the_midst_of_a_body_is_heard_though_the_server_hangs_up() {
