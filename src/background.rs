@@ -3,7 +3,7 @@
 //! [`Lanes`] are threads with a runtime each. What is begun on one stays there, so a connection, the requests on it
 //! and the connections that they open upstream wake each other without another thread's help: that is a third of
 //! what a request costs (`bench/`). Whatever runs on a lane and waits long keeps its neighbours waiting; work that
-//! computes for long goes to `tokio::task::spawn_blocking` as everywhere.
+//! computes for long is done elsewhere ([`compute`]).
 
 use std::cell::Cell;
 use std::future::Future;
@@ -27,6 +27,12 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(work)
+}
+
+/// Does `work`, which computes for long, on a thread where nobody else waits. A panic in it is the caller's.
+pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// How many lanes there are: one for each core.

@@ -1,6 +1,6 @@
 //! A request of the API, read as far as the gateway must understand it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -11,13 +11,19 @@ use http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 
+use super::Gateway;
+use crate::background::compute;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx};
 use crate::error::{ApiError, Reason};
 use crate::proxy;
-use crate::tasks::body;
+use crate::tasks::body::{self, Trouble};
+use crate::tasks::ownership;
 use crate::wire;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// A body that is larger, in bytes, is read elsewhere: to read one takes a hundredth of a second for each megabyte.
+pub(super) const LARGE: usize = 256 * 1024;
 
 /// A request whose body is here.
 pub(super) struct Ask {
@@ -26,6 +32,9 @@ pub(super) struct Ask {
     pub(super) body: Bytes,
     pub(super) index: OperationIx,
     request: OnceLock<Result<Value, String>>,
+    texts: OnceLock<Vec<String>>,
+    /// Whether nobody can read it in another way, or why others might.
+    unambiguous: OnceLock<Result<(), String>>,
 }
 
 impl Ask {
@@ -34,13 +43,47 @@ impl Ask {
         let (parts, body) = request.into_parts();
         let body =
             body.collect().await.map_err(|_| ApiError::new(Reason::BodyMalformed, "the body broke off"))?;
-        Ok(Self { parts: Box::new(parts), body: body.to_bytes(), index, request: OnceLock::new() })
+        Ok(Self::with(parts, body.to_bytes(), index))
     }
 
     /// Takes over a request that has none.
     pub(super) fn without_body(request: Request, index: OperationIx) -> Self {
-        let parts = Box::new(request.into_parts().0);
-        Self { parts, body: Bytes::new(), index, request: OnceLock::new() }
+        Self::with(request.into_parts().0, Bytes::new(), index)
+    }
+
+    fn with(parts: Parts, body: Bytes, index: OperationIx) -> Self {
+        let parts = Box::new(parts);
+        Self {
+            parts,
+            body,
+            index,
+            request: OnceLock::new(),
+            texts: OnceLock::new(),
+            unambiguous: OnceLock::new(),
+        }
+    }
+
+    /// Reads all that may be asked of a large body, where nobody else waits for that.
+    ///
+    /// # Errors
+    /// It has more values than anybody needs.
+    pub(super) async fn read_ahead(self, gateway: &Arc<Gateway>) -> Result<Self, ApiError> {
+        if self.body.len() <= LARGE {
+            return Ok(self);
+        }
+        let gateway = Arc::clone(gateway);
+        let read = move || {
+            let operation = gateway.parts.catalogue.operation(self.index);
+            let text = std::str::from_utf8(&self.body).unwrap_or_default();
+            if body::trouble(text) == Some(Trouble::TooMany) {
+                let what = format!("the body has more than {} values", body::MOST_VALUES);
+                return Err(ApiError::new(Reason::BodyMalformed, what));
+            }
+            let _ = self.unambiguous(operation);
+            self.texts();
+            Ok(self)
+        };
+        compute(read).await
     }
 
     /// The request as it came.
@@ -71,6 +114,11 @@ impl Ask {
         })
     }
 
+    /// The texts of the body that may be ids; none where it is no JSON.
+    pub(super) fn texts(&self) -> &[String] {
+        self.texts.get_or_init(|| ownership::texts(&self.body).unwrap_or_default())
+    }
+
     /// Asks for a whole and plain answer, whatever the client would take: one that the gateway understands, and that can be
     /// shared by others.
     pub(super) fn plain(&mut self) {
@@ -95,25 +143,26 @@ impl Ask {
         if operation.by_query || self.body.is_empty() {
             return Ok(());
         }
+        let unambiguous = self.unambiguous.get_or_init(|| self.find_ambiguity(operation));
+        unambiguous.as_ref().map_err(|what| ApiError::new(Reason::BodyMalformed, what)).copied()
+    }
+
+    fn find_ambiguity(&self, operation: &Operation) -> Result<(), String> {
         let unreadable = |why: &str| {
-            let what =
-                format!("the body is no JSON that this gateway can read: {why}; send one object, in UTF-8");
-            ApiError::new(Reason::BodyMalformed, what)
+            format!("the body is no JSON that this gateway can read: {why}; send one object, in UTF-8")
         };
         let request = self.read(operation).as_ref().map_err(|why| unreadable(why))?;
         let text = std::str::from_utf8(&self.body).map_err(|_| unreadable("it is not UTF-8"))?;
         if request.is_object() && body::members(text).is_none() {
             return Err(unreadable("its members cannot be told apart"));
         }
-        match body::doubled(text) {
-            None => Ok(()),
-            Some(name) => {
-                let what = format!(
-                    "\"{}\" stands twice in the body; which one counts is not defined",
-                    name.escape_debug()
-                );
-                Err(ApiError::new(Reason::BodyMalformed, what))
+        match body::trouble(text) {
+            Some(Trouble::Doubled(name)) => {
+                let name = name.escape_debug();
+                Err(format!("\"{name}\" stands twice in the body; which one counts is not defined"))
             }
+            // So many are only in what is large, which has been looked at.
+            Some(Trouble::TooMany) | None => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
@@ -25,13 +26,14 @@ use tower_http::timeout::{TimeoutBody, TimeoutError};
 pub(super) use record::{record, record_unanswered};
 
 use super::answer::Whole;
-use super::ask::{Ask, is_read};
+use super::ask::{Ask, LARGE, is_read};
 use super::call::{Call, RequestId};
 use super::idempotency::{self, Outcome};
 use super::look::{self, Look};
 use super::member::Member;
 use super::server::Peer;
 use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, reserve, upgrade};
+use crate::background::compute;
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::config::Mode;
@@ -40,7 +42,7 @@ use crate::ids::Secret;
 use crate::proxy::{About, Safe, UNKNOWN_PATH, UpstreamError, World};
 use crate::sim::Owner as Caller;
 use crate::store::{StoreError, Task};
-use crate::tasks::ownership::{self, Thing, Verdict};
+use crate::tasks::ownership::{self, Said, Thing, Verdict};
 use crate::wire;
 
 const MODE: HeaderName = HeaderName::from_static("x-kiegate-mode");
@@ -319,7 +321,8 @@ pub(super) fn dispatch(
     }
     let read_and_proceed = async move {
         let request = bound_body(&gateway, &call, request).await?;
-        match proceed(gateway, call, mode, Ask::new(request, index).await?) {
+        let ask = Ask::new(request, index).await?.read_ahead(&gateway).await?;
+        match proceed(gateway, call, mode, ask) {
             Dispatched::Now(answered) => answered,
             Dispatched::Later(answering) => answering.await,
         }
@@ -514,7 +517,8 @@ async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiEr
         ownership::judge_query(store, tenant, ask.query(), catalogue.ids_of(ask.index, None)).await?
     } else {
         let request = ask.request(operation);
-        ownership::judge_body(store, tenant, request, catalogue.ids(ask.index, request)).await?
+        let positions = catalogue.ids(ask.index, request);
+        ownership::judge_body(store, tenant, request, ask.texts(), positions).await?
     };
     // The operation does not look for anything there, and the upstream might.
     let path = if operation.path.contains('{') { ask.parts.uri.path() } else { "" };
@@ -524,7 +528,7 @@ async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiEr
         verdict = verdict.and(ownership::judge_address(store, tenant, path, query).await?);
     }
     if operation.by_query && !ask.body.is_empty() {
-        verdict = verdict.and(ownership::judge_unread(store, tenant, &ask.body).await?);
+        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(&ask.body).await).await?);
     }
     Ok(Way::by(gateway, member, verdict))
 }
@@ -624,6 +628,15 @@ fn is_own_in_disguise(path: &str) -> bool {
 /// What stands for the fields of a form, which nobody here reads.
 const FORM: &[u8] = b"{}";
 
+/// What a body says of which nobody knows what it means; a large one is read where nobody else waits for that.
+async fn said(body: &Bytes) -> Said {
+    if body.len() <= LARGE {
+        return Said::of(body);
+    }
+    let body = body.clone();
+    compute(move || Said::of(&body)).await
+}
+
 /// Judges a request of which nobody knows what it asks for: what is another's may stand nowhere in it, as far as it can be
 /// read.
 async fn judge_unknown(
@@ -638,7 +651,7 @@ async fn judge_unknown(
     if !call.streams {
         let body = std::mem::take(request.body_mut()).collect().await;
         let body = body.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
-        verdict = verdict.and(ownership::judge_unread(store, tenant, &body).await?);
+        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(&body).await).await?);
         if !body.is_empty() {
             *request.body_mut() = Body::from(body);
         }
@@ -760,7 +773,7 @@ pub(super) async fn refusal(gateway: &Gateway, call: &Call, error: ApiError) -> 
     let empty = || Whole {
         status: StatusCode::BAD_GATEWAY,
         headers: HeaderMap::new(),
-        body: bytes::Bytes::new(),
+        body: Bytes::new(),
         fault: None,
     };
     Whole::read(response, gateway.parts.body_timeout).await.unwrap_or_else(|_| empty())

@@ -77,20 +77,46 @@ pub fn without(text: &str, members: &[Member], index: usize) -> String {
     [&text[..cut.start], &text[cut.end..]].concat()
 }
 
-/// The first name that stands twice in an object, anywhere in the JSON `text`, if one does: readers disagree on which of them
-/// counts.
-pub fn doubled(text: &str) -> Option<String> {
-    let mut found = None;
-    let mut reader = serde_json::Deserializer::from_str(text);
-    // It ends where one is found; other errors are not looked for here.
-    let _ = Walk(&mut found).deserialize(&mut reader);
-    found
+/// What is wrong with JSON that can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// This name stands twice in an object; readers disagree on which of them counts.
+    Doubled(String),
+    /// It has more than [`MOST_VALUES`].
+    TooMany,
 }
 
-/// Goes through a value, and notes a name that stands twice.
-struct Walk<'w>(&'w mut Option<String>);
+/// So many values a body may have: each takes some hundred bytes when it is read. Requests have a few; a talk of ten megabytes has
+/// some ten thousand.
+pub const MOST_VALUES: usize = 250_000;
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+/// What is wrong first with the JSON `text`, if anything is.
+pub fn trouble(text: &str) -> Option<Trouble> {
+    let mut walk = Walk { trouble: None, values: 0 };
+    // It ends where something is found; other errors are not looked for here.
+    let _ = (&mut walk).deserialize(&mut serde_json::Deserializer::from_str(text));
+    walk.trouble
+}
+
+/// Goes through a value, and notes what is wrong with it.
+struct Walk {
+    trouble: Option<Trouble>,
+    values: usize,
+}
+
+impl Walk {
+    fn stop<E: Error>(&mut self, trouble: Trouble) -> Result<(), E> {
+        self.trouble = Some(trouble);
+        Err(E::custom("something is wrong"))
+    }
+
+    fn value<E: Error>(&mut self) -> Result<(), E> {
+        self.values += 1;
+        if self.values > MOST_VALUES { self.stop(Trouble::TooMany) } else { Ok(()) }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Walk {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
@@ -98,7 +124,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de> Visitor<'de> for &mut Walk {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,20 +132,116 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        self.value()?;
         let mut names = HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
             if names.contains(&name) {
-                *self.0 = Some(name);
-                return Err(Error::custom("a name stands twice"));
+                return self.stop(Trouble::Doubled(name));
             }
             names.insert(name);
-            members.next_value_seed(Walk(self.0))?;
+            members.next_value_seed(&mut *self)?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Walk(self.0))?.is_some() {}
+        self.value()?;
+        while items.next_element_seed(&mut *self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.value()
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        self.value()
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        self.value()
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        self.value()
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        self.value()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.value()
+    }
+}
+
+/// All texts of the JSON `body` that have at least `shortest` bytes: names and numbers among them, since a record may show a number
+/// as a text, and those of texts that are JSON themselves. `None` if it is no JSON.
+pub fn texts(body: &[u8], shortest: usize) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    read_texts(body, shortest, &mut found)?;
+    let mut place = 0;
+    while let Some(text) = found.get(place) {
+        if text.trim_start().starts_with(['{', '[']) {
+            let (text, before) = (text.clone(), found.len());
+            if read_texts(text.as_bytes(), shortest, &mut found).is_none() {
+                found.truncate(before);
+            }
+        }
+        place += 1;
+    }
+    Some(found)
+}
+
+fn read_texts(body: &[u8], shortest: usize, found: &mut Vec<String>) -> Option<()> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    Texts { found, shortest }.deserialize(&mut reader).ok()?;
+    reader.end().ok()
+}
+
+/// Goes through a value, and notes its texts.
+struct Texts<'f> {
+    found: &'f mut Vec<String>,
+    shortest: usize,
+}
+
+impl Texts<'_> {
+    fn note(&mut self, text: impl AsRef<str> + Into<String>) {
+        if text.as_ref().len() >= self.shortest {
+            self.found.push(text.into());
+        }
+    }
+
+    fn again(&mut self) -> Texts<'_> {
+        Texts { found: self.found, shortest: self.shortest }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Texts<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Texts<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key::<String>()? {
+            self.note(name);
+            members.next_value_seed(self.again())?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self.again())?.is_some() {}
         Ok(())
     }
 
@@ -127,19 +249,23 @@ impl<'de> Visitor<'de> for Walk<'_> {
         Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+    fn visit_i64<E>(mut self, number: i64) -> Result<(), E> {
+        self.note(itoa::Buffer::new().format(number));
         Ok(())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+    fn visit_u64<E>(mut self, number: u64) -> Result<(), E> {
+        self.note(itoa::Buffer::new().format(number));
         Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+    fn visit_f64<E>(mut self, number: f64) -> Result<(), E> {
+        self.note(number.to_string());
         Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E>(mut self, text: &str) -> Result<(), E> {
+        self.note(text);
         Ok(())
     }
 
@@ -180,10 +306,45 @@ mod tests {
 
     #[test]
     fn names_that_stand_twice_are_found_however_they_are_spelt() {
+        let doubled = |text: &str| match trouble(text) {
+            Some(Trouble::Doubled(name)) => Some(name),
+            other => other.map(|trouble| panic!("{trouble:?}")),
+        };
         assert_eq!(doubled(r#"{"taskId": 1, "b": 2, "task\u0049d": 3}"#).as_deref(), Some("taskId"));
         assert_eq!(doubled(r#"{"a": {"b": 1}, "b": 2, "c": [null, true, 1.5, -1, "b", {"b": {}}]}"#), None);
         assert_eq!(doubled(r#"{"a": [1, {"b": {"c": 1, "d": "x", "c": 2}}]}"#).as_deref(), Some("c"));
         assert!(members("[1]").is_none() && members("{").is_none() && members("{} x").is_none());
+    }
+
+    /// Five million of them took a gigabyte, and a second in which nobody else was answered.
+    #[test]
+    fn values_are_counted_whatever_they_are() {
+        let array = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
+        for item in ["1", "-1", "1.5", "\"a\"", "null", "true", "[]", "{}"] {
+            assert_eq!(trouble(&array(item, MOST_VALUES - 1)), None, "{item}");
+            assert_eq!(trouble(&array(item, MOST_VALUES)), Some(Trouble::TooMany), "{item}");
+        }
+    }
+
+    #[test]
+    fn texts_are_found_in_each_place_and_in_texts_that_are_json() {
+        let text = r#"{"name":"abc","n":[12345,-1234,1.25,1,null,true],"j":"{\"inner\":\"[\\\"deep\\\"]\"}","x":"[not json"}"#;
+        let mut found = texts(text.as_bytes(), 4).unwrap();
+        found.sort_unstable();
+        let expected = [
+            "-1234",
+            "1.25",
+            "12345",
+            "[\"deep\"]",
+            "[not json",
+            "deep",
+            "inner",
+            "name",
+            "{\"inner\":\"[\\\"deep\\\"]\"}",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(texts(br#"{"a":"xxxx","a":"yyyy"}"#, 4).unwrap(), ["xxxx", "yyyy"]);
+        assert_eq!((texts(b"{} x", 4), texts(b"{\"a\":NaN}", 4)), (None, None));
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use crate::catalogue::{IdAt, IdKind, KnownBy};
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 use crate::store::{Owner, Store, StoreError, Task};
+use crate::tasks::body;
 use crate::wire;
 
 /// What is known of the things that a request names.
@@ -61,8 +62,13 @@ impl Verdict {
     }
 }
 
-/// Judges what the body `request` names on behalf of `tenant`: at `positions` it must be the tenant's own (or nobody's,
-/// where it is not known what that is answered), and anywhere else it must not be somebody else's.
+/// The texts of a JSON body that may be ids; `None` if it is no JSON.
+pub fn texts(body: &[u8]) -> Option<Vec<String>> {
+    body::texts(body, SHORTEST)
+}
+
+/// Judges what the body `request` with these `texts` names on behalf of `tenant`: at `positions` it must be the tenant's own (or
+/// nobody's, where it is not known what that is answered), and anywhere else it must not be somebody else's.
 ///
 /// # Errors
 /// The store cannot be reached.
@@ -70,6 +76,7 @@ pub async fn judge_body(
     store: &dyn Store,
     tenant: &TenantId,
     request: &Value,
+    texts: &[String],
     positions: &[IdAt],
 ) -> Result<Verdict, StoreError> {
     let mut named: Named<'_> = Vec::new();
@@ -77,10 +84,8 @@ pub async fn judge_body(
         named.extend(names(request, position).into_iter().map(|name| (Cow::Owned(name), position)));
     }
     let verdict = judge(store, tenant, named).await?;
-    let mut texts = Vec::new();
-    all_texts(request, &mut texts);
-    texts.retain(|text| !is_prose(text));
-    Ok(verdict.and(judge_texts(store, tenant, &texts).await?))
+    let texts = texts.iter().filter(|text| !is_prose(text));
+    Ok(verdict.and(judge_texts(store, tenant, texts).await?))
 }
 
 /// As [`judge_body`], for a request that is all in its query.
@@ -174,27 +179,46 @@ pub async fn judge_address(
     judge_words(store, tenant, words).await
 }
 
-/// Judges what a body names of which nobody knows what it means: the texts of JSON, the values of a form, and whatever looks like an
-/// id in anything else, which others may read as one of these.
+/// What a body says of which nobody knows what it means.
+pub enum Said {
+    /// The texts of JSON.
+    Texts(Vec<String>),
+    /// Anything else, which others may read as JSON, or as the values of a form.
+    Text(String),
+}
+
+impl Said {
+    /// What `body` says.
+    pub fn of(body: &[u8]) -> Self {
+        if let Some(texts) = texts(body) {
+            return Self::Texts(texts);
+        }
+        // In UTF-16 each second byte is 0.
+        let bytes: Vec<u8> = body.iter().copied().filter(|byte| *byte != 0).collect();
+        Self::Text(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// Judges what a body names of which nobody knows what it means: whatever looks like an id in it.
 ///
 /// # Errors
 /// The store cannot be reached.
-pub async fn judge_unread(store: &dyn Store, tenant: &TenantId, body: &[u8]) -> Result<Verdict, StoreError> {
-    if let Ok(json) = serde_json::from_slice(body) {
-        let mut texts = Vec::new();
-        all_texts(&json, &mut texts);
-        return judge_texts(store, tenant, &texts).await;
-    }
-    // In UTF-16 each second byte is 0.
-    let bytes: Vec<u8> = body.iter().copied().filter(|byte| *byte != 0).collect();
-    let text = String::from_utf8_lossy(&bytes);
-    let values: Vec<_> = wire::pairs(&text).map(|(_, value)| value).collect();
-    let words: Vec<&str> = pieces(&text).chain(values.iter().flat_map(|value| pieces(value))).collect();
+pub async fn judge_unread(store: &dyn Store, tenant: &TenantId, said: &Said) -> Result<Verdict, StoreError> {
+    let text = match said {
+        Said::Texts(texts) => return judge_texts(store, tenant, texts.iter()).await,
+        Said::Text(text) => text,
+    };
+    let values: Vec<_> = wire::pairs(text).map(|(_, value)| value).collect();
+    let words: Vec<&str> = pieces(text).chain(values.iter().flat_map(|value| pieces(value))).collect();
     judge_words(store, tenant, words).await
 }
 
 /// Judges what the texts of a body name.
-async fn judge_texts(store: &dyn Store, tenant: &TenantId, texts: &[String]) -> Result<Verdict, StoreError> {
+async fn judge_texts(
+    store: &dyn Store,
+    tenant: &TenantId,
+    texts: impl Iterator<Item = &String>,
+) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::Nothing;
     for text in texts {
         let words: Vec<&str> = words_of_text(text).collect();
@@ -318,40 +342,12 @@ pub async fn learn(
     if request.is_empty() {
         return Ok(());
     }
-    let asked = serde_json::from_slice(request).unwrap_or_default();
-    let (mut made, mut named) = (Vec::new(), Vec::new());
+    let mut made = Vec::new();
     collect(body, "", &mut made);
-    all_texts(&asked, &mut named);
+    let named = texts(request).unwrap_or_default();
     made.retain(|made| !named.iter().any(|named| named.contains(made.as_str())));
     let made: Vec<&str> = made.iter().map(String::as_str).collect();
     if made.is_empty() { Ok(()) } else { store.learn(owner, &made, now).await }
-}
-
-/// All texts in `value`, names and numbers among them: a record may show a number as a text.
-fn texts(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::Object(members) => {
-            for (name, value) in members {
-                found.push(name.clone());
-                texts(value, found);
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
-        Value::String(text) => found.push(text.clone()),
-        Value::Number(number) => found.push(number.to_string()),
-        Value::Null | Value::Bool(_) => {}
-    }
-}
-
-/// All texts in `value`, and in texts that are JSON themselves.
-fn all_texts(value: &Value, found: &mut Vec<String>) {
-    let before = found.len();
-    texts(value, found);
-    for place in before..found.len() {
-        if let Some(inner) = inner(&found[place]) {
-            all_texts(&inner, found);
-        }
-    }
 }
 
 /// The JSON that a text is.
@@ -410,7 +406,7 @@ mod tests {
         learn(&store, &owner, b"{}", &record, Timestamp::default()).await.unwrap();
         let judged = async |text: &str| {
             let body = json!({"deep": [{"meta": text}]}).to_string();
-            judge_unread(&store, &other, body.as_bytes()).await.unwrap()
+            judge_unread(&store, &other, &Said::of(body.as_bytes())).await.unwrap()
         };
         assert!(matches!(judged("speaker_0").await, Verdict::Nothing));
         for said in ["gpt-4o-2024-08-06", "doubao-seedance-1-0-pro-250528", "voice_0"] {
@@ -419,7 +415,7 @@ mod tests {
         assert!(matches!(judged(ID).await, Verdict::Foreign));
         let preset = |kind| IdAt { at: "/voice".into(), kind, known_by: KnownBy::Declaration };
         let named = async |name: &str, kind| {
-            judge_body(&store, &other, &json!({"voice": name}), &[preset(kind)]).await.unwrap()
+            judge_body(&store, &other, &json!({"voice": name}), &[], &[preset(kind)]).await.unwrap()
         };
         assert!(matches!(named("voice_0", IdKind::MadeOrPreset).await, Verdict::Nothing));
         assert!(matches!(named("voice_0", IdKind::Made).await, Verdict::Foreign));
@@ -457,7 +453,8 @@ mod tests {
         let owner = Owner { tenant: acme, key: Some("main".into()) };
         store.learn(&owner, &[ID], Timestamp::default()).await.unwrap();
         let is_foreign = async |request: Value| {
-            let verdict = judge_body(&store, &other, &request, &[]).await.unwrap();
+            let texts = texts(request.to_string().as_bytes()).unwrap();
+            let verdict = judge_body(&store, &other, &request, &texts, &[]).await.unwrap();
             matches!(verdict, Verdict::Foreign)
         };
         let capitals = ID.to_ascii_uppercase();
@@ -477,7 +474,8 @@ mod tests {
         // Whoever speaks of it in a prompt means no task.
         let prose = format!("explain why task {ID} of the others failed");
         assert!(!is_foreign(json!({"prompt": prose})).await);
-        let unread = judge_unread(&store, &other, json!({"prompt": prose}).to_string().as_bytes()).await;
+        let said = Said::of(json!({"prompt": prose}).to_string().as_bytes());
+        let unread = judge_unread(&store, &other, &said).await;
         assert!(matches!(unread.unwrap(), Verdict::Foreign), "nobody knows what that is");
         for address in [format!("https://files.test/{ID}.mp4"), format!("like this: https://files.test/{ID}")]
         {
@@ -505,7 +503,7 @@ mod tests {
             [json.as_bytes(), b"\xff"].concat(),
             format!("x=1&a={ID}").into_bytes(),
         ] {
-            let verdict = judge_unread(&store, &other, &body).await.unwrap();
+            let verdict = judge_unread(&store, &other, &Said::of(&body)).await.unwrap();
             assert!(matches!(verdict, Verdict::Foreign), "{}", String::from_utf8_lossy(&body));
         }
         for (path, query) in [
