@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::look::result_name;
 use super::member::{Member, Told};
+use super::room::{Crowded, Place, Room};
 use super::server::Peer;
 use crate::cache::Found;
 use crate::catalogue::OperationIx;
@@ -42,6 +43,8 @@ pub(super) struct Call {
     pub(super) upstream_micros: AtomicU64,
     /// What goes on the answer beside that which answers.
     pub(super) notes: Mutex<Notes>,
+    /// What its body takes of the room.
+    pub(super) place: Mutex<Option<Place>>,
 }
 
 /// What the steps want to be told on the answer.
@@ -76,6 +79,24 @@ impl Call {
     pub(super) fn waited(&self, span: Duration) {
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         self.upstream_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Takes so much more of `room` for its body. Who is no tenant has none to take.
+    ///
+    /// # Errors
+    /// There is no more.
+    pub(super) fn take_place(&self, room: &Room, bytes: usize) -> Result<(), Crowded> {
+        let Some(member) = self.member.get() else { return Ok(()) };
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *place {
+            Some(place) => place.grow(bytes),
+            None => room.take(&member.label, bytes).map(|taken| *place = Some(taken)),
+        }
+    }
+
+    /// Gives back what its body takes of the room.
+    pub(super) fn leave_place(&self) {
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Notes that it waited so long for its turn.

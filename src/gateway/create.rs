@@ -138,7 +138,8 @@ pub(super) async fn create(
     } else {
         Callback::find(&ask, operation).unwrap_or_default()
     };
-    let _place = gateway.room.take(&member.label, ask.body.len()).ok_or_else(crowded)?;
+    call.leave_place(); // in which its body arrived
+    let _place = gateway.room.for_create(&member.label, ask.body.len())?;
     let task = Arc::new(intent(gateway, member, &ask, operation, callback.as_ref(), &lane));
     if task.reserved == Credits::ZERO && price(gateway, &ask, operation).is_none() {
         reserve::admit_unpriced(gateway, member, task.counts_at).await?;
@@ -164,12 +165,6 @@ pub(super) async fn create(
 }
 
 /// The refusal where too much waits already.
-fn crowded() -> ApiError {
-    let what =
-        "too many creates are waiting here, or too large ones: try again when some have had their turn";
-    ApiError::new(Reason::Overloaded, what).retry_after(Duration::from_secs(1))
-}
-
 /// What a create costs; `None` where nobody knows.
 fn price(gateway: &Gateway, ask: &Ask, operation: &Operation) -> Option<Credits> {
     let catalogue = &gateway.parts.catalogue;

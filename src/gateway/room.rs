@@ -1,4 +1,5 @@
-//! Room in memory for creates that wait for their turn, bodies and all: bounded, and no tenant takes more than half of it.
+//! Room in memory for what tenants have under way: bodies that arrive and are read whole, and creates that wait for their turn.
+//! It is bounded, and no tenant takes more than half of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,12 @@ struct Taken {
     by_tenant: HashMap<Arc<str>, usize>,
 }
 
-/// The room of one create, until dropped.
+/// What is refused for want of room.
+#[derive(Debug, thiserror::Error)]
+#[error("too much of this key is under way here, or too large: try again when some of it has ended")]
+pub(super) struct Crowded;
+
+/// The room of one request, until dropped.
 pub(super) struct Place {
     room: Room,
     tenant: Arc<str>,
@@ -26,23 +32,45 @@ pub(super) struct Place {
 }
 
 impl Room {
-    /// Room for a create of `tenant` with a body of so many bytes, if there is some.
-    pub(super) fn take(&self, tenant: &Arc<str>, body: usize) -> Option<Place> {
+    /// Room for a create of `tenant` with a body of so many bytes.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn for_create(&self, tenant: &Arc<str>, body: usize) -> Result<Place, Crowded> {
         // As it came, and with another address in it.
-        let bytes = body.saturating_mul(2).saturating_add(BESIDE);
-        let mut taken = self.taken();
-        let own = taken.by_tenant.get(tenant).copied().unwrap_or_default();
-        if taken.all + bytes > MOST || own + bytes > MOST / 2 {
-            return None;
-        }
-        taken.all += bytes;
-        taken.by_tenant.insert(Arc::clone(tenant), own + bytes);
-        drop(taken);
-        Some(Place { room: self.clone(), tenant: Arc::clone(tenant), bytes })
+        self.take(tenant, body.saturating_mul(2).saturating_add(BESIDE))
+    }
+
+    /// Room of so many bytes for `tenant`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn take(&self, tenant: &Arc<str>, bytes: usize) -> Result<Place, Crowded> {
+        let mut place = Place { room: self.clone(), tenant: Arc::clone(tenant), bytes: 0 };
+        place.grow(bytes)?;
+        Ok(place)
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Takes so many bytes more.
+    ///
+    /// # Errors
+    /// There is no room for them.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Crowded> {
+        let mut taken = self.room.taken();
+        let own = taken.by_tenant.get(&self.tenant).copied().unwrap_or_default();
+        if taken.all + bytes > MOST || own + bytes > MOST / 2 {
+            return Err(Crowded);
+        }
+        taken.all += bytes;
+        taken.by_tenant.insert(Arc::clone(&self.tenant), own + bytes);
+        self.bytes += bytes;
+        Ok(())
     }
 }
 
@@ -68,14 +96,15 @@ mod tests {
         let room = Room::default();
         let (acme, bolt): (Arc<str>, Arc<str>) = ("acme".into(), "bolt".into());
         let large = 9 * 1024 * 1024;
-        let places: Vec<Place> = std::iter::from_fn(|| room.take(&acme, large)).collect();
+        let places: Vec<Place> = std::iter::from_fn(|| room.for_create(&acme, large).ok()).collect();
         assert_eq!(places.len(), 14);
-        let others: Vec<Place> = std::iter::from_fn(|| room.take(&bolt, large)).collect();
+        let others: Vec<Place> = std::iter::from_fn(|| room.for_create(&bolt, large).ok()).collect();
         assert_eq!(others.len(), 14, "the other half is there for others");
-        assert!(room.take(&"cog".into(), large).is_none());
+        assert!(room.for_create(&"cog".into(), large).is_err());
         drop(places);
-        assert!(room.take(&"cog".into(), large).is_some());
-        drop(others);
+        let mut place = room.take(&"cog".into(), large).unwrap();
+        assert!(place.grow(MOST / 2 - large).is_ok() && place.grow(1).is_err());
+        drop((others, place));
         let taken = room.taken();
         assert_eq!((taken.all, taken.by_tenant.len()), (0, 0));
     }

@@ -1,6 +1,7 @@
 //! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step lets the request go on, or
 //! gives the error that ends its way.
 
+mod arriving;
 mod record;
 
 use std::borrow::Cow;
@@ -19,10 +20,10 @@ use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
-use tower_http::timeout::{TimeoutBody, TimeoutError};
 
+pub(super) use arriving::bound_body;
 pub(super) use record::{record, record_unanswered};
 
 use super::answer::Whole;
@@ -31,8 +32,9 @@ use super::call::{Call, RequestId};
 use super::idempotency::{self, Outcome};
 use super::look::{self, Look};
 use super::member::Member;
+use super::room::Crowded;
 use super::server::Peer;
-use super::{Gateway, Keys, Lane, Parts, chat, create, patience, relay, reserve, upgrade};
+use super::{Gateway, Keys, Lane, chat, create, patience, relay, reserve, upgrade};
 use crate::background::compute;
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
@@ -68,6 +70,7 @@ pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request)
         member: OnceLock::default(),
         upstream_micros: AtomicU64::default(),
         notes: Mutex::default(),
+        place: Mutex::default(),
     }
 }
 
@@ -779,6 +782,13 @@ pub(super) async fn refusal(gateway: &Gateway, call: &Call, error: ApiError) -> 
     Whole::read(response, gateway.parts.body_timeout).await.unwrap_or_else(|_| empty())
 }
 
+/// There is no room.
+impl From<Crowded> for ApiError {
+    fn from(crowded: Crowded) -> Self {
+        Self::new(Reason::Overloaded, crowded.to_string()).retry_after(Duration::from_secs(1))
+    }
+}
+
 /// The store is of no help: what cannot be counted is not let through.
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -802,59 +812,4 @@ fn is_not_in(mode: Mode, uri: &Uri) -> Response {
 pub(super) fn without_sandbox(call: &Call, uri: &Uri) -> Option<Response> {
     let member = call.member.get().filter(|member| !member.mode.has_sandbox())?;
     Some(is_not_in(member.mode, uri))
-}
-
-/// Whether a request is about a whole sandbox, uploaded files included.
-fn is_snapshot(uri: &Uri) -> bool {
-    uri.path() == "/_mock/snapshot"
-}
-
-/// What a body with a file in base64 may have beside it, in bytes.
-const BESIDE_THE_FILE: usize = 4 * 1024;
-/// The most that is read of whoever needs no key, in bytes: callbacks are a few KiB long.
-const FROM_STRANGERS: usize = 1024 * 1024;
-
-/// Refuses bodies above the limit, and gives up on those that stop coming. A body that kiegate itself reads is read
-/// here, so that one that grows too large is refused and not cut off; anything else streams through.
-pub(super) async fn bound_body(
-    gateway: &Gateway,
-    call: &Call,
-    request: Request,
-) -> Result<Request, ApiError> {
-    if request.body().is_end_stream() {
-        return Ok(request);
-    }
-    let Parts { largest_json, largest_upload, body_timeout, .. } = gateway.parts;
-    let by_base64 = |index| gateway.parts.catalogue.operation(index).takes_base64();
-    let most = match call.index {
-        _ if call.streams || is_snapshot(request.uri()) => largest_upload,
-        _ if call.own && is_open_to_all(request.uri()) => largest_json.min(FROM_STRANGERS),
-        // What counts is the file, of which base64 makes four bytes of three.
-        Some(index) if by_base64(index) => largest_json / 3 * 4 + BESIDE_THE_FILE,
-        _ => largest_json,
-    };
-    let (parts, body) = request.into_parts();
-    let told = body.size_hint().lower();
-    let body = TimeoutBody::new(body_timeout, body);
-    if told > most as u64 {
-        return Err(too_large(most));
-    }
-    let body = Limited::new(body, most);
-    if call.streams {
-        return Ok(Request::from_parts(parts, Body::new(body)));
-    }
-    match body.collect().await {
-        Ok(whole) => Ok(Request::from_parts(parts, Body::from(whole.to_bytes()))),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(most)),
-        Err(error) if error.is::<TimeoutError>() => {
-            let what = format!("the body stopped coming for {} s", body_timeout.as_secs());
-            Err(ApiError::new(Reason::BodyTimeout, what))
-        }
-        Err(_) => Err(ApiError::new(Reason::BodyMalformed, "the body is malformed, or broke off")),
-    }
-}
-
-fn too_large(most: usize) -> ApiError {
-    let what = format!("the body is larger than {most} bytes, the most that this gateway takes here");
-    ApiError::new(Reason::BodyTooLarge, what)
 }

@@ -1,5 +1,6 @@
 //! Creates: sent once, whatever happens; twins share one answer; what is lost is found again.
 
+use futures_util::{StreamExt as _, stream};
 use kiegate::store::TaskState;
 
 use super::*;
@@ -119,6 +120,34 @@ async fn a_lost_create_is_found_again_by_its_callback() {
         acme.post("/api/v1/runway/generate", &video_to("https://hooks.example.com/a")).await.expect_code(200);
     assert_eq!(again.task_id(), id, "whoever asks again hears what was lost");
     assert_eq!((again.header("idempotency-replayed"), world.upstream.count("runway.generate")), ("true", 1));
+}
+
+/// So many bodies that never end took a gigabyte and a half.
+#[tokio::test(start_paused = true)]
+async fn bodies_that_arrive_take_room_and_leave_half_of_it_to_others() {
+    let world = Arc::new(Shared::new(CALLED_BACK));
+    let nine = Bytes::from(vec![b' '; 9 << 20]);
+    let arriving = |tenant: &'static str| {
+        let (world, nine) = (Arc::clone(&world), nine.clone());
+        kiegate::background::spawn(async move {
+            let begun = stream::iter([Ok::<_, std::io::Error>(nine)]).chain(stream::pending());
+            let body = Body::from_stream(begun);
+            world.client(tenant).send(http::Method::POST, "/api/v1/jobs/createTask", body).await
+        })
+    };
+    let under_way: Vec<_> = (0..28).map(|_| arriving("acme")).collect();
+    let refused = arriving("acme").await.unwrap().expect_status(503);
+    assert_eq!((refused.header("x-kiegate-error"), refused.header("retry-after")), ("overloaded", "1"));
+    let of_bolt = arriving("bolt");
+    world.client("acme").create().await.expect_code(200); // which is small
+    assert!(under_way.iter().chain([&of_bolt]).all(|call| !call.is_finished()));
+    for call in under_way {
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+    }
+    let again = arriving("acme");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!again.is_finished());
 }
 
 /// A create of a model that no file tells of, and its task as upstream names it.
