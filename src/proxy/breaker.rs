@@ -47,6 +47,8 @@ struct Probe {
 #[derive(Debug)]
 pub struct Leave<'b> {
     breaker: &'b Breaker,
+    /// So many failures had been counted.
+    failures: u32,
     probe: Option<Probe>,
 }
 
@@ -57,10 +59,13 @@ impl Breaker {
     /// The time that is left until a probe may be sent; while one is under way, at most the shortest pause.
     pub fn ask(&self) -> Result<Leave<'_>, Duration> {
         if !self.is_troubled.load(Ordering::Acquire) {
-            return Ok(Leave { breaker: self, probe: None });
+            return Ok(Leave { breaker: self, failures: 0, probe: None });
         }
         let mut state = self.state();
-        let Some(until) = state.closed_until else { return Ok(Leave { breaker: self, probe: None }) };
+        let failures = state.failures;
+        let Some(until) = state.closed_until else {
+            return Ok(Leave { breaker: self, failures, probe: None });
+        };
         let now = Instant::now();
         let left = until.saturating_duration_since(now);
         if !left.is_zero() {
@@ -74,7 +79,7 @@ impl Breaker {
         state.probes = state.probes.wrapping_add(1);
         let probe = Probe { number: state.probes, after: until };
         state.probe = Some((probe, now + PROBE));
-        Ok(Leave { breaker: self, probe: Some(probe) })
+        Ok(Leave { breaker: self, failures, probe: Some(probe) })
     }
 
     /// Whether nobody may ask.
@@ -88,6 +93,15 @@ impl Breaker {
 }
 
 impl Leave<'_> {
+    /// The connection broke. It may have been that of others as well, which is one failure: it does not count where another was
+    /// counted since this was asked.
+    pub fn broke(self) {
+        let is_told = self.probe.is_none() && self.breaker.state().failures > self.failures;
+        if !is_told {
+            self.end(false);
+        }
+    }
+
     /// The host answered, or did not.
     pub fn end(self, answered: bool) {
         if answered && !self.breaker.is_troubled.load(Ordering::Acquire) {
@@ -145,6 +159,19 @@ mod tests {
         drop(breaker.ask().unwrap());
         breaker.ask().expect("a probe that was given up makes room for another").end(true);
         assert!(!breaker.is_open());
+    }
+
+    /// One connection with many requests on it kept everybody from the host.
+    #[test]
+    fn what_breaks_with_one_connection_is_one_failure() {
+        let breaker = Breaker::default();
+        let together: Vec<_> = (0..3 * FAILURES).map(|_| breaker.ask().unwrap()).collect();
+        together.into_iter().for_each(Leave::broke);
+        assert!(!breaker.is_open());
+        (2..FAILURES).for_each(|_| breaker.ask().unwrap().broke());
+        assert!(!breaker.is_open());
+        breaker.ask().unwrap().broke();
+        assert!(breaker.is_open(), "one after the other they are a row");
     }
 
     #[tokio::test(start_paused = true)]

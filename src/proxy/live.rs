@@ -169,8 +169,10 @@ impl Exchange<'_> {
     fn end(self, answer: Result<Response<Body>, UpstreamError>) -> Result<Response<Body>, UpstreamError> {
         let Self { live, leave, key, operation, began } = self;
         let answer = answer.and_then(sound);
-        if let Some(answers) = answers(answer.as_ref(), operation) {
-            leave.end(answers);
+        match answers(answer.as_ref(), operation) {
+            Some(false) if matches!(answer, Err(UpstreamError::Broken(_))) => leave.broke(),
+            Some(answers) => leave.end(answers),
+            None => {}
         }
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
         live.metrics.upstream_answered(&key.name, operation, status, began.elapsed());
