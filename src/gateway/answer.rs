@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRAILER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
@@ -39,9 +39,8 @@ pub(super) struct Whole {
 impl Whole {
     /// Reads `response` to its end, unless it keeps us waiting for longer than `patience` since it first did.
     pub(super) async fn read(response: Response, patience: Duration) -> Result<Self, UpstreamError> {
-        let (mut parts, body) = response.into_parts();
+        let (parts, body) = response.into_parts();
         let body = whole(body, patience).await?;
-        parts.headers.remove(TRAILER); // none comes with it
         let fault = parts.extensions.get::<Fault>().copied();
         Ok(Self { status: parts.status, headers: parts.headers, body, fault })
     }

@@ -12,7 +12,7 @@ use crate::wire;
 /// Whether a header is about one connection only.
 ///
 /// Source: RFC 9110, 7.6.1, and the older list of RFC 2616, 13.5.1. `Trailer` stays: trailers travel, and some send only those that
-/// were announced.
+/// were announced. That one may come and does not is no harm.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

@@ -8,7 +8,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use http::header::{CONTENT_TYPE, TRAILER};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
@@ -115,7 +115,6 @@ impl Live {
             let sending = self.stream(&host.destination, request, exchange.began);
             return async move { exchange.end(sending.await) }.boxed();
         }
-        request.headers_mut().remove(TRAILER); // all of the body is here, and none comes after it
         let deadline = Deadline { sent: exchange.began, until: Some(exchange.began + self.response_timeout) };
         let sending = self.client.send_to(&host.destination, request, deadline);
         async move { exchange.end(sending.await.map_err(|error| self.failure(&error))) }.boxed()
