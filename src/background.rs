@@ -9,12 +9,12 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 /// Runs `work` on its own. A panic in it is logged by the panic hook like any other and ends nothing else.
@@ -29,8 +29,17 @@ where
     tokio::spawn(work)
 }
 
-/// Does `work`, which computes for long, on a thread where nobody else waits. A panic in it is the caller's.
+/// So much is computed at once: more would only take turns.
+static COMPUTING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(cores()));
+
+/// Does `work`, which computes for long, on a thread where nobody else waits, to its end even if the caller does not. A panic in it
+/// is the caller's.
 pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let turn = COMPUTING.acquire().await.expect("it is never closed");
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -295,7 +295,7 @@ pub trait Store: Send + Sync + 'static {
     fn happened<'a>(&'a self, tenant: &'a TenantId, happening: Happening) -> Reply<'a, ()>;
 
     /// What happened to `tenant` after the cursor `after`, oldest first, at most `limit`. Cursors are consecutive; those of a store
-    /// that begins anew are above all of before.
+    /// that begins anew are above all of before, unless the clock went back.
     fn happenings<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Reply<'a, Vec<Happening>>;
 }
 

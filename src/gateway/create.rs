@@ -164,7 +164,6 @@ pub(super) async fn create(
     answer(sent)
 }
 
-/// The refusal where too much waits already.
 /// What a create costs; `None` where nobody knows.
 fn price(gateway: &Gateway, ask: &Ask, operation: &Operation) -> Option<Credits> {
     let catalogue = &gateway.parts.catalogue;

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// For all tenants, in bytes.
 const MOST: usize = 512 * 1024 * 1024;
+/// Beside that, for those that want little, so that two tenants with large bodies do not keep all others out.
+const FOR_LITTLE: usize = MOST / 8;
+const LITTLE: usize = 128 * 1024;
 /// What a create takes beside its body, about.
 const BESIDE: usize = 16 * 1024;
 
@@ -20,9 +23,15 @@ struct Taken {
 }
 
 /// What is refused for want of room.
-#[derive(Debug, thiserror::Error)]
-#[error("too much of this key is under way here, or too large: try again when some of it has ended")]
-pub(super) struct Crowded;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Crowded {
+    /// The tenant has taken its half.
+    #[error("too much of this key is under way here, or too large: try again when some of it has ended")]
+    ByOneself,
+    /// All tenants together have taken all.
+    #[error("too much is under way here: try again when some of it has ended")]
+    ByAll,
+}
 
 /// The room of one request, until dropped.
 pub(super) struct Place {
@@ -64,8 +73,12 @@ impl Place {
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Crowded> {
         let mut taken = self.room.taken();
         let own = taken.by_tenant.get(&self.tenant).copied().unwrap_or_default();
-        if taken.all + bytes > MOST || own + bytes > MOST / 2 {
-            return Err(Crowded);
+        if own + bytes > MOST / 2 {
+            return Err(Crowded::ByOneself);
+        }
+        let most = if self.bytes + bytes > LITTLE { MOST } else { MOST + FOR_LITTLE };
+        if taken.all + bytes > most {
+            return Err(Crowded::ByAll);
         }
         taken.all += bytes;
         taken.by_tenant.insert(Arc::clone(&self.tenant), own + bytes);
@@ -100,7 +113,12 @@ mod tests {
         assert_eq!(places.len(), 14);
         let others: Vec<Place> = std::iter::from_fn(|| room.for_create(&bolt, large).ok()).collect();
         assert_eq!(others.len(), 14, "the other half is there for others");
-        assert!(room.for_create(&"cog".into(), large).is_err());
+        let refused = room.for_create(&"cog".into(), large).err();
+        assert_eq!(
+            (refused, room.take(&acme, large).err()),
+            (Some(Crowded::ByAll), Some(Crowded::ByOneself))
+        );
+        assert!(room.for_create(&"cog".into(), 1000).is_ok());
         drop(places);
         let mut place = room.take(&"cog".into(), large).unwrap();
         assert!(place.grow(MOST / 2 - large).is_ok() && place.grow(1).is_err());

@@ -324,7 +324,7 @@ pub(super) fn dispatch(
     }
     let read_and_proceed = async move {
         let request = bound_body(&gateway, &call, request).await?;
-        let ask = Ask::new(request, index).await?.read_ahead(&gateway).await?;
+        let ask = Ask::new(request, index).await?.read_ahead(&gateway, &call, mode).await?;
         match proceed(gateway, call, mode, ask) {
             Dispatched::Now(answered) => answered,
             Dispatched::Later(answering) => answering.await,
@@ -362,7 +362,7 @@ fn inquire(
 ) -> impl Future<Output = Result<Response, ApiError>> + Send {
     async move {
         let member = call.member.get().ok_or_else(nobodys)?;
-        let Way { lane, keys, task } = own(&gateway, member, &ask).await?;
+        let Way { lane, keys, task } = own(&gateway, &call, member, &ask).await?;
         // A task that came of what did not exist is one all the same, whose end is to be noticed.
         if lane != Lane::Nowhere || task.is_some() {
             return look.ask(&gateway, &call, ask, lane, task).await;
@@ -391,7 +391,7 @@ async fn follow(gateway: Arc<Gateway>, call: Arc<Call>, mode: Mode, ask: Ask) ->
         (_, None) => Err(nobodys()),
         (_, Some(member)) => {
             ask.unambiguous(operation)?;
-            let Way { lane, keys, .. } = own(gateway, member, &ask).await?;
+            let Way { lane, keys, .. } = own(gateway, call, member, &ask).await?;
             go(gateway, call, member, ask, (lane, keys), claimed).await
         }
     }
@@ -509,7 +509,7 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
 }
 
 /// Finds out whose the things are that a request names, and with that its way.
-async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiError> {
+async fn own(gateway: &Gateway, call: &Arc<Call>, member: &Member, ask: &Ask) -> Result<Way, ApiError> {
     let operation = gateway.parts.catalogue.operation(ask.index);
     // What is said to a model leads to nothing, and nor does what is asked of the account as a whole, or what a file is called.
     if matches!(operation.class, Class::Chat | Class::Account | Class::Upload) {
@@ -531,7 +531,7 @@ async fn own(gateway: &Gateway, member: &Member, ask: &Ask) -> Result<Way, ApiEr
         verdict = verdict.and(ownership::judge_address(store, tenant, path, query).await?);
     }
     if operation.by_query && !ask.body.is_empty() {
-        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(&ask.body).await).await?);
+        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(call, &ask.body).await).await?);
     }
     Ok(Way::by(gateway, member, verdict))
 }
@@ -632,19 +632,20 @@ fn is_own_in_disguise(path: &str) -> bool {
 const FORM: &[u8] = b"{}";
 
 /// What a body says of which nobody knows what it means; a large one is read where nobody else waits for that.
-async fn said(body: &Bytes) -> Said {
+async fn said(call: &Arc<Call>, body: &Bytes) -> Said {
     if body.len() <= LARGE {
         return Said::of(body);
     }
-    let body = body.clone();
-    compute(move || Said::of(&body)).await
+    // The work goes on without its client, and so does the room that it takes.
+    let (call, body) = (Arc::clone(call), body.clone());
+    compute(move || (Said::of(&body), call).0).await
 }
 
 /// Judges a request of which nobody knows what it asks for: what is another's may stand nowhere in it, as far as it can be
 /// read.
 async fn judge_unknown(
     gateway: &Gateway,
-    call: &Call,
+    call: &Arc<Call>,
     member: &Member,
     request: &mut Request,
 ) -> Result<Verdict, ApiError> {
@@ -654,7 +655,7 @@ async fn judge_unknown(
     if !call.streams {
         let body = std::mem::take(request.body_mut()).collect().await;
         let body = body.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
-        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(&body).await).await?);
+        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(call, &body).await).await?);
         if !body.is_empty() {
             *request.body_mut() = Body::from(body);
         }

@@ -1,6 +1,6 @@
 //! A breaker: after a row of failures the upstream is left alone for a while.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Breaker {
     state: Mutex<State>,
     /// Something has failed since the last success. While nothing has, requests change nothing here.
     is_troubled: AtomicBool,
+    /// Failures ever.
+    counted: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -47,8 +49,8 @@ struct Probe {
 #[derive(Debug)]
 pub struct Leave<'b> {
     breaker: &'b Breaker,
-    /// So many failures had been counted.
-    failures: u32,
+    /// So many failures had been counted ever.
+    counted: u32,
     probe: Option<Probe>,
 }
 
@@ -59,13 +61,10 @@ impl Breaker {
     /// The time that is left until a probe may be sent; while one is under way, at most the shortest pause.
     pub fn ask(&self) -> Result<Leave<'_>, Duration> {
         if !self.is_troubled.load(Ordering::Acquire) {
-            return Ok(Leave { breaker: self, failures: 0, probe: None });
+            return Ok(self.leave(None));
         }
         let mut state = self.state();
-        let failures = state.failures;
-        let Some(until) = state.closed_until else {
-            return Ok(Leave { breaker: self, failures, probe: None });
-        };
+        let Some(until) = state.closed_until else { return Ok(self.leave(None)) };
         let now = Instant::now();
         let left = until.saturating_duration_since(now);
         if !left.is_zero() {
@@ -79,7 +78,11 @@ impl Breaker {
         state.probes = state.probes.wrapping_add(1);
         let probe = Probe { number: state.probes, after: until };
         state.probe = Some((probe, now + PROBE));
-        Ok(Leave { breaker: self, failures, probe: Some(probe) })
+        Ok(self.leave(Some(probe)))
+    }
+
+    fn leave(&self, probe: Option<Probe>) -> Leave<'_> {
+        Leave { breaker: self, counted: self.counted.load(Ordering::Relaxed), probe }
     }
 
     /// Whether nobody may ask.
@@ -96,7 +99,7 @@ impl Leave<'_> {
     /// The connection broke. It may have been that of others as well, which is one failure: it does not count where another was
     /// counted since this was asked.
     pub fn broke(self) {
-        let is_told = self.probe.is_none() && self.breaker.state().failures > self.failures;
+        let is_told = self.probe.is_none() && self.breaker.counted.load(Ordering::Relaxed) != self.counted;
         if !is_told {
             self.end(false);
         }
@@ -114,6 +117,7 @@ impl Leave<'_> {
             return;
         }
         state.failures += 1;
+        self.breaker.counted.fetch_add(1, Ordering::Relaxed);
         // Others may have found out meanwhile how the host does.
         let is_latest = self.probe.is_some_and(|probe| state.closed_until == Some(probe.after));
         if is_latest || (state.failures >= FAILURES && state.closed_until.is_none()) {
@@ -168,6 +172,11 @@ mod tests {
         let together: Vec<_> = (0..3 * FAILURES).map(|_| breaker.ask().unwrap()).collect();
         together.into_iter().for_each(Leave::broke);
         assert!(!breaker.is_open());
+        (2..FAILURES).for_each(|_| breaker.ask().unwrap().broke());
+        assert!(!breaker.is_open());
+        let together: Vec<_> = (0..3 * FAILURES).map(|_| breaker.ask().unwrap()).collect();
+        breaker.ask().unwrap().end(true);
+        together.into_iter().for_each(Leave::broke);
         (2..FAILURES).for_each(|_| breaker.ask().unwrap().broke());
         assert!(!breaker.is_open());
         breaker.ask().unwrap().broke();

@@ -243,7 +243,7 @@ impl State {
         let account = self.account(tenant);
         // Consecutive, and above those of any store before this one, whose events are gone.
         account.last_cursor = match account.last_cursor {
-            0 => u64::try_from(happening.at.millis()).unwrap_or_default().saturating_mul(1000),
+            0 => u64::try_from(happening.at.millis()).unwrap_or_default().saturating_mul(1000).max(1),
             last => last + 1,
         };
         happening.cursor = account.last_cursor;

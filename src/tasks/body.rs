@@ -90,29 +90,25 @@ pub enum Trouble {
 /// some ten thousand.
 pub const MOST_VALUES: usize = 250_000;
 
-/// What is wrong first with the JSON `text`, if anything is.
+/// What is wrong with the JSON `text`, if anything is; with the number of its values above all.
 pub fn trouble(text: &str) -> Option<Trouble> {
-    let mut walk = Walk { trouble: None, values: 0 };
-    // It ends where something is found; other errors are not looked for here.
+    let mut walk = Walk { doubled: None, values: 0 };
+    // It ends where there are too many; other errors are not looked for here.
     let _ = (&mut walk).deserialize(&mut serde_json::Deserializer::from_str(text));
-    walk.trouble
+    if walk.values > MOST_VALUES { Some(Trouble::TooMany) } else { walk.doubled.map(Trouble::Doubled) }
 }
 
 /// Goes through a value, and notes what is wrong with it.
 struct Walk {
-    trouble: Option<Trouble>,
+    /// The first name that stands twice.
+    doubled: Option<String>,
     values: usize,
 }
 
 impl Walk {
-    fn stop<E: Error>(&mut self, trouble: Trouble) -> Result<(), E> {
-        self.trouble = Some(trouble);
-        Err(E::custom("something is wrong"))
-    }
-
     fn value<E: Error>(&mut self) -> Result<(), E> {
         self.values += 1;
-        if self.values > MOST_VALUES { self.stop(Trouble::TooMany) } else { Ok(()) }
+        if self.values > MOST_VALUES { Err(E::custom("too many values")) } else { Ok(()) }
     }
 }
 
@@ -135,10 +131,11 @@ impl<'de> Visitor<'de> for &mut Walk {
         self.value()?;
         let mut names = HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
-            if names.contains(&name) {
-                return self.stop(Trouble::Doubled(name));
+            if self.doubled.is_none() && names.contains(&name) {
+                self.doubled = Some(name);
+            } else if self.doubled.is_none() {
+                names.insert(name);
             }
-            names.insert(name);
             members.next_value_seed(&mut *self)?;
         }
         Ok(())
@@ -176,14 +173,20 @@ impl<'de> Visitor<'de> for &mut Walk {
 }
 
 /// All texts of the JSON `body` that have at least `shortest` bytes: names and numbers among them, since a record may show a number
-/// as a text, and those of texts that are JSON themselves. `None` if it is no JSON.
+/// as a text, and those of texts that are JSON themselves, as far as there are not too many. `None` if it is no JSON.
 pub fn texts(body: &[u8], shortest: usize) -> Option<Vec<String>> {
+    const MARK: char = '\u{feff}';
     let mut found = Vec::new();
     read_texts(body, shortest, &mut found)?;
     let mut place = 0;
     while let Some(text) = found.get(place) {
-        if text.trim_start().starts_with(['{', '[']) {
-            let (text, before) = (text.clone(), found.len());
+        // As servers trim that read it.
+        let text = text.trim_matches(|sign: char| sign.is_whitespace() || sign == MARK);
+        if text.starts_with(['{', '[', '"'])
+            && trouble(text) != Some(Trouble::TooMany)
+            && found.len() < MOST_VALUES
+        {
+            let (text, before) = (text.to_owned(), found.len());
             if read_texts(text.as_bytes(), shortest, &mut found).is_none() {
                 found.truncate(before);
             }
@@ -324,6 +327,10 @@ mod tests {
             assert_eq!(trouble(&array(item, MOST_VALUES - 1)), None, "{item}");
             assert_eq!(trouble(&array(item, MOST_VALUES)), Some(Trouble::TooMany), "{item}");
         }
+        let doubled_first = format!("{{\"a\":0,\"a\":{}}}", array("0", MOST_VALUES));
+        assert_eq!(trouble(&doubled_first), Some(Trouble::TooMany));
+        let inner = serde_json::Value::from(array("123456", MOST_VALUES)).to_string();
+        assert_eq!(texts(inner.as_bytes(), 4).unwrap().len(), 1, "what is in it is not looked for");
     }
 
     #[test]
@@ -344,6 +351,12 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(texts(br#"{"a":"xxxx","a":"yyyy"}"#, 4).unwrap(), ["xxxx", "yyyy"]);
+        for around in ["\u{a0}{} ", "\u{feff}{}\u{a0}"] {
+            let text = serde_json::Value::from(around.replace("{}", r#"["deep"]"#)).to_string();
+            assert!(texts(text.as_bytes(), 4).unwrap().contains(&"deep".to_owned()), "{around:?}");
+        }
+        let twice = serde_json::Value::from(serde_json::Value::from(r#"["deep"]"#).to_string()).to_string();
+        assert!(texts(twice.as_bytes(), 4).unwrap().contains(&"deep".to_owned()));
         assert_eq!((texts(b"{} x", 4), texts(b"{\"a\":NaN}", 4)), (None, None));
     }
 

@@ -125,8 +125,14 @@ async fn judge(store: &dyn Store, tenant: &TenantId, named: Named<'_>) -> Result
             }
             // Everybody may name a preset, also one that an answer to somebody else has shown.
             Some(_) if position.kind == IdKind::MadeOrPreset && !is_unguessable(&name) => {}
-            // What nobody is known to have made may be a preset, or older than the gateway: upstream knows.
-            None if position.known_by == KnownBy::Declaration => {}
+            // What nobody is known to have made may be a preset, or older than the gateway: upstream knows. But it may be a
+            // list, or another's spelt in another way.
+            None if position.known_by == KnownBy::Declaration => {
+                let words: Vec<&str> = words_of_text(&name).collect();
+                if let Verdict::Foreign = judge_words(store, tenant, words).await? {
+                    return Ok(Verdict::Foreign);
+                }
+            }
             _ => return Ok(Verdict::Foreign),
         }
     }
@@ -153,12 +159,21 @@ fn words_of_text(text: &str) -> impl Iterator<Item = &str> {
     text.split_whitespace().filter(|part| !part.contains("://")).flat_map(pieces)
 }
 
-/// Whether a text is written for readers, so that an id in it is spoken of and not meant.
+/// Whether a text is written for readers, so that an id in it is spoken of and not meant: it is no list of single words, and
+/// nothing that a program might read.
 fn is_prose(text: &str) -> bool {
-    let is_list =
+    let is_structured = || text.contains('{') || text.trim_start().starts_with(['[', '"', '\u{feff}']);
+    let is_word = |item: &str| !item.trim().contains(char::is_whitespace);
+    let is_list = || text.split([',', ';', '|', '\n']).all(is_word);
+    let is_all_ids =
         || text.split_whitespace().all(|part| is_unguessable(part.trim_matches(|sign| !is_of_id(sign))));
-    let is_structured = text.trim_start().starts_with(['{', '[']);
-    !is_structured && text.trim().contains(char::is_whitespace) && !is_list()
+    // Not all languages put blanks between words.
+    let is_of_words =
+        text.trim().contains(|sign: char| sign.is_whitespace() || (!sign.is_ascii() && sign.is_alphabetic()));
+    if !is_of_words || is_structured() {
+        return false;
+    }
+    !text.is_ascii() || !(is_list() || is_all_ids())
 }
 
 /// Judges what a path and a query name, whatever they mean: no part of them, decoded, may be somebody else's.
@@ -344,6 +359,9 @@ pub async fn learn(
     }
     let mut made = Vec::new();
     collect(body, "", &mut made);
+    if made.is_empty() {
+        return Ok(());
+    }
     let named = texts(request).unwrap_or_default();
     made.retain(|made| !named.iter().any(|named| named.contains(made.as_str())));
     let made: Vec<&str> = made.iter().map(String::as_str).collect();
@@ -465,6 +483,11 @@ mod tests {
             format!("\"{ID}\","),
             format!("x,{ID}"),
             format!("{ID} {capitals}, {ID}"),
+            format!("{ID} , x"),
+            format!("2, all, {ID}"),
+            format!("\u{feff}{{\"taskId\": \"{ID}\"}}"),
+            format!("\"{{\\\"taskId\\\": \\\"{ID}\\\"}}\""),
+            format!("query {{ task(id: \"{ID}\") {{ state }} }}"),
             format!("/details?taskId={ID}"),
             format!("{{task(id:\"{ID}\") {{state}}}}"),
             format!("{{\"task_id\": \"{ID}\", \"n\": NaN}}"),
@@ -474,6 +497,11 @@ mod tests {
         // Whoever speaks of it in a prompt means no task.
         let prose = format!("explain why task {ID} of the others failed");
         assert!(!is_foreign(json!({"prompt": prose})).await);
+        assert!(!is_foreign(json!({"prompt": format!("為什麼任務{ID}失敗了")})).await);
+        let declared = IdAt { at: "/personaId".into(), kind: IdKind::Made, known_by: KnownBy::Declaration };
+        let list = json!({"personaId": format!("{ID} and others of that kind")});
+        let verdict = judge_body(&store, &other, &list, &[], &[declared]).await.unwrap();
+        assert!(matches!(verdict, Verdict::Foreign), "there it is no prose");
         let said = Said::of(json!({"prompt": prose}).to_string().as_bytes());
         let unread = judge_unread(&store, &other, &said).await;
         assert!(matches!(unread.unwrap(), Verdict::Foreign), "nobody knows what that is");

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -60,14 +61,23 @@ pub(in crate::gateway) async fn bound_body(
     let housed = Housed { body: Box::pin(body), call, room: &gateway.room, received: 0 };
     match housed.collect().await {
         Ok(whole) => Ok(Request::from_parts(parts, Body::from(whole.to_bytes()))),
-        Err(error) if error.is::<Crowded>() => Err(Crowded.into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(most)),
-        Err(error) if error.is::<TimeoutError>() => {
-            let what = format!("the body stopped coming for {} s", body_timeout.as_secs());
-            Err(ApiError::new(Reason::BodyTimeout, what))
-        }
-        Err(_) => Err(ApiError::new(Reason::BodyMalformed, "the body is malformed, or broke off")),
+        Err(error) => Err(refusal(&error, most, body_timeout)),
     }
+}
+
+/// Why a body is not read to its end.
+fn refusal(error: &BoxError, most: usize, patience: Duration) -> ApiError {
+    if let Some(crowded) = error.downcast_ref::<Crowded>() {
+        return (*crowded).into();
+    }
+    if error.is::<LengthLimitError>() {
+        return too_large(most);
+    }
+    if error.is::<TimeoutError>() {
+        let what = format!("the body stopped coming for {} s", patience.as_secs());
+        return ApiError::new(Reason::BodyTimeout, what);
+    }
+    ApiError::new(Reason::BodyMalformed, "the body is malformed, or broke off")
 }
 
 fn too_large(most: usize) -> ApiError {
@@ -75,8 +85,7 @@ fn too_large(most: usize) -> ApiError {
     ApiError::new(Reason::BodyTooLarge, what)
 }
 
-/// A body that takes its room as it arrives, but for a small one, since they are many and never much, and for those of whoever has
-/// the simulator to itself.
+/// A body that takes its room as it arrives, but for a small one: they are many, and never much.
 struct Housed<'c, B> {
     body: Pin<Box<B>>,
     call: &'c Call,
@@ -102,9 +111,10 @@ impl<B: http_body::Body<Data = Bytes, Error = BoxError>> http_body::Body for Hou
         // With the first that is too much comes what was there before.
         let before = if self.received > SMALL { self.received } else { 0 };
         self.received += piece.len();
+        // It is put together at its end, and stands there twice for a moment.
+        let taken = (self.received - before) * 2;
         if self.received > SMALL
-            && !self.call.own
-            && let Err(crowded) = self.call.take_place(self.room, self.received - before)
+            && let Err(crowded) = self.call.take_place(self.room, taken)
         {
             return Poll::Ready(Some(Err(crowded.into())));
         }

@@ -134,14 +134,14 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        if !matches!(polled, Some(Ok(_))) || self.incoming.is_end_stream() {
+            self.taken = None;
+        }
         if polled.is_none() && !self.incoming.is_end_stream() {
             // A server may close a stream without an error once it has answered; to hyper all is well then, even in the midst
             // of an answer. Source: RFC 9113, 8.1 (it must have sent a complete one).
             let what = "the stream was closed in the midst of the answer";
             return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what).into())));
-        }
-        if !matches!(polled, Some(Ok(_))) || self.incoming.is_end_stream() {
-            self.taken = None;
         }
         Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
     }

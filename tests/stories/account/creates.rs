@@ -135,7 +135,7 @@ async fn bodies_that_arrive_take_room_and_leave_half_of_it_to_others() {
             world.client(tenant).send(http::Method::POST, "/api/v1/jobs/createTask", body).await
         })
     };
-    let under_way: Vec<_> = (0..28).map(|_| arriving("acme")).collect();
+    let under_way: Vec<_> = (0..14).map(|_| arriving("acme")).collect();
     let refused = arriving("acme").await.unwrap().expect_status(503);
     assert_eq!((refused.header("x-kiegate-error"), refused.header("retry-after")), ("overloaded", "1"));
     let of_bolt = arriving("bolt");
