@@ -1,7 +1,7 @@
 //! The steps of a request: a few lines of glue each, from a module's answer to HTTP. A step lets the request go on, or
 //! gives the error that ends its way.
 
-mod arriving;
+mod bounded;
 mod record;
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
-pub(super) use arriving::bound_body;
+pub(super) use bounded::bound_body;
 pub(super) use record::{record, record_unanswered};
 
 use super::answer::Whole;
