@@ -2,10 +2,11 @@
 //! gives the error that ends its way.
 
 mod bounded;
+mod entry;
 mod record;
+mod way;
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -16,18 +17,20 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
-use http::request::Parts as Head;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 pub(super) use bounded::bound_body;
+pub(super) use entry::{authenticate, authenticate_own, permit, still_permitted};
 pub(super) use record::{record, record_unanswered};
 
+use way::{Way, judge_unknown, own, undisguised};
+
 use super::answer::Whole;
-use super::ask::{Ask, LARGE, is_read};
+use super::ask::{Ask, is_read};
 use super::call::{Call, RequestId};
 use super::idempotency::{self, Outcome};
 use super::look::{self, Look};
@@ -35,22 +38,15 @@ use super::member::Member;
 use super::room::Crowded;
 use super::server::Peer;
 use super::{Gateway, Keys, Lane, chat, create, patience, relay, reserve, upgrade};
-use crate::background::compute;
 use crate::cache::Found;
 use crate::catalogue::{Behaviour, Class, Operation, OperationIx, Resolved};
 use crate::config::Mode;
 use crate::error::{ApiError, ProblemDocument, Reason};
-use crate::ids::Secret;
 use crate::proxy::{About, Safe, UNKNOWN_PATH, UpstreamError, World};
-use crate::sim::Owner as Caller;
-use crate::store::{StoreError, Task};
-use crate::tasks::ownership::{self, Said, Thing, Verdict};
+use crate::store::StoreError;
 use crate::wire;
 
 const MODE: HeaderName = HeaderName::from_static("x-kiegate-mode");
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const GOOGLE_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Gives the request its id and says which operation it is.
 pub(super) fn identify(gateway: &Gateway, peer: Option<Peer>, request: &Request) -> Call {
@@ -127,148 +123,6 @@ pub(super) fn refuse(gateway: &Gateway, call: &Call, error: ApiError) -> Respons
     response.headers_mut().remove(CONTENT_LENGTH);
     *response.body_mut() = Body::from(body);
     response
-}
-
-/// Finds the tenant by its key. The key goes on in `Authorization` alone, wherever it came from.
-pub(super) fn authenticate(gateway: &Gateway, call: &Call, request: &mut Request) -> Result<(), ApiError> {
-    let key = api_key(request.headers(), request.uri());
-    let member = key.as_ref().and_then(|key| gateway.member_with(key, call.now));
-    if member.is_none() && !gateway.parts.open {
-        return Err(unknown_key());
-    }
-    if let Some(member) = member {
-        let _ = call.member.set(member);
-    }
-    authorize(request.headers_mut(), key.as_ref());
-    Ok(())
-}
-
-fn unknown_key() -> ApiError {
-    let what = "this gateway does not know your key: send one of its own as `Authorization: Bearer <key>`";
-    ApiError::new(Reason::Unauthorized, what)
-}
-
-/// Whether a request that has waited may still go on: its key may have been revoked meanwhile, or have expired, or what it asks
-/// for may not be allowed any more.
-pub(super) fn still_permitted(gateway: &Gateway, call: &Call, parts: &Head) -> Result<(), ApiError> {
-    let key = api_key(&parts.headers, &parts.uri);
-    let member = key.and_then(|key| gateway.member_with(&key, gateway.parts.clock.now()));
-    let member = member.filter(|member| *member.label == *call.tenant()).ok_or_else(unknown_key)?;
-    if member.may_call(call.index, call.operation) { Ok(()) } else { Err(not_allowed(call)) }
-}
-
-fn not_allowed(call: &Call) -> ApiError {
-    ApiError::new(Reason::Forbidden, format!("this key may not use {}", call.operation))
-}
-
-/// Lets `Authorization` say what the key is, and nothing else.
-fn authorize(headers: &mut HeaderMap, key: Option<&Secret>) {
-    let Some(key) = key else {
-        headers.remove(AUTHORIZATION);
-        return;
-    };
-    let says_so =
-        |value: &HeaderValue| value.as_bytes().strip_prefix(b"Bearer ") == Some(key.expose().as_bytes());
-    let says_it_alone = {
-        let mut said = wire::values(headers, AUTHORIZATION);
-        said.next().is_some_and(says_so) && said.next().is_none()
-    };
-    if says_it_alone && let Some(value) = headers.get_mut(AUTHORIZATION) {
-        value.set_sensitive(true);
-    } else if let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", key.expose())) {
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-    } else {
-        headers.remove(AUTHORIZATION);
-    }
-}
-
-/// As [`authenticate`], for what is kiegate's own: results and inboxes are open to whoever knows their address.
-pub(super) fn authenticate_own(
-    gateway: &Gateway,
-    call: &Call,
-    request: &mut Request,
-) -> Result<(), ApiError> {
-    if is_open_to_all(request.uri()) {
-        return Ok(());
-    }
-    authenticate(gateway, call, request)?;
-    let Some(member) = call.member.get() else { return Ok(()) };
-    if !member.tenant.may_come_from(|| address(gateway, call, request)) {
-        return Err(ApiError::new(Reason::Forbidden, NOT_FROM_THERE));
-    }
-    request.extensions_mut().insert(Caller(Arc::clone(&member.label)));
-    Ok(())
-}
-
-/// Whether no key is asked for: of results and of inboxes.
-fn is_open_to_all(uri: &Uri) -> bool {
-    let path = uri.path();
-    path.starts_with("/_media/") || path.strip_prefix("/_mock/inbox/").is_some_and(|rest| rest.contains('/'))
-}
-
-/// The key of a request: from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`.
-fn api_key(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
-    let text = |name| wire::values(headers, name).next().and_then(|value| value.to_str().ok());
-    let bearer = || {
-        let (scheme, key) = text(AUTHORIZATION)?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    };
-    let in_query = || {
-        let key = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("key="))?;
-        // Clients that take it for a value encode it, and others do not: a `+` is one.
-        percent_encoding::percent_decode_str(key).decode_utf8().ok()
-    };
-    let in_headers = bearer().or_else(|| text(API_KEY)).or_else(|| text(GOOGLE_KEY)).map(Cow::Borrowed);
-    let key = in_headers.or_else(in_query)?;
-    (!key.is_empty()).then(|| Secret::new(&*key))
-}
-
-const NOT_FROM_THERE: &str = "this key may not be used from your address";
-
-/// Refuses what the tenant may not do, as far as that can be said before the body is here: paths that are no operation
-/// where the gateway does not forward them, operations that are not allowed, addresses that it may not come from.
-pub(super) fn permit(gateway: &Gateway, call: &Call, request: &Request) -> Result<(), ApiError> {
-    let forbidden = |what: &str| Err(ApiError::new(Reason::Forbidden, what));
-    if call.index.is_none() && !gateway.parts.forward_unknown {
-        return forbidden("this gateway forwards known operations only (unknown_paths = \"deny\")");
-    }
-    let Some(member) = call.member.get() else { return Ok(()) };
-    if !member.tenant.may_come_from(|| address(gateway, call, request)) {
-        return forbidden(NOT_FROM_THERE);
-    }
-    if !member.may_call(call.index, call.operation) {
-        return Err(not_allowed(call));
-    }
-    Ok(())
-}
-
-/// Where a request comes from: the peer, or, where that is a proxy which is believed, what the last proxy that is not says.
-fn address(gateway: &Gateway, call: &Call, request: &Request) -> Option<IpAddr> {
-    let trusted = |address: &IpAddr| gateway.parts.trusted_proxies.iter().any(|net| net.contains(*address));
-    let Peer(peer) = call.peer?;
-    if !trusted(&peer) {
-        return Some(peer);
-    }
-    let told = wire::values(request.headers(), FORWARDED_FOR);
-    let told = told.flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim);
-    // Source: RFC 9110, 5.6.1 (lists may have elements that are empty).
-    let told: Vec<&str> = told.filter(|hop| !hop.is_empty()).collect();
-    let mut address = peer;
-    for hop in told.iter().rev() {
-        // What cannot be read is nobody's address.
-        address = hop_address(hop)?.to_canonical();
-        if !trusted(&address) {
-            break;
-        }
-    }
-    Some(address)
-}
-
-/// The address of a hop. Some proxies tell the port as well, or put brackets around what has colons.
-fn hop_address(hop: &str) -> Option<IpAddr> {
-    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
-    bare.parse().or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip())).ok()
 }
 
 /// Counts the call against the tenant's rate, unless the gateway is about to stop.
@@ -508,63 +362,6 @@ async fn claim(gateway: &Gateway, call: &Call, mode: Mode, ask: &Ask) -> Result<
     claimed
 }
 
-/// Finds out whose the things are that a request names, and with that its way.
-async fn own(gateway: &Gateway, call: &Arc<Call>, member: &Member, ask: &Ask) -> Result<Way, ApiError> {
-    let operation = gateway.parts.catalogue.operation(ask.index);
-    // What is said to a model leads to nothing, and nor does what is asked of the account as a whole, or what a file is called.
-    if matches!(operation.class, Class::Chat | Class::Account | Class::Upload) {
-        return Ok(Way::by(gateway, member, Verdict::Nothing));
-    }
-    let (catalogue, store, tenant) = (&gateway.parts.catalogue, &*gateway.parts.store, &member.tenant.id);
-    let verdict = if operation.by_query {
-        ownership::judge_query(store, tenant, ask.query(), catalogue.ids_of(ask.index, None)).await?
-    } else {
-        let request = ask.request(operation);
-        let positions = catalogue.ids(ask.index, request);
-        ownership::judge_body(store, tenant, request, ask.texts(), positions).await?
-    };
-    // The operation does not look for anything there, and the upstream might.
-    let path = if operation.path.contains('{') { ask.parts.uri.path() } else { "" };
-    let query = if operation.by_query { "" } else { ask.query() };
-    let mut verdict = verdict;
-    if !path.is_empty() || !query.is_empty() {
-        verdict = verdict.and(ownership::judge_address(store, tenant, path, query).await?);
-    }
-    if operation.by_query && !ask.body.is_empty() {
-        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(call, &ask.body).await).await?);
-    }
-    Ok(Way::by(gateway, member, verdict))
-}
-
-/// The way of a request, by whose the things are that it names.
-struct Way {
-    lane: Lane,
-    keys: Keys,
-    /// The task that it names.
-    task: Option<Arc<Task>>,
-}
-
-impl Way {
-    fn by(gateway: &Gateway, member: &Member, verdict: Verdict) -> Self {
-        let (lane, keys, thing) = match verdict {
-            Verdict::Nothing => (first_key(gateway, member), Keys::Any, None),
-            Verdict::Own(thing) => (gateway.lane_of(thing.key()), Keys::Only, Some(thing)),
-            Verdict::Foreign => (Lane::Nowhere, Keys::Only, None),
-        };
-        let task = match thing {
-            Some(Thing::Task(task)) => Some(task),
-            _ => None,
-        };
-        Self { lane, keys, task }
-    }
-}
-
-/// The way with the first of the tenant's keys that is good for something.
-fn first_key(gateway: &Gateway, member: &Member) -> Lane {
-    let usable = gateway.parts.accounts.usable(&member.keys);
-    usable.first().map_or(Lane::Nowhere, |account| Lane::Live(account.key))
-}
-
 /// Passes on what is not read here: forms, and what is no operation.
 async fn pass_unread(
     gateway: &Arc<Gateway>,
@@ -594,74 +391,8 @@ async fn pass_unread(
     Ok(answer.into_response())
 }
 
-/// Refuses a request of which nobody here knows what it asks for, and the upstream might: another spelling of what is known, which
-/// nobody would have looked at for what it names and costs, and text that cannot be read.
-fn undisguised(gateway: &Gateway, call: &Call, request: &Request) -> Result<(), ApiError> {
-    let (catalogue, method, path) = (&gateway.parts.catalogue, request.method(), request.uri().path());
-    let forbidden = |what: String| Err(ApiError::new(Reason::Forbidden, what));
-    if let Some(meant) = catalogue.path_meant_by(path) {
-        return forbidden(format!("this path is another spelling of {meant}: send it as that"));
-    }
-    if is_own_in_disguise(path) {
-        return forbidden("paths below /_ are this gateway's own and never passed on".to_owned());
-    }
-    let is_operation = |method: &Method| matches!(catalogue.resolve(method, path), Resolved::Operation(_));
-    // Servers mostly make the same of it as of a GET, which may cost something.
-    if method == Method::HEAD && is_operation(&Method::GET) {
-        return forbidden("HEAD of a known operation is not passed on: send GET".to_owned());
-    }
-    let capitals = method.as_str().to_ascii_uppercase();
-    if capitals != method.as_str() && capitals.parse().is_ok_and(|method| is_operation(&method)) {
-        return forbidden(format!("{method} is another spelling of {capitals}: send it as that"));
-    }
-    let coded = wire::values(request.headers(), CONTENT_ENCODING).any(|coding| coding != "identity");
-    if coded && !call.streams && !request.body().is_end_stream() {
-        let what = "a compressed body cannot be looked into for what it names: send it as it is";
-        return Err(ApiError::new(Reason::BodyMalformed, what));
-    }
-    Ok(())
-}
-
-/// Whether a path that begins otherwise is one of kiegate's own once it is decoded; upstream may be a kiegate, too.
-fn is_own_in_disguise(path: &str) -> bool {
-    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-    decoded.trim_start_matches('/').starts_with('_')
-}
-
 /// What stands for the fields of a form, which nobody here reads.
 const FORM: &[u8] = b"{}";
-
-/// What a body says of which nobody knows what it means; a large one is read where nobody else waits for that.
-async fn said(call: &Arc<Call>, body: &Bytes) -> Said {
-    if body.len() <= LARGE {
-        return Said::of(body);
-    }
-    // The work goes on without its client, and so does the room that it takes.
-    let (call, body) = (Arc::clone(call), body.clone());
-    compute(move || (Said::of(&body), call).0).await
-}
-
-/// Judges a request of which nobody knows what it asks for: what is another's may stand nowhere in it, as far as it can be
-/// read.
-async fn judge_unknown(
-    gateway: &Gateway,
-    call: &Arc<Call>,
-    member: &Member,
-    request: &mut Request,
-) -> Result<Verdict, ApiError> {
-    let (store, tenant, uri) = (&*gateway.parts.store, &member.tenant.id, request.uri());
-    let query = uri.query().unwrap_or_default();
-    let mut verdict = ownership::judge_address(store, tenant, uri.path(), query).await?;
-    if !call.streams {
-        let body = std::mem::take(request.body_mut()).collect().await;
-        let body = body.map_err(|error| UpstreamError::of_body(&error))?.to_bytes();
-        verdict = verdict.and(ownership::judge_unread(store, tenant, &said(call, &body).await).await?);
-        if !body.is_empty() {
-            *request.body_mut() = Body::from(body);
-        }
-    }
-    Ok(verdict)
-}
 
 /// The largest body, in bytes, that is read before it is sent on though nobody here understands it: such a request can be
 /// sent again.

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower::BoxError;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 
-use super::is_open_to_all;
+use super::entry::is_open_to_all;
 use crate::error::{ApiError, Reason};
 use crate::gateway::call::Call;
 use crate::gateway::room::{Crowded, Room};
