@@ -268,6 +268,16 @@ async fn what_is_done_with_its_answer_takes_up_no_place() {
     world.client("bolt").create().await.expect_code(200);
 }
 
+/// It was counted for a moment, in which others that might go on found all places taken.
+#[tokio::test(start_paused = true)]
+async fn a_create_that_its_rate_refuses_is_not_counted_first() {
+    let lines = "mode = \"live\"\n[[upstream.key]]\n%main\n[[tenant]]\n%acme\n[tenant.limits]\ncreates = \"1/60s\"\nconcurrent_tasks = 1\n[[tenant]]\n%bolt\n";
+    let acme = Shared::new(lines).client("acme");
+    acme.create().await.expect_code(200);
+    let refused = acme.create().await.expect_status(429);
+    assert_eq!(refused.header("x-kiegate-error"), "rate_limited", "and not too_many_tasks");
+}
+
 /// A feed that is asked for without end is a call like any other.
 #[tokio::test(start_paused = true)]
 async fn the_feed_and_the_description_count_as_calls() {

@@ -374,6 +374,28 @@ async fn a_body_that_cannot_be_read_goes_nowhere() {
     assert_eq!(world.spent("bolt").await, 0);
 }
 
+/// They are read elsewhere, and looked through all the same.
+#[tokio::test(start_paused = true)]
+async fn large_bodies_are_looked_through_and_bounded() {
+    let world = Shared::new(&CALLED_BACK.replace("%bolt", "%bolt\nmode = \"mock\""));
+    let (acme, bolt) = (world.client("acme"), world.client("bolt"));
+    given_to(&world, "bolt", THEIRS).await;
+    let padded = |name: &str| json!({"model": "nano-banana-2", "input": {"prompt": "x".repeat(300 * 1024)}, "taskId": name});
+    for path in ["/api/v1/jobs/createTask", "/api/v1/else"] {
+        acme.post(path, &padded(THEIRS)).await;
+        assert_eq!(world.upstream.arrived().len(), 0, "{path}");
+    }
+    acme.post("/api/v1/else", &padded(NOBODYS)).await;
+    assert_eq!(world.upstream.arrived().len(), 1);
+    let many = json!({"model": "nano-banana-2", "input": {"prompt": "x", "list": vec![0; 250_000]}});
+    for client in [&acme, &bolt] {
+        let refused = client.post("/api/v1/jobs/createTask", &many).await.expect_status(400);
+        assert_eq!(refused.header("x-kiegate-error"), "body_malformed");
+        assert!(refused.text().contains("more than 250000 values"), "{}", refused.text());
+    }
+    assert_eq!(world.upstream.arrived().len(), 1);
+}
+
 /// A record shows what was asked for. An id that stood in a prompt as JSON was once taken for one that came out of the task.
 #[tokio::test(start_paused = true)]
 async fn an_id_is_not_had_by_writing_it_into_a_prompt() {
