@@ -54,7 +54,7 @@ pub trait Upstream: Send + Sync + 'static {
         body: &Bytes,
         about: &About,
     ) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
-        self.send(Request::from_parts(head.clone(), body_of(body)), about.clone())
+        self.send(request_of(head, body), about.clone())
     }
 
     /// The world that a request of `tenant` with these headers goes to, for whoever counts by it. `None`: the real one.
@@ -66,6 +66,11 @@ pub trait Upstream: Send + Sync + 'static {
 /// A body that is here.
 fn body_of(bytes: &Bytes) -> Body {
     if bytes.is_empty() { Body::empty() } else { Body::from(bytes.clone()) }
+}
+
+/// A request of that head, whose body is here.
+fn request_of(head: &Parts, body: &Bytes) -> Request<Body> {
+    Request::from_parts(head.clone(), body_of(body))
 }
 
 /// A world of its own, with its own clock.

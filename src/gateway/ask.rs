@@ -18,7 +18,7 @@ use crate::catalogue::{Behaviour, Class, Operation, OperationIx};
 use crate::config::Mode;
 use crate::error::{ApiError, Reason};
 use crate::proxy;
-use crate::tasks::body::{self, Trouble};
+use crate::tasks::body::{self, Member, Trouble};
 use crate::tasks::ownership;
 use crate::wire;
 
@@ -34,6 +34,7 @@ pub(super) struct Ask {
     pub(super) body: Bytes,
     pub(super) index: OperationIx,
     request: OnceLock<Result<Value, String>>,
+    members: OnceLock<Option<Vec<Member>>>,
     texts: OnceLock<Vec<String>>,
     /// Whether nobody can read it in another way, or why others might.
     unambiguous: OnceLock<Result<(), String>>,
@@ -60,6 +61,7 @@ impl Ask {
             body,
             index,
             request: OnceLock::new(),
+            members: OnceLock::new(),
             texts: OnceLock::new(),
             unambiguous: OnceLock::new(),
         }
@@ -93,8 +95,7 @@ impl Ask {
                 };
             }
             self.unambiguous(operation)?;
-            // What is said to a model names nothing, nor what a file is called.
-            if !matches!(operation.class, Class::Chat | Class::Account | Class::Upload) {
+            if may_name_things(operation) {
                 self.texts();
             }
             Ok(self)
@@ -128,6 +129,12 @@ impl Ask {
                 serde_json::from_slice(&self.body).map_err(|error| error.to_string())
             }
         })
+    }
+
+    /// The members of the body, by their places; `None` if it is no object.
+    pub(super) fn members(&self) -> Option<&[Member]> {
+        let members = || body::members(std::str::from_utf8(&self.body).ok()?);
+        self.members.get_or_init(members).as_deref()
     }
 
     /// The texts of the body that may be ids; none where it is no JSON.
@@ -174,7 +181,7 @@ impl Ask {
             None => None,
         };
         let request = self.read(operation).as_ref().map_err(|why| unreadable(why))?;
-        if request.is_object() && body::members(text).is_none() {
+        if request.is_object() && self.members().is_none() {
             return Err(unreadable("its members cannot be told apart"));
         }
         let Some(name) = doubled else { return Ok(()) };
@@ -225,6 +232,12 @@ fn query(text: &str) -> Value {
         }
     }
     Value::Object(members)
+}
+
+/// Whether a request of `operation` may name what somebody has made: what is said to a model leads to nothing, and nor does what is
+/// asked of the account as a whole, or what a file is called.
+pub(super) fn may_name_things(operation: &Operation) -> bool {
+    !matches!(operation.class, Class::Chat | Class::Account | Class::Upload)
 }
 
 /// Whether `operation` changes nothing, so that it may be asked again, and its answer kept and shared: questions, and links to

@@ -616,7 +616,7 @@ fn settle_or<T, E: std::fmt::Display>(written: Result<T, E>, otherwise: T) -> T 
 /// Where a request wants its task to call back.
 pub(super) struct Callback {
     pub(super) url: String,
-    members: Vec<body::Member>,
+    /// Its place among the members of the body.
     index: usize,
     required: bool,
 }
@@ -647,28 +647,29 @@ impl Callback {
         let place = || {
             let name = operation.task()?.callback_at.strip_prefix('/')?;
             let text = std::str::from_utf8(&ask.body).ok()?;
-            let members = body::members(text)?;
+            let members = ask.members()?;
             let index = members.iter().position(|member| member.name == name)?;
             let url: Result<Option<String>, _> = serde_json::from_str(members[index].value(text));
-            Some((name, members, index, url))
+            Some((name, index, url))
         };
-        let Some((name, members, index, url)) = place() else { return Ok(None) };
+        let Some((name, index, url)) = place() else { return Ok(None) };
         let url = url.map_err(|_| Forbidden::NoText)?.unwrap_or_default();
         let schema = operation.request.as_ref().map(crate::catalogue::Schema::source);
         let required = schema.and_then(|schema| schema.get("required")).and_then(Value::as_array);
         let required = required.is_some_and(|names| names.iter().any(|required| required == name));
-        Ok((!url.is_empty()).then_some(Self { url, members, index, required }))
+        Ok((!url.is_empty()).then_some(Self { url, index, required }))
     }
 
     /// The body with the relay's address in the place of the tenant's; every other byte stays. Where the upstream cannot
     /// call, the address goes, or leads nowhere if there must be one.
     pub(super) fn readdressed(&self, ask: &Ask, relay: Option<&str>) -> Bytes {
         let text = std::str::from_utf8(&ask.body).unwrap_or_default();
+        let members = ask.members().expect("it stands among them");
         let changed = match relay {
-            None if !self.required => body::without(text, &self.members, self.index),
+            None if !self.required => body::without(text, members, self.index),
             relay => {
                 let relay = Value::from(relay.unwrap_or("https://callback.invalid/"));
-                body::with_value(text, &self.members[self.index], &relay.to_string())
+                body::with_value(text, &members[self.index], &relay.to_string())
             }
         };
         changed.into()

@@ -179,11 +179,7 @@ impl Pools {
         request: Box<Request<Body>>,
         until: Option<Instant>,
     ) -> Result<Response<Body>, Error> {
-        let sending = self.send_anew(lane, host, request);
-        match until {
-            Some(until) => timeout_at(until, sending).await.unwrap_or(Err(Error::Late)),
-            None => sending.await,
-        }
+        in_time(self.send_anew(lane, host, request), until).await.unwrap_or(Err(Error::Late))
     }
 
     async fn send_anew(
@@ -297,21 +293,21 @@ impl Way {
     ) -> Sending<'l> {
         match self {
             Self::Link(link) => Sending::Link(lane, link.exchange(request, until)),
-            Self::Place(place) => Sending::Place(in_time(place.send(host, request), until).boxed()),
+            Self::Place(place) => {
+                let sending = in_time(place.send(host, request), until);
+                let sent = sending.map(|sent| sent.ok_or(Failed::Late)?.map_err(Failed::from));
+                Sending::Place(sent.boxed())
+            }
         }
     }
 }
 
-/// What `sending` gives, `until` then.
-async fn in_time(
-    sending: impl Future<Output = Result<Response<Body>, Unsent>>,
-    until: Option<Instant>,
-) -> Result<Response<Body>, Failed> {
-    let sent = match until {
-        Some(until) => timeout_at(until, sending).await.map_err(|_| Failed::Late)?,
-        None => sending.await,
-    };
-    sent.map_err(Failed::from)
+/// What `work` gives, `until` then; `None` if that was not enough.
+async fn in_time<T>(work: impl Future<Output = T>, until: Option<Instant>) -> Option<T> {
+    match until {
+        Some(until) => timeout_at(until, work).await.ok(),
+        None => Some(work.await),
+    }
 }
 
 /// A request on its way. Gives the answer, or what has become of the request.

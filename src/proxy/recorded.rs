@@ -15,7 +15,7 @@ use http_body::Body as _;
 
 use super::headers::keep_for_upstream;
 use super::live::UPLOADS;
-use super::{About, Upstream, UpstreamError, World, body_of};
+use super::{About, Upstream, UpstreamError, World, request_of};
 use crate::heard::{End, Heard, Listener};
 use crate::record::{Exchange, Recorder, Sent, Steering};
 use crate::sim::{Fault, SandboxId};
@@ -113,7 +113,7 @@ impl Upstream for Recorded {
         about: &About,
     ) -> BoxFuture<'u, Result<Response<Body>, UpstreamError>> {
         if (self.wanted)(about.tenant.as_deref()) {
-            self.pass(Request::from_parts(head.clone(), body_of(body)), about.clone()).boxed()
+            self.pass(request_of(head, body), about.clone()).boxed()
         } else {
             self.upstream.ask(head, body, about)
         }

@@ -11,9 +11,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
 use crate::background::compute;
-use crate::catalogue::{Class, Resolved};
+use crate::catalogue::Resolved;
 use crate::error::{ApiError, Reason};
-use crate::gateway::ask::{Ask, LARGE};
+use crate::gateway::ask::{Ask, LARGE, may_name_things};
 use crate::gateway::call::Call;
 use crate::gateway::member::Member;
 use crate::gateway::{Gateway, Keys, Lane};
@@ -30,12 +30,11 @@ pub(super) async fn own(
     ask: &Ask,
 ) -> Result<Way, ApiError> {
     let operation = gateway.parts.catalogue.operation(ask.index);
-    // What is said to a model leads to nothing, and nor does what is asked of the account as a whole, or what a file is called.
-    if matches!(operation.class, Class::Chat | Class::Account | Class::Upload) {
+    if !may_name_things(operation) {
         return Ok(Way::by(gateway, member, Verdict::Nothing));
     }
     let (catalogue, store, tenant) = (&gateway.parts.catalogue, &*gateway.parts.store, &member.tenant.id);
-    let verdict = if operation.by_query {
+    let mut verdict = if operation.by_query {
         ownership::judge_query(store, tenant, ask.query(), catalogue.ids_of(ask.index, None)).await?
     } else {
         let request = ask.request(operation);
@@ -45,7 +44,6 @@ pub(super) async fn own(
     // The operation does not look for anything there, and the upstream might.
     let path = if operation.path.contains('{') { ask.parts.uri.path() } else { "" };
     let query = if operation.by_query { "" } else { ask.query() };
-    let mut verdict = verdict;
     if !path.is_empty() || !query.is_empty() {
         verdict = verdict.and(ownership::judge_address(store, tenant, path, query).await?);
     }
