@@ -464,8 +464,6 @@ impl http_body::Body for Answer {
                 return Poll::Pending;
             }
             Poll::Ready(None) => self.give_back(),
-            // Nothing comes after trailers, and not all ask whether something does.
-            Poll::Ready(Some(Ok(ref frame))) if frame.is_trailers() => self.give_back(),
             Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.give_back(),
             _ => {}
         }
@@ -485,7 +483,8 @@ impl Drop for Answer {
     /// Who does not care for a body need not lose the connection, where all of it is here already.
     fn drop(&mut self) {
         let Some(link) = &mut self.link else { return };
-        // The connection goes on when what has come is taken; of more than a little the rest is not worth it.
+        // The connection goes on when what has come is taken; of more than a little the rest is not worth it. Servers ask for
+        // nothing after trailers, so all of it may be here.
         for _ in 0..AT_ITS_END {
             link.connection.drive(&mut Context::from_waker(Waker::noop()));
             match come(&mut self.incoming) {
